@@ -1,0 +1,1 @@
+"""lossfit: train image classifiers well. Importing this package imports no torch."""

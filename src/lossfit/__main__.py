@@ -1,0 +1,21 @@
+"""`python -m lossfit RUN_FOLDER`: train what a run folder's config.yaml says. Every rank of a run can be started so."""
+
+import argparse
+from pathlib import Path
+
+from lossfit.errors import reported
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run folder that has a config.yaml and no checkpoints yet")
+    run = parser.parse_args().run
+    with reported():
+        from lossfit.engine import train
+
+        train(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""From a config to objects: `check` finds a config's mistakes, `build` makes what it describes.
+
+A config is a plain dict. A node with `_target_` is a call: the import path of a class or function, with the
+node's other keys as arguments; with `_partial_: true` it becomes a functools.partial. Facts known only at run time
+(see FACTS) are handed to the targets that take an argument of that name. Only targets under ALLOWED
+are called, since a config from somewhere else would otherwise be arbitrary code.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lossfit.errors import ConfigError, did_you_mean
+
+Config = dict[str, Any]
+
+ALLOWED = ("lossfit", "torch.nn", "torch.optim", "torchvision", "lightning.pytorch", "torchmetrics", "timm")
+PARTS = ("data", "model", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer")
+OTHER_KEYS = {"seed": int | None, "test": bool, "compile": bool, "choices": dict[str, Any]}
+FACTS = frozenset(  # arguments that the engine supplies
+    {"num_classes", "class_counts", "class_names", "image_shape", "total_steps", "save_dir", "dirpath"}
+)
+SPECIAL = frozenset({"_target_", "_partial_"})
+
+
+def check(cfg: Config) -> None:
+    """Raise ConfigError with every mistake found, a line each, before anything is built."""
+    mistakes = []
+    for key, hint in OTHER_KEYS.items():
+        if key in cfg and not _fits(cfg[key], hint):
+            mistakes.append(f"{key} must be {_words(hint)}, got {cfg[key]!r}")
+    known = {*PARTS, *OTHER_KEYS}
+    mistakes += [f"{key}: no such key{did_you_mean(key, known)}" for key in cfg if key not in known]
+    mistakes += [f"{part} is missing" for part in PARTS if part not in cfg]
+    for part in PARTS:
+        mistakes += _mistakes(cfg.get(part), part)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def build(node: Any, key: str, **facts: Any) -> Any:
+    """Make what a node describes; `key` is its path in the config, for messages.
+
+    Raises ConfigError, naming the key, with what the target says of its arguments.
+    """
+    if isinstance(node, list):
+        return [build(item, f"{key}[{i}]", **facts) for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    values = {name: build(value, f"{key}.{name}", **facts) for name, value in node.items() if name not in SPECIAL}
+    if "_target_" not in node:
+        return values
+    target = locate(node["_target_"], key)
+    parameters, _ = arguments(target)
+    # an argument left at null where a fact is to be had is the fact's
+    values |= {k: v for k, v in facts.items() if k in parameters and values.get(k) is None}
+    if node.get("_partial_"):
+        return functools.partial(target, **values)
+    return call(target, key, **values)
+
+
+def call(target: Callable[..., Any], key: str, *args: Any, **values: Any) -> Any:
+    """Call a target for the config node at `key`; what it raises becomes a ConfigError that names the key."""
+    try:
+        return target(*args, **values)
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        function = target.func if isinstance(target, functools.partial) else target
+        word = text.split("=")[0].split(" ")[0]
+        named = word in arguments(function)[0]  # our own messages open with the argument's name
+        raise ConfigError(f"{key}.{text}" if named else f"{key}: {text}") from error
+
+
+def locate(path: Any, key: str) -> Callable[..., Any]:
+    """Import the callable that a `_target_` names; raise ConfigError if it is not allowed or not there."""
+    if not isinstance(path, str) or not _allowed(path):
+        raise ConfigError(f"{key}._target_ must be under one of {', '.join(ALLOWED)}, got {path!r}")
+    found: Any = None
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:length])
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is not None and module.startswith(error.name):
+                continue
+            raise ConfigError(f"{key}._target_={path} needs the package {error.name}: pip install {error.name}") from error
+        for name in parts[length:]:
+            if not hasattr(found, name):
+                raise ConfigError(f"{key}._target_={path}: no {name!r} in {module}{did_you_mean(name, _public(found))}")
+            found = getattr(found, name)
+        break
+    if not callable(found) or not _allowed(getattr(found, "__module__", "")):
+        raise ConfigError(f"{key}._target_={path} is not a class or function of {', '.join(ALLOWED)}")
+    return found
+
+
+def arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return a target's named arguments, and whether it takes others too.
+
+    A class whose constructor hands **options on has those of the class it inherits from as well.
+    """
+    constructors: Sequence[Callable[..., Any]] = [target]
+    if isinstance(target, type):
+        constructors = [c.__init__ for c in target.__mro__ if "__init__" in vars(c) and c is not object]
+    found: dict[str, inspect.Parameter] = {}
+    for constructor in constructors:
+        more = False
+        for name, parameter in inspect.signature(constructor).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                more = True
+            elif name != "self" and parameter.kind is not parameter.VAR_POSITIONAL:
+                found.setdefault(name, parameter.replace(annotation=_hints(constructor).get(name, Any)))
+        if not more:
+            return found, False
+    return found, bool(constructors)
+
+
+def _mistakes(node: Any, key: str) -> Iterator[str]:
+    if isinstance(node, list):
+        for i, item in enumerate(node):
+            yield from _mistakes(item, f"{key}[{i}]")
+    if not isinstance(node, dict):
+        return
+    for name, value in node.items():
+        if value == "???":
+            yield f"{key}.{name} has no value yet: give {key}.{name}=VALUE"
+        yield from _mistakes(value, f"{key}.{name}")
+    if "_target_" not in node:
+        return
+    try:
+        target = locate(node["_target_"], key)
+    except ConfigError as error:
+        yield str(error)
+        return
+    parameters, more = arguments(target)
+    for name, value in node.items():
+        if name in SPECIAL or value == "???":
+            continue
+        if name not in parameters:
+            if not more:
+                yield f"{key}.{name}: {node['_target_']} has no such argument{did_you_mean(name, parameters)}"
+        elif not _fits(value, parameters[name].annotation):
+            yield f"{key}.{name} must be {_words(parameters[name].annotation)}, got {value!r}"
+    if not node.get("_partial_"):
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty and name not in node and name not in FACTS:
+                yield f"{key}.{name} is missing: {node['_target_']} needs it"
+
+
+def _allowed(path: str) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in ALLOWED)
+
+
+def _public(found: Any) -> list[str]:
+    return [name for name in dir(found) if not name.startswith("_")]
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # a name known to type checkers alone
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a config value can be meant for an argument of this type; what cannot be told from it passes."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    kind = origin or hint
+    if kind is types.NoneType or kind is None:
+        return value is None
+    if not isinstance(kind, type) or kind is object:
+        return True
+    if isinstance(value, dict) and "_target_" in value:
+        return True  # becomes an object; its own class checks it
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind in (int, float):
+        return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    if issubclass(kind, Mapping):
+        return isinstance(value, dict)
+    if kind is tuple or issubclass(list, kind):
+        items = [hint for hint in typing.get_args(hint) if hint is not ...]
+        if not isinstance(value, list):
+            return False
+        if kind is tuple and len(items) > 1:  # tuple[float, float]
+            return len(value) == len(items) and all(map(_fits, value, items))
+        return not items or all(_fits(item, items[0]) for item in value)
+    if hasattr(kind, "__fspath__"):
+        return isinstance(value, str)
+    return isinstance(value, kind)
+
+
+def _words(hint: Any) -> str:
+    """A type in words for a person: `int or null`."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = dict.fromkeys(_words(option) for option in inner)
+        return " or ".join([*(o for o in options if o != "null"), *(o for o in options if o == "null")])
+    if origin is typing.Literal:
+        return " or ".join(str(option) for option in inner)
+    kind = origin or hint
+    if kind is types.NoneType:
+        return "null"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    if kind in names:
+        return names[kind]
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        return "a mapping"
+    if isinstance(kind, type) and issubclass(kind, Sequence):
+        return f"a list of {_words(inner[0]).removeprefix('a ')}s" if inner else "a list"
+    return getattr(kind, "__name__", str(kind))

@@ -1,0 +1,110 @@
+"""Ranks of a distributed run are started from its folder: `python -m lossfit FOLDER`, no command line repeated."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+log = logging.getLogger(__name__)
+
+GRACE = 30.0  # seconds that ranks have to end by themselves once another one has
+
+
+class RunFolderLauncher(_SubprocessScriptLauncher):
+    """Lightning's launcher with another command: each further rank of this machine trains the same run folder.
+
+    Under torchrun or SLURM, which start the ranks themselves, it starts none.
+    """
+
+    def __init__(self, folder: Path, *options: Any) -> None:
+        super().__init__(*options)
+        self.folder = folder
+        self.over = threading.Event()
+
+    def _call_children_scripts(self) -> None:
+        self._check_can_spawn_children()
+        environment = self.cluster_environment
+        os.environ |= {
+            "MASTER_ADDR": environment.main_address,
+            "MASTER_PORT": str(environment.main_port),
+            "NODE_RANK": str(environment.node_rank()),
+            "LOCAL_RANK": str(environment.local_rank()),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+        }
+        path = os.pathsep.join(filter(None, sys.path))  # a rank imports what this process can
+        for rank in range(1, self.num_processes):
+            command = [sys.executable, "-m", "lossfit", str(self.folder)]
+            rank_environment = {**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": path}
+            self.procs.append(subprocess.Popen(command, env=rank_environment))
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """End this process if another rank has failed and this one still waits for it."""
+        while not self.over.wait(1.0):
+            failed = [process for process in self.procs if process.poll()]
+            if failed:
+                log.error("rank %d ended with status %d", self.procs.index(failed[0]) + 1, failed[0].returncode)
+                if not self.over.wait(GRACE):
+                    self.kill(signal.SIGKILL)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
+
+    def launch(self, function: Any, *args: Any, trainer: Trainer | None = None, **options: Any) -> Any:
+        """Start the other ranks, unless that has been done, and call the function."""
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+        if self.num_processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.num_processes))
+        return function(*args, **options)
+
+
+def start_ranks_from(folder: Path, trainer: Trainer) -> None:
+    """Have the trainer start its other ranks from the run folder."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        trainer.strategy._launcher = RunFolderLauncher(
+            folder, launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
+        )
+
+
+@contextmanager
+def cleaned_up(trainer: Trainer) -> Iterator[None]:
+    """Leave no rank, process group, thread setting or environment variable behind when the trainer is done."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    ranks: list[subprocess.Popen[bytes]] = []
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, RunFolderLauncher):
+        ranks = launcher.procs
+    try:
+        yield
+    except BaseException:
+        for process in ranks:
+            process.kill()
+        raise
+    finally:
+        if isinstance(launcher, RunFolderLauncher):
+            launcher.over.set()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        deadline = time.monotonic() + GRACE
+        for process in ranks:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(threads)

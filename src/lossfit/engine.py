@@ -1,0 +1,175 @@
+"""Train what a run folder's config.yaml says: build the parts, fit, test the best checkpoint, write the result."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import nn
+
+from lossfit import runs
+from lossfit.config import Config, build, call, check
+from lossfit.data import InMemoryDataModule
+from lossfit.distributed import cleaned_up, start_ranks_from
+from lossfit.errors import ConfigError
+from lossfit.module import Classifier
+
+log = logging.getLogger(__name__)
+
+QUIET = (  # Lightning's advice that does not apply here
+    r".*does not have many workers.*",  # the batches come from memory
+    r".*smaller than the logging interval.*",
+    r".*recommended to use `self.log\(.*sync_dist=True.*",  # values are reduced before they are logged
+    r".*exists and is not empty.*",  # the run folder was made for this run
+    r".*is in `eval\(\)` mode.*",
+    r".*in eval mode at the start of training.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+
+
+def train(folder: Path) -> dict[str, float]:
+    """Train the run in `folder` and return its final metrics; every rank of a distributed run calls this.
+
+    Raises ConfigError for a config that cannot be built, Interrupted if the run was asked to stop; result.json says so too.
+    """
+    config = runs.read_config(folder)
+    if list((folder / "checkpoints").glob("*.ckpt")):
+        raise ConfigError(f"{folder} holds a trained run already")
+    if rank_zero_only.rank > 0:
+        with runs.logged(folder, main=False):
+            return _train(folder, config, {"metrics": {}, "timings": {}})
+    with runs.logged(folder, main=True), runs.recorded(folder, config) as result:
+        return _train(folder, config, result)
+
+
+def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, float]:
+    check(config)
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+    if config["seed"] is not None:
+        seed_everything(config["seed"], workers=True, verbose=False)
+    data, module, trainer = parts(config, folder)
+    start_ranks_from(folder, trainer)
+    with cleaned_up(trainer):
+        log.info("%s", _summary(config, data, module, trainer))
+        with _timed(result, "fit_s"):
+            trainer.fit(module, data)
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        metrics = _plain(trainer.callback_metrics)
+        result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics}
+        if best:
+            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+            result |= {"best_epoch": checkpoint["epoch"] + 1, "metrics": metrics | checkpoint["metrics"]}
+        if config["test"]:
+            with _timed(result, "test_s"):
+                trainer.test(module, data, ckpt_path=best or None, weights_only=True, verbose=False)
+            result["metrics"] |= _plain(trainer.callback_metrics)
+        for line in _ending(folder, result):
+            log.info("%s", line)
+    return result["metrics"]
+
+
+def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier, Trainer]:
+    """Build the data module, already set up, the classifier and the trainer of a run."""
+    _check_accelerator(config["trainer"])
+    data: InMemoryDataModule = build(config["data"], "data")
+    call(data.prepare_data, "data")
+    call(data.setup, "data")
+    facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
+    facts |= {"save_dir": str(folder), "dirpath": str(folder / "checkpoints")}
+    model = build(config["model"], "model", **facts)
+    _check_logits(model, data)
+    if config["compile"]:
+        model.compile()
+    loss = build(config["loss"], "loss", **facts)
+    optimizer = build(config["optimizer"], "optimizer", **facts)
+    scheduler = build(config["scheduler"], "scheduler", **facts)
+    trial = call(optimizer, "optimizer", [nn.Parameter(torch.zeros(1, 1))])
+    call(scheduler, "scheduler", trial, total_steps=100)
+    hparams = {
+        "config": config,
+        "class_names": list(data.class_names),
+        "image_shape": list(data.image_shape),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "link": loss.link,
+    }
+    module = Classifier(model, loss, optimizer, scheduler, hparams)
+    trainer = build(
+        config["trainer"],
+        "trainer",
+        callbacks=_given(build(config["callbacks"], "callbacks", **facts)),
+        logger=_given(build(config["logger"], "logger", **facts)),
+        default_root_dir=str(folder),
+    )
+    return data, module, trainer
+
+
+def _given(options: dict[str, Any] | None) -> list[Any]:
+    return [option for option in (options or {}).values() if option is not None]
+
+
+def _check_accelerator(trainer: Config) -> None:
+    wanted = trainer.get("accelerator", "auto")
+    available = {"gpu": torch.accelerator.is_available(), "cuda": torch.cuda.is_available()}
+    available["mps"] = torch.backends.mps.is_available()
+    if not available.get(wanted, True):
+        raise ConfigError(
+            f"trainer.accelerator={wanted}: torch {torch.__version__} finds no such device on this machine; "
+            f"take trainer=cpu, or trainer=auto for the best there is"
+        )
+
+
+def _check_logits(model: nn.Module, data: InMemoryDataModule) -> None:
+    """Refuse a model that cannot take the data's images or does not give one logit a class."""
+    shape = "x".join(map(str, data.image_shape))
+    training = model.training
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(2, *data.image_shape))
+    except Exception as error:
+        raise ConfigError(
+            f"model: cannot take images of {shape}: {error}; for torchvision's models set model.resize=224"
+        ) from error
+    finally:
+        model.train(training)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.num_classes):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError(f"model: must give logits (N, {data.num_classes}), got {got} for two images")
+
+
+def _summary(config: Config, data: InMemoryDataModule, module: Classifier, trainer: Trainer) -> str:
+    parameters = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
+    sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())
+    choices = config.get("choices", {})
+    named = [f"{part} {choices[part]}" for part in ("model", "loss", "optimizer", "scheduler") if part in choices]
+    device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
+    return " | ".join([*named, f"{parameters:,} parameters", f"images {sizes}", device])
+
+
+def _ending(folder: Path, result: dict[str, Any]) -> list[str]:
+    metrics = result["metrics"]
+    lines = []
+    if "test/acc" in metrics:
+        at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
+        lines.append(f"Test accuracy {metrics['test/acc']:.4f}, nll {metrics['test/nll']:.4f}{at}")
+    here = Path.cwd()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shown}"]
+
+
+def _plain(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    return {name: float(f"{float(value):.7g}") for name, value in metrics.items()}  # float32's digits
+
+
+@contextmanager
+def _timed(result: dict[str, Any], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    result["timings"][name] = round(time.perf_counter() - start, 3)

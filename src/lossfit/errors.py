@@ -1,0 +1,56 @@
+"""What a person reads when something goes wrong: a few clear lines, an exit status, no traceback."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's own switch, so that one variable shows every traceback
+
+
+class UserError(Exception):
+    """A mistake that the person at the keyboard can mend; the message says how."""
+
+
+class ConfigError(UserError):
+    """One or more mistakes in a config, a line each."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, by Ctrl-C or SIGTERM, and has put its folder in order."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` where a known word is close, else the known words."""
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+@contextmanager
+def reported(explain: Callable[[Exception], str] = str) -> Iterator[None]:
+    """Turn what is raised inside into lines on stderr and an exit status.
+
+    2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted.
+    `explain` words the exceptions of the libraries that the caller uses.
+    """
+    wanted = os.environ.get(TRACEBACK, "") not in ("", "0")
+    os.environ[TRACEBACK] = "1"  # Hydra then raises its errors again instead of printing and exiting
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Interrupted as error:
+        print(f"Interrupted: {error}", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if wanted:
+            raise
+        mistake = isinstance(error, UserError)
+        text = str(error) if mistake else explain(error)
+        print(f"Error: {text}", file=sys.stderr)
+        print(f"({TRACEBACK}=1 shows the traceback)", file=sys.stderr)
+        sys.exit(2 if mistake or text != str(error) else 1)

@@ -1,0 +1,99 @@
+"""Loggers that write straight into the run folder: TensorBoard with a real HPARAMS tab, and a CSV file."""
+
+import csv
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Lightning's logger, writing straight into save_dir.
+
+    metrics: names of the scalars that the HPARAMS tab shows; it takes their last values from the curves.
+    """
+
+    def __init__(self, save_dir: str, metrics: Sequence[str] = ()) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        self.metrics = list(metrics)
+
+    @rank_zero_only
+    def log_hyperparams(
+        self,
+        params: dict[str, Any] | Namespace,
+        metrics: dict[str, Any] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Declare the run's options and which metrics belong to them."""
+        config = dict(params)["config"] if isinstance(params, Mapping) else vars(params)["config"]
+        for summary in hparams(dict(_flat(config)), dict.fromkeys(self.metrics, 0.0)):
+            self.experiment._get_file_writer().add_summary(summary)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write no hparams.yaml: config.yaml has it all."""
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """List a config's leaves by dotted name; a list becomes its text."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{name}.")
+        elif not key.startswith("_") and key not in ("callbacks", "logger"):
+            flat.append((name, value if isinstance(value, (bool, int, float, str)) else str(value)))
+    return flat
+
+
+class CSVLogger(Logger):
+    """metrics.csv in save_dir: one row an epoch, a column for each metric; what is logged by the step is left out."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self.rows: dict[int, dict[str, float]] = {}
+
+    @property
+    def name(self) -> str:
+        """The logger's name."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """A run folder is one version."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: config.yaml has it all."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add an epoch's metrics to its row."""
+        values = {
+            name: float(f"{value:.7g}")  # float32's digits
+            for name, value in metrics.items()
+            if name.split("/")[0] in ("train", "val", "epoch")
+        }
+        if "epoch" not in metrics or any(name.endswith("_step") for name in metrics):
+            return
+        epoch = int(values.pop("epoch"))
+        if values:
+            self.rows.setdefault(epoch, {"epoch": epoch + 1, "step": step or 0}).update(values)
+            self._write()
+
+    def _write(self) -> None:
+        columns = dict.fromkeys(name for row in self.rows.values() for name in row)
+        part = self.path.with_name(f".{self.path.name}.part")
+        with part.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(self.rows.values())
+        os.replace(part, self.path)

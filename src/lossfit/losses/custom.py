@@ -1,0 +1,64 @@
+"""A loss of the user's own, named by its import path."""
+
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossfit.losses.loss import Loss, full_precision
+
+
+class Custom(Loss):
+    """Whatever `function` computes: a callable f(logits, target), or an nn.Module class with that forward.
+
+    function: an import path such as my_losses.tempered; the module may lie in the folder that the command is run from. It gets
+    logits (N, C) in float32 and the target as the data give it, (N,) int64 or (N, C) float, and returns a scalar
+    or one value a sample, (N,). options: keyword arguments, bound to a function or given to a class. weights need
+    one value a sample, and act in training mode only.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        num_classes: int,
+        class_counts: Sequence[int] | None = None,
+        weights: str | Sequence[float] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(num_classes, class_counts, weights)
+        self.function = function
+        found = _locate(function)
+        options = dict(options or {})
+        self.module = found(**options) if isinstance(found, type) and issubclass(found, nn.Module) else None
+        self.call: Callable[..., Tensor] = self.module or partial(found, **options)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean of what the function gives, or its scalar."""
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = full_precision(logits)
+            values = self.call(logits, target)
+            if not isinstance(values, Tensor) or values.shape not in ((), logits.shape[:1]):
+                got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise ValueError(f"function={self.function} must return a scalar or ({len(logits)},), got {got}")
+            if values.ndim:
+                return self._reduce(values, self._distribution(target, logits))
+            if self.weights is not None:
+                raise ValueError(f"weights need a function that returns one value a sample; {self.function} is a scalar")
+            return values
+
+
+def _locate(path: str) -> Callable[..., Any]:
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise ValueError(f"function must be an import path such as my_losses.tempered, got {path!r}")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"function={path} cannot be imported from {os.getcwd()}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"function={path} is not callable: {type(found).__name__}")
+    return found

@@ -1,0 +1,100 @@
+"""The contract of every loss, and the one place where class weights, label smoothing and the mean are applied.
+
+Shapes: logits (N, C) float; target (N,) int64 class indices, or (N, C) float distributions over the classes when
+labels are soft; the result is a scalar. Computed in float32 whatever the precision of the logits (in float64 if they
+are). Hard labels and the same labels as one-hot give the same number.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Loss(nn.Module):
+    """A loss is a subclass that defines `per_sample`; this class does the rest.
+
+    weights: one positive number a class, "balanced" for the inverse of the training counts, or null for none. They are scaled
+    so that their mean over the training samples is 1, and the result is the sum of weight times value, divided by
+    N. (torch divides by the sum of the batch's weights.) So the loss keeps its scale, and shards of a batch average exactly,
+    under DDP and accumulation. A soft target's weight is its classes' weights in proportion.
+    smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C.
+
+    Weights and smoothing act in training mode only: in eval mode the plain loss is computed, so that validation losses can be
+    compared.
+    """
+
+    link = "softmax"  # logits -> probabilities; "sigmoid" where each class is a yes-or-no question
+    soft_targets = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_counts: Sequence[int] | None = None,
+        weights: str | Sequence[float] | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
+        self.num_classes = num_classes
+        self.smoothing = smoothing
+        scaled = None if weights is None else class_weights(weights, num_classes, class_counts)
+        self.weights: Tensor | None
+        self.register_buffer("weights", scaled, persistent=False)
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the value of each sample, (N, C) logits and (N, C) target distributions -> (N,)."""
+        raise NotImplementedError
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of a batch."""
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = full_precision(logits)
+            target = self._distribution(target, logits)
+            return self._reduce(self.per_sample(logits, self._smooth(target)), target)
+
+    def _smooth(self, target: Tensor) -> Tensor:
+        if not (self.training and self.smoothing):
+            return target
+        return (1 - self.smoothing) * target + self.smoothing / self.num_classes
+
+    def _reduce(self, values: Tensor, target: Tensor) -> Tensor:
+        """Weighted mean of (N,) values; target (N, C), before smoothing."""
+        if self.training and self.weights is not None:
+            values = values * (target * self.weights).sum(1)
+        return values.mean()
+
+    def _distribution(self, target: Tensor, logits: Tensor) -> Tensor:
+        """(N,) class indices or (N, C) distributions -> (N, C) distributions."""
+        if target.ndim == 1:
+            return F.one_hot(target, self.num_classes).to(logits.dtype)
+        if not self.soft_targets:
+            raise ValueError(f"{type(self).__name__} takes class indices (N,), not soft targets {tuple(target.shape)}")
+        return target.to(logits.dtype)
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Return the logits in float32, or in float64 if that is what they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def class_weights(
+    weights: str | Sequence[float], num_classes: int, class_counts: Sequence[int] | None
+) -> Tensor:
+    """Return (C,) weights whose mean over the training samples is 1; without counts, over the classes."""
+    counts = torch.ones(num_classes) if class_counts is None else torch.tensor(class_counts).float()
+    if isinstance(weights, str):
+        if weights != "balanced":
+            raise ValueError(f"weights must be 'balanced', a list of {num_classes} numbers or null, got {weights!r}")
+        if class_counts is None or min(class_counts) < 1:
+            raise ValueError(
+                f"weights='balanced' needs training samples of every class, got the counts {class_counts}"
+            )
+        raw = 1 / counts
+    else:
+        if len(weights) != num_classes or not all(0 < w < float("inf") for w in weights):
+            raise ValueError(f"weights must be {num_classes} positive numbers, one a class, got {list(weights)}")
+        raw = torch.tensor(weights).float()
+    return raw * counts.sum() / (raw * counts).sum()

@@ -1,0 +1,80 @@
+"""Any of torchvision's classification models, fitted to the data's channels and classes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossfit.errors import did_you_mean
+
+
+class Resized(nn.Module):
+    """A model that sees its images at size x size pixels, whatever size they come in."""
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, num_classes)."""
+        resized = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return self.model(resized)
+
+
+def torchvision_model(
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    name: str = "resnet18",
+    weights: str | None = None,
+    resize: int | None = None,
+) -> nn.Module:
+    """Build a torchvision classification model with its first convolution and head replaced to fit.
+
+    name: as torchvision.models.list_models gives it. weights: a name such as "DEFAULT" for pretrained weights,
+    which are downloaded; the first convolution then gets its weights' sum over the colours, shared out over the
+    channels, and the head starts anew. resize: pixels a side that the images are scaled to first, for models
+    that need more than the data have (32 for vgg, 224 for vision transformers).
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(f"name must be a torchvision classification model, got {name!r}{did_you_mean(name, known)}")
+    if resize is not None and resize < 1:
+        raise ValueError(f"resize must be >= 1 pixel or null, got {resize}")
+    two_heads = name in ("googlenet", "inception_v3")  # the second, for training only, is left out
+    options = {"aux_logits": False, "init_weights": weights is None} if two_heads else {}
+    model = models.get_model(name, weights=weights, **options)
+    if two_heads:
+        model.transform_input = False  # it would mix three colours
+    _fit_first_convolution(model, image_shape[0])
+    _fit_head(model, num_classes)
+    return model if resize is None else Resized(model, resize)
+
+
+def _fit_first_convolution(model: nn.Module, channels: int) -> None:
+    name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]  # torch stores the pairs that its constructor takes
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    with torch.no_grad():
+        new.weight.copy_(old.weight.sum(1, keepdim=True).expand_as(new.weight) / channels)
+        if new.bias is not None and old.bias is not None:
+            new.bias.copy_(old.bias)
+    model.set_submodule(name, new)
+
+
+def _fit_head(model: nn.Module, num_classes: int) -> None:
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    name, old = layers[-1]
+    new: nn.Module
+    if isinstance(old, nn.Conv2d):  # squeezenet
+        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
+    else:
+        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+    model.set_submodule(name, new)

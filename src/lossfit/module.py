@@ -1,0 +1,121 @@
+"""The LightningModule: one classifier, one loss, one optimizer, one schedule, all given as live objects."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossfit.losses import Loss
+from lossfit.metrics import Evaluation
+from lossfit.optim import make_optimizer
+
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or (N, C) float
+
+
+class Classifier(LightningModule):
+    """Trains and evaluates `model`, whose output is logits (N, num_classes).
+
+    optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is a plain dict that goes
+    into every checkpoint: what is needed to build the model again.
+
+    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch, train/loss_step every
+    log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: partial[Optimizer],
+        scheduler: Callable[..., dict[str, Any]],
+        hparams: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(hparams)
+        self.model, self.loss = model, loss
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.evaluations = nn.ModuleDict({split: Evaluation(loss.num_classes) for split in ("val", "test")})
+        self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, num_classes) logits."""
+        return self.model(images)
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's sums at zero."""
+        self.train_sums = torch.zeros(2, device=self.device)  # of loss and correct answers
+        self.train_count = 0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch and add it to the epoch's sums."""
+        images, target = batch
+        logits = self.model(images)
+        loss = self.loss(logits, target)
+        with torch.no_grad():
+            label = target if target.ndim == 1 else target.argmax(1)
+            self.train_sums += torch.stack([loss * len(label), (logits.argmax(1) == label).sum()])
+            self.train_count += len(label)
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+            self.log("train/loss_step", loss.detach(), prog_bar=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means over all ranks."""
+        count = torch.full((1,), self.train_count, device=self.device)
+        totals = self.trainer.strategy.reduce(torch.cat([self.train_sums, count]), reduce_op="sum")
+        assert isinstance(totals, Tensor)
+        self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
+
+    def on_validation_epoch_start(self) -> None:
+        """Let every rank evaluate rank 0's running statistics, which are the ones that a checkpoint holds."""
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation sums."""
+        self._evaluate("val", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_evaluation("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the test sums."""
+        self._evaluate("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_evaluation("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep with the weights what was measured of them."""
+        checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Apply the optimizer to the parameter groups and the schedule to the trainer's number of steps."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        fused = not (scaled and self.trainer.gradient_clip_val)  # Lightning refuses these together
+        optimizer = make_optimizer(self.optimizer, self.model, allow_fused=fused)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, total_steps=total_steps)}
+
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        images, target = batch
+        logits = self.model(images)
+        self.evaluations[split].update(self.loss(logits, target), logits, target)
+
+    def _log_evaluation(self, split: str) -> None:
+        metric = self.evaluations[split]
+        values = metric.compute()
+        metric.reset()
+        self.confusion[split] = values.pop("confusion")
+        self._log({f"{split}/{name}": value for name, value in values.items()})
+
+    def _log(self, values: dict[str, Tensor]) -> None:
+        """Log what all ranks have the same value of."""
+        self.log_dict(values, prog_bar=True)

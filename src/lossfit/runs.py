@@ -1,0 +1,180 @@
+"""What a run folder holds, and how it is written. Everything about a run is in one folder.
+
+    config.yaml      the resolved config, as run        checkpoints/   best.ckpt, last.ckpt
+    overrides.yaml   what was typed                     metrics.csv    the curves
+    result.json      how it ended                       events.out.*   TensorBoard
+    train.log        what the console said, and tracebacks
+"""
+
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from rich import get_console
+
+from lossfit.config import Config
+from lossfit.errors import Interrupted, UserError
+
+log = logging.getLogger(__name__)
+
+
+def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
+    """Make a run folder from a resolved config; refuse one that holds a run already."""
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder} holds a run already; choose another with hydra.run.dir=FOLDER")
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        _write_yaml(folder / "overrides.yaml", list(overrides))
+        _write_yaml(folder / "config.yaml", config)
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
+    return folder
+
+
+def read_config(folder: Path) -> Config:
+    """Read the config that a run folder was made with."""
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a mapping")
+    return config
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is either there in full or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+@contextmanager
+def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
+    """Keep result.json: the caller fills in the dict it is given, and how the run ended is added here.
+
+    status is completed, failed (with the reason) or interrupted. SIGTERM is taken as Ctrl-C while this lasts, and
+    both end in Interrupted.
+    """
+    result: dict[str, Any] = {
+        "status": "running",
+        "reason": None,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seed": config.get("seed"),
+        "choices": config.get("choices", {}),
+        "metrics": {},
+        "timings": {},
+        "versions": versions(),
+        "git": git_revision(),
+    }
+    start = time.perf_counter()
+    try:
+        with _terminated_as_interrupt():
+            yield result
+        result["status"] = "completed"
+    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
+        result |= {"status": "interrupted", "reason": "stopped by Ctrl-C or SIGTERM"}
+        raise Interrupted(f"what there is stands in {folder}") from error
+    except BaseException as error:
+        result |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        log.debug("the run failed", exc_info=True)
+        raise
+    finally:
+        result["timings"]["total_s"] = round(time.perf_counter() - start, 3)
+        write_json(folder / "result.json", result)
+
+
+@contextmanager
+def logged(folder: Path, main: bool) -> Iterator[None]:
+    """Send log messages to the console and, with tracebacks, to train.log; from other ranks only warnings.
+
+    What was set up for logging before, by Hydra and Lightning, is put aside meanwhile.
+    """
+    handlers: list[logging.Handler] = [_Console(logging.INFO if main else logging.WARNING)]
+    if main:
+        handlers.append(logging.FileHandler(folder / "train.log", encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    levels = {None: logging.INFO, "lossfit": logging.DEBUG}
+    levels |= dict.fromkeys(("lightning.pytorch", "lightning.fabric", "lightning"), logging.WARNING)
+    loggers = [logging.getLogger(name) for name in levels]
+    before = [(logger, logger.level, logger.handlers) for logger in loggers]
+    for logger, level in zip(loggers, levels.values(), strict=True):
+        logger.setLevel(level)
+        logger.handlers = [] if logger.name != "root" else handlers
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, level, old in before:
+            logger.setLevel(level)
+            logger.handlers = old
+        for handler in handlers:
+            handler.close()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a run's numbers."""
+    packages = ("lossfit", "torch", "torchvision", "lightning", "torchmetrics")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def git_revision() -> str | None:
+    """Return the revision of the code in use, with -dirty where it was changed; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+class _Console(logging.Handler):
+    """Prints above a progress bar that is being drawn on the same console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.capitalize()}: {text}"
+        get_console().print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _write_yaml(path: Path, content: Any) -> None:
+    with path.open("x", encoding="utf-8") as stream:
+        yaml.safe_dump(content, stream, sort_keys=False)
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():  # Lightning leaves SIGINT ignored after Ctrl-C
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""Learning-rate schedules: f(optimizer, total_steps, ...) -> Lightning's description of a scheduler.
+
+Lengths are fractions of the training, total_steps is what the trainer says it will take, and all but `plateau`
+move with each optimizer step. A step-wise schedule is a shape, a function from the progress t in [0, 1] to a factor
+on the optimizer's own learning rate, after a linear warm-up over the first `warmup` of the steps. Past the end the
+last factor holds.
+"""
+
+from collections.abc import Callable
+from math import cos, pi
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+
+def none(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> dict[str, Any]:
+    """Keep the learning rate as it is, after the warm-up."""
+    return _stepwise(optimizer, total_steps, warmup, lambda t: 1.0)
+
+
+def step(
+    optimizer: Optimizer, total_steps: int, step_size: float = 0.3, gamma: float = 0.1, warmup: float = 0.0
+) -> dict[str, Any]:
+    """Multiply the learning rate by gamma after each step_size of the training, a fraction in (0, 1)."""
+    if not 0 < step_size < 1:
+        raise ValueError(f"step_size must be a fraction of the training in (0, 1), got {step_size}")
+    _check_positive("gamma", gamma)
+    return _stepwise(optimizer, total_steps, warmup, lambda t: gamma ** int(t / step_size + 1e-9))
+
+
+def exponential(
+    optimizer: Optimizer, total_steps: int, final: float = 0.01, warmup: float = 0.0
+) -> dict[str, Any]:
+    """Shrink the learning rate by the same factor each step, to `final` times its start, final > 0."""
+    _check_positive("final", final)
+    return _stepwise(optimizer, total_steps, warmup, lambda t: final**t)
+
+
+def cosine(optimizer: Optimizer, total_steps: int, final: float = 0.0, warmup: float = 0.0) -> dict[str, Any]:
+    """Follow half a cosine from the learning rate down to `final` times it (1608.03983, without restarts)."""
+    if not 0 <= final <= 1:
+        raise ValueError(f"final must be in [0, 1], got {final}")
+    return _stepwise(optimizer, total_steps, warmup, lambda t: final + (1 - final) * (1 + cos(pi * t)) / 2)
+
+
+def one_cycle(
+    optimizer: Optimizer,
+    total_steps: int,
+    pct_start: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    cycle_momentum: bool = False,
+) -> dict[str, Any]:
+    """Rise from lr / div_factor to lr over pct_start of the training, then fall far below the start (1708.07120).
+
+    The learning rate that the optimizer is given is the peak. cycle_momentum moves the momentum, or Adam's beta1,
+    against it, from 0.95 to 0.85 and back, and needs an optimizer that has one.
+    """
+    name, defaults = type(optimizer).__name__, optimizer.defaults
+    if not 0 < pct_start < 1:
+        raise ValueError(f"pct_start must be a fraction of the training in (0, 1), got {pct_start}")
+    _check_positive("div_factor", div_factor)
+    _check_positive("final_div_factor", final_div_factor)
+    if cycle_momentum and not defaults.get("momentum") and "betas" not in defaults:
+        raise ValueError(
+            f"cycle_momentum=true needs an optimizer with momentum, and {name} has none here; "
+            f"take optimizer=momentum or scheduler.cycle_momentum=false"
+        )
+    scheduler = OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=total_steps,
+        pct_start=pct_start,
+        div_factor=div_factor,
+        final_div_factor=final_div_factor,
+        cycle_momentum=cycle_momentum,
+    )
+    return {"scheduler": scheduler, "interval": "step"}
+
+
+def plateau(
+    optimizer: Optimizer,
+    total_steps: int,
+    monitor: str = "val/loss",
+    mode: str = "min",
+    factor: float = 0.1,
+    patience: int = 2,
+    min_lr: float = 0.0,
+) -> dict[str, Any]:
+    """Multiply the learning rate by factor when `monitor` has not improved for `patience` epochs.
+
+    mode: "min" where less is better, "max" where more is.
+    """
+    if mode not in ("min", "max"):
+        raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
+    if not 0 < factor < 1:
+        raise ValueError(f"factor must be in (0, 1), got {factor}")
+    if patience < 0:
+        raise ValueError(f"patience must be >= 0 epochs, got {patience}")
+    if min_lr < 0:
+        raise ValueError(f"min_lr must be >= 0, got {min_lr}")
+    scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=min_lr)  # type: ignore[arg-type]
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+
+
+def _stepwise(
+    optimizer: Optimizer, total_steps: int, warmup: float, shape: Callable[[float], float]
+) -> dict[str, Any]:
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup must be a fraction of the training in [0, 1), got {warmup}")
+    rising = round(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return shape(min(1.0, (step - rising) / max(1, total_steps - rising)))
+
+    return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be > 0, got {value}")
