@@ -1,15 +1,17 @@
 """The Hydra boundary of train.py: resolvers, the help page, and Hydra's errors in plain words. Imports no torch."""
 
-import re
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lossfit.errors import ConfigError, did_you_mean
+from lossfit.config import Config
+from lossfit.errors import did_you_mean
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -20,16 +22,29 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("groups", groups, replace=True)
 
 
-def resolved(cfg: DictConfig) -> tuple[dict, Path, list[str]]:
+def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
     """Return the job's plain config, its run folder and the overrides that were typed."""
-    missing = OmegaConf.missing_keys(cfg)
-    if missing:
-        raise ConfigError("\n".join(f"{key} has no value yet: give {key}=VALUE" for key in sorted(missing)))
     hydra = HydraConfig.get()
+    return _plain(cfg, hydra.runtime.choices), Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+
+
+def composed(*overrides: str) -> Config:
+    """Return the plain config of a command line's overrides, for scripts and notebooks."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*overrides], return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg.hydra
+    return _plain(cfg, choices)
+
+
+def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
+    """Turn a composed config into dicts and lists, with the chosen options beside it under `choices`."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    choices = {group: hydra.runtime.choices[group] for group in cfg if group in hydra.runtime.choices}
-    return {**config, "choices": choices}, Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    chosen = {group: choices[group] for group in config if group in choices}
+    return {**config, "choices": chosen}
 
 
 def groups() -> str:
@@ -51,7 +66,24 @@ def meaning(file: Path) -> str:
 
 
 def explain(error: Exception) -> str:
-    """Word an error of Hydra or OmegaConf in a line or two; other errors speak for themselves."""
-    while isinstance(error, (HydraException, OmegaConfBaseException)) and isinstance(error.__cause__, Exception):
-        error = error.__cause__ 
+    """Word what Hydra and OmegaConf say of a command line; other errors speak for themselves."""
+    if isinstance(error, MissingConfigException):
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        known = [file.stem for file in (CONF / group).glob("*.yaml")]
+        return f"{group}={option}: no such option{did_you_mean(option, known)}"
+    if isinstance(error, OverrideParseException):
+        lines = [line for line in str(error).splitlines() if not line.startswith(("Error parsing", "See http"))]
+        reason = lines[0] if lines else "not an override"
+        return f"cannot read {error.override!r} ({reason}); write KEY=VALUE, in quotes if it holds brackets or spaces"
+    cause: BaseException = error
+    while isinstance(cause, HydraException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
+        parent = cause.parent_node
+        known = [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
+        return f"{cause.full_key}: no such key{did_you_mean(str(cause.key), known)}"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {cause.msg}"
+    if isinstance(error, OSError):
+        return f"cannot use {error.filename}: {error.strerror}; choose another folder with hydra.run.dir=FOLDER"
     return str(error)

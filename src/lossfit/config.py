@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +22,12 @@ Config = dict[str, Any]
 
 ALLOWED = ("lossfit", "torch.nn", "torch.optim", "torchvision", "lightning.pytorch", "torchmetrics", "timm")
 PARTS = ("data", "model", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer")
+OPTIONAL = ("callbacks", "logger")  # absent where none is chosen
 OTHER_KEYS = {"seed": int | None, "test": bool, "compile": bool, "choices": dict[str, Any]}
 FACTS = frozenset(  # arguments that the engine supplies
     {"num_classes", "class_counts", "class_names", "image_shape", "total_steps", "save_dir", "dirpath"}
 )
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc", "val/nll")  # what schedules and callbacks can watch
 SPECIAL = frozenset({"_target_", "_partial_"})
 
 
@@ -36,7 +39,7 @@ def check(cfg: Config) -> None:
             mistakes.append(f"{key} must be {_words(hint)}, got {cfg[key]!r}")
     known = {*PARTS, *OTHER_KEYS}
     mistakes += [f"{key}: no such key{did_you_mean(key, known)}" for key in cfg if key not in known]
-    mistakes += [f"{part} is missing" for part in PARTS if part not in cfg]
+    mistakes += [f"{part} is missing" for part in PARTS if part not in cfg and part not in OPTIONAL]
     for part in PARTS:
         mistakes += _mistakes(cfg.get(part), part)
     if mistakes:
@@ -72,9 +75,7 @@ def call(target: Callable[..., Any], key: str, *args: Any, **values: Any) -> Any
         raise
     except Exception as error:
         text = str(error).strip() or type(error).__name__
-        function = target.func if isinstance(target, functools.partial) else target
-        word = text.split("=")[0].split(" ")[0]
-        named = word in arguments(function)[0]  # our own messages open with the argument's name
+        named = re.match(r"\w+( must |=)", text)  # our own messages open with the argument's name
         raise ConfigError(f"{key}.{text}" if named else f"{key}: {text}") from error
 
 
@@ -89,9 +90,11 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if error.name is not None and module.startswith(error.name):
-                continue
-            raise ConfigError(f"{key}._target_={path} needs the package {error.name}: pip install {error.name}") from error
+            if length > 1 and error.name is not None and module.startswith(error.name):
+                continue  # a class, not a module
+            raise ConfigError(
+                f"{key}._target_={path} needs the package {error.name}: pip install {error.name}"
+            ) from error
         for name in parts[length:]:
             if not hasattr(found, name):
                 raise ConfigError(f"{key}._target_={path}: no {name!r} in {module}{did_you_mean(name, _public(found))}")
@@ -130,6 +133,8 @@ def _mistakes(node: Any, key: str) -> Iterator[str]:
     if not isinstance(node, dict):
         return
     for name, value in node.items():
+        if name == "monitor" and value is not None and value not in METRICS:
+            yield f"{key}.monitor must be one of {', '.join(METRICS)}, got {value!r}"
         if value == "???":
             yield f"{key}.{name} has no value yet: give {key}.{name}=VALUE"
         yield from _mistakes(value, f"{key}.{name}")
@@ -179,6 +184,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is typing.Literal:
         return value in typing.get_args(hint)
     kind = origin or hint
+    if kind is Any:
+        return True
     if kind is types.NoneType or kind is None:
         return value is None
     if not isinstance(kind, type) or kind is object:
@@ -207,10 +214,11 @@ def _words(hint: Any) -> str:
     """A type in words for a person: `int or null`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        options = dict.fromkeys(_words(option) for option in inner)
-        return " or ".join([*(o for o in options if o != "null"), *(o for o in options if o == "null")])
+        plain = [option for option in inner if not isinstance(option, type) or option.__module__ == "builtins"]
+        options = dict.fromkeys(_words(option) for option in plain or inner)
+        return " or ".join(sorted(options, key=lambda words: words == "null"))
     if origin is typing.Literal:
-        return " or ".join(str(option) for option in inner)
+        return "one of " + ", ".join(dict.fromkeys(str(option) for option in inner))
     kind = origin or hint
     if kind is types.NoneType:
         return "null"

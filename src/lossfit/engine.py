@@ -104,8 +104,8 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
     trainer = build(
         config["trainer"],
         "trainer",
-        callbacks=_given(build(config["callbacks"], "callbacks", **facts)),
-        logger=_given(build(config["logger"], "logger", **facts)),
+        callbacks=_given(build(config.get("callbacks"), "callbacks", **facts)),
+        logger=_given(build(config.get("logger"), "logger", **facts)),
         default_root_dir=str(folder),
     )
     return data, module, trainer

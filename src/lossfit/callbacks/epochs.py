@@ -19,6 +19,11 @@ class EpochReport(Callback):
         """Print the line of the epoch before: only now are all its metrics known."""
         self._report(trainer)
         self.start = time.perf_counter()
+        self.validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has validation metrics of its own."""
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the learning rate and the time."""
@@ -35,7 +40,8 @@ class EpochReport(Callback):
         metrics = trainer.callback_metrics
         if not done or "train/epoch_s" not in metrics:
             return
-        values = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in SHOWN if name in metrics)
+        shown = [name for name in SHOWN if name in metrics and (self.validated or not name.startswith("val"))]
+        values = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in shown)
         of, left = "", ""
         if last and last > 0:
             of = f"/{last}"

@@ -1,0 +1,178 @@
+"""Time an epoch of lossfit beside the same training written otherwise, in turn, and print the ratios.
+
+    python scripts/bench.py                     # on the processor
+    python scripts/bench.py --device gpu --epochs 3 --repeats 5
+
+(a) the loop of PyTorch's quickstart (torchvision's data set, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64;
+(b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on in-memory tensors: MLP and CNN.
+
+All train and validate each epoch on the images that lossfit uses, with the same optimizer, fused where the device
+has it. A repeat times both in turn; its figure is the ratio of the two times, so that a drift of the machine's speed
+cancels.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from lossfit import cli, engine, runs
+from lossfit.config import Config, build
+from lossfit.data import InMemoryDataModule
+from lossfit.errors import reported
+from lossfit.optim import make_optimizer
+
+MLP = ["experiment=quickstart"]
+CNN = ["scheduler=none", "data.augment=null"]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="how often each pair is timed (default 5)")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs a timing (default 2)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--data", default="data", help="the data folder (default data)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args()
+    if options.repeats < 1 or options.epochs < 1:
+        parser.error("--repeats and --epochs must be >= 1")
+    shared = [f"trainer={options.device}", f"trainer.max_epochs={options.epochs}", f"data.dir={options.data}"]
+    mlp, cnn = (cli.composed(*recipe, *shared, "test=false") for recipe in (MLP, CNN))
+    print(hardware(options.device))
+    figures = {}
+    for name, above, below in (
+        ("quickstart loop / lossfit, MLP", lambda: quickstart(mlp), lambda: lossfit(mlp)),
+        ("lossfit / bare loop, MLP", lambda: lossfit(mlp), lambda: bare(mlp)),
+        ("lossfit / bare loop, CNN", lambda: lossfit(cnn), lambda: bare(cnn)),
+    ):
+        figures[name] = compare(name, above, below, options.repeats, options.epochs)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def compare(
+    name: str, above: Callable[[], float], below: Callable[[], float], repeats: int, epochs: int
+) -> dict[str, list[float]]:
+    """Time both in turn and print the ratio's median and range."""
+    pairs = [(above() / epochs, below() / epochs) for _ in range(repeats)]
+    ratios = [a / b for a, b in pairs]
+    times = " and ".join(f"{statistics.median(column):.2f}" for column in zip(*pairs, strict=True))
+    print(
+        f"{name}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {repeats} pairs; "
+        f"{times} s an epoch)",
+        flush=True,
+    )
+    return {"ratio": ratios, "above_s": [a for a, _ in pairs], "below_s": [b for _, b in pairs]}
+
+
+def lossfit(config: Config) -> float:
+    """Seconds that fit takes as users get it, with the default loggers, callbacks and checkpoints."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = runs.create(Path(folder) / "run", config, [])
+        with runs.logged(run, main=False):
+            data, module, trainer = engine.parts(config, run)
+            start = time.perf_counter()
+            trainer.fit(module, data)
+            synchronize()
+            return time.perf_counter() - start
+
+
+def bare(config: Config) -> float:
+    """Seconds of the least code that trains and validates the same on tensors in memory."""
+    data, model, optimizer, device = prepared(config)
+    ready = {}
+    for split, (images, labels) in data.splits.items():
+        ready[split] = ((images.to(device) / 255 - data.mean[0]) / data.std[0], labels.to(device))
+    images, labels = ready["train"]
+    size = config["data"]["batch_size"]
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(labels), device=device)
+        for i in range(0, len(labels), size):
+            index = order[i : i + size]
+            yield images[index], labels[index]
+
+    chunks = list(zip(*(tensor.split(1000) for tensor in ready["val"]), strict=True))
+    return loop(config, model, optimizer, batches, lambda: chunks)
+
+
+def quickstart(config: Config) -> float:
+    """Seconds of the tutorial's way: torchvision's data set, ToTensor for each image, a DataLoader."""
+    from torchvision.datasets import FashionMNIST
+    from torchvision.transforms import ToTensor
+
+    data, model, optimizer, device = prepared(config)
+    size = config["data"]["batch_size"]
+
+    def loader(split: str) -> DataLoader[tuple[Tensor, Tensor]]:
+        dataset = FashionMNIST.__new__(FashionMNIST)  # the files are read already: only reading an item is timed
+        dataset.transform, dataset.target_transform = ToTensor(), None
+        dataset.data, dataset.targets = data.splits[split][0][:, 0], data.splits[split][1]
+        return DataLoader(Subset(dataset, range(len(dataset.targets))), size, shuffle=split == "train")
+
+    def batches(split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((images.to(device), target.to(device)) for images, target in loader(split))
+
+    return loop(config, model, optimizer, lambda: batches("train"), lambda: batches("val"))
+
+
+def loop(
+    config: Config,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    val: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+) -> float:
+    """Train and validate for the config's epochs; return the seconds."""
+    loss_fn = nn.CrossEntropyLoss()
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(config["trainer"]["max_epochs"]):
+        model.train()
+        for images, target in train():
+            loss = loss_fn(model(images), target)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        model.eval()
+        with torch.no_grad():
+            sum((model(images).argmax(1) == target).sum() for images, target in val())
+    synchronize()
+    return time.perf_counter() - start
+
+
+def prepared(config: Config) -> tuple[InMemoryDataModule, nn.Module, torch.optim.Optimizer, torch.device]:
+    """Build the data, the model on its device and the optimizer that a config describes."""
+    device = torch.device("cpu" if config["trainer"]["accelerator"] == "cpu" else "cuda")
+    data: InMemoryDataModule = build(config["data"], "data")
+    data.setup()
+    model = build(config["model"], "model", num_classes=data.num_classes, image_shape=data.image_shape).to(device)
+    return data, model, make_optimizer(build(config["optimizer"], "optimizer"), model), device
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def hardware(device: str) -> str:
+    """Name what the figures are from."""
+    if device == "gpu":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    names = Path("/proc/cpuinfo").read_text().split("\n") if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in names if line.startswith("model name")), "processor")
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

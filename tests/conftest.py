@@ -1,0 +1,60 @@
+"""Shared by all tests: composing configs, training in this process, running train.py in another."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lossfit import runs
+from lossfit.cli import composed as compose
+from lossfit.data.fashion_mnist import SHA256, SYSTEM
+from lossfit.data.sources import present
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=1"]
+
+
+def fit(folder: Path, *overrides: str) -> dict[str, float]:
+    """Train in this process, quickly, in a new run folder."""
+    from lossfit import engine
+
+    overrides = (*QUICK, *overrides)
+    return engine.train(runs.create(folder, compose(*overrides), overrides))
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # data=sample names its folder relative to it
+
+
+@pytest.fixture
+def train_py(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Run `python train.py ARGUMENTS`, its run folder under tmp_path/run unless the arguments say otherwise."""
+
+    def run(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+        folder = [] if "-m" in arguments or "--help" in arguments else [f"hydra.run.dir={tmp_path / 'run'}"]
+        given = any(argument.startswith("hydra.run.dir") for argument in arguments)
+        return subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *arguments, *([] if given else folder)],
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    yield run
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> str:
+    """A folder that holds the real data set; skips where there is none, so that no test needs the network."""
+    for folder in (ROOT / "data", ROOT / "data" / "FashionMNIST" / "raw", SYSTEM):
+        if present(folder, SHA256):
+            return str(folder)
+    pytest.skip("the real data set is not on this machine")

@@ -1,0 +1,178 @@
+"""check and build: every option is sound, every mistake is named, nothing foreign is called."""
+
+import functools
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lossfit import cli
+from lossfit.config import PARTS, arguments, build, check, locate
+from lossfit.errors import ConfigError
+from tests.conftest import ROOT, compose
+
+CONF = ROOT / "conf"
+FACTS = {
+    "num_classes": 10,
+    "image_shape": (1, 28, 28),
+    "class_counts": [50] * 10,
+    "class_names": list("abcdefghij"),
+}
+OPTIONS = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("*/*.yaml"))
+NEEDED = {"loss/custom": ["loss.function=torch.nn.functional.cross_entropy"]}
+ELSEWHERE = {"trainer/gpu", "trainer/ddp"}  # need a GPU to be built
+EXTRAS = {"logger/wandb", "logger/mlflow"}  # need a package of an extra
+
+
+def chosen(option: str) -> list[str]:
+    group, name = option.split("/")
+    value = f"[{name}]" if group in ("callbacks", "logger") else name
+    return [f"{group}={value}", *NEEDED.get(option, [])]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_is_composed_checked_and_built(option: str, tmp_path: Path) -> None:
+    config = compose(*chosen(option))
+    check(config)
+    facts = {**FACTS, "save_dir": str(tmp_path), "dirpath": str(tmp_path)}
+    for part in PARTS:
+        if not (part == "trainer" and option in ELSEWHERE) and not (part == "logger" and option in EXTRAS):
+            build(config[part], part, **facts)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_says_what_it_is_in_a_line(option: str) -> None:
+    meaning = cli.meaning(CONF / f"{option}.yaml")
+    assert 5 < len(meaning) < 110
+    assert not meaning.endswith(".")
+    assert f"  {Path(option).name:18} {meaning}" in cli.groups()
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o.split("/")[0] in ("model", "loss", "optimizer", "scheduler")]
+)
+def test_every_argument_is_listed_in_its_yaml_with_its_own_default(option: str) -> None:
+    """So that a misspelt key is refused when the config is composed, and a default is in one place only."""
+    node = yaml.safe_load((CONF / f"{option}.yaml").read_text())
+    parameters, _ = arguments(locate(node["_target_"], option))
+    supplied = {*FACTS, "total_steps", "optimizer", "params"}
+    if node["_target_"].startswith("lossfit"):
+        assert set(node) - {"_target_", "_partial_"} == set(parameters) - supplied
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("loss/")])
+def test_a_loss_is_at_most_six_lines(option: str) -> None:
+    lines = (CONF / f"{option}.yaml").read_text().splitlines()
+    assert len([line for line in lines if not line.startswith("#")]) <= 6
+
+
+def edited(**changes: Any) -> dict[str, Any]:
+    config = compose()
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return config
+
+
+def mistakes(config: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    return str(caught.value).splitlines()
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    config = edited(
+        optimizer__lr="fast", trainer__max_epochs=1.5, loss__smothing=0.1, seed="one", modle={}, test=1
+    )
+    del config["loss"]["weights"]
+    assert mistakes(config) == [
+        "seed must be a whole number or null, got 'one'",
+        "test must be true or false, got 1",
+        "modle: no such key (did you mean 'model'?)",
+        "loss.smothing: lossfit.losses.CrossEntropy has no such argument (did you mean 'smoothing'?)",
+        "optimizer.lr must be a number, got 'fast'",
+        "trainer.max_epochs must be a whole number or null, got 1.5",
+    ] + (["data.seed must be a whole number or null, got 'one'"] if config["data"]["seed"] == "one" else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss__weights": 3}, "loss.weights must be a text or a list of numbers or null, got 3"),
+        ({"model__widths": "wide"}, "model.widths must be a list of whole numbers, got 'wide'"),
+        ({"model__widths": [8, "x"]}, "model.widths must be a list of whole numbers, got [8, 'x']"),
+        ({"optimizer__lr": True}, "optimizer.lr must be a number, got True"),
+        ({"optimizer__betas": [0.9]}, "optimizer.betas must be"),
+        ({"data__augment__flip": None}, "data.augment.flip must be a number, got None"),
+        ({"trainer__precision": "17"}, "trainer.precision must be one of "),
+        ({"loss__weights": "???"}, "loss.weights has no value yet: give loss.weights=VALUE"),
+        ({"callbacks__checkpoint__monitor": "val/accuracy"}, "callbacks.checkpoint.monitor must be one of train/loss"),
+        ({"model___target_": "lossfit.models.CNM"}, "model._target_=lossfit.models.CNM: no 'CNM' in lossfit.models (did you mean 'CNN'?)"),
+        ({"model___target_": "timm.create_model"}, "model._target_=timm.create_model needs the package timm"),
+        ({"model___target_": 5}, "model._target_ must be under one of lossfit, torch.nn"),
+    ],
+)  # fmt: skip
+def test_one_mistake_is_one_line(changes: dict[str, Any], message: str) -> None:
+    (line,) = mistakes(edited(**changes))
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system", "subprocess.run", "builtins.eval", "torch.hub.load", "torch.load", "torch.os.system",
+        "lossfit.config.importlib.import_module", "lossfit.runs.subprocess.run", "torchvision.os.system",
+        "lossfit.runs.os.system", "lossfitevil.run", "lightning.pytorch.trainer.trainer.os.system", "lossfit",
+    ],
+)  # fmt: skip
+def test_nothing_outside_the_allowed_packages_is_called(target: str) -> None:
+    config = edited(model___target_=target)
+    assert "model._target_" in mistakes(config)[0]
+    with pytest.raises(ConfigError, match="_target_"):
+        build(config["model"], "model")
+
+
+def test_a_missing_part_and_a_missing_argument_are_named() -> None:
+    config = compose("loss=custom", "loss.function=a.b")
+    del config["loss"]["function"], config["model"]
+    assert mistakes(config) == [
+        "model is missing",
+        "loss.function is missing: lossfit.losses.Custom needs it",
+    ]
+
+
+def test_facts_go_to_the_targets_that_take_them_and_configured_values_win() -> None:
+    node = {"_target_": "lossfit.losses.CrossEntropy"}
+    assert build(node, "loss", num_classes=3, total_steps=5).num_classes == 3
+    assert build({**node, "num_classes": 4}, "loss", num_classes=3).num_classes == 4
+
+
+def test_partials_nested_nodes_and_lists() -> None:
+    made = build(
+        {"a": [{"_target_": "torch.nn.Linear", "_partial_": True, "in_features": 2}], "b": 1}, "x", num_classes=3
+    )
+    assert made["b"] == 1
+    assert isinstance(made["a"][0], functools.partial)
+    assert made["a"][0](out_features=3).weight.shape == (3, 2)
+
+
+def test_what_a_target_says_of_its_arguments_names_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"^model\.dropout must be in \[0, 1\), got 2$"):
+        build({**compose()["model"], "dropout": 2}, "model", **FACTS)
+    with pytest.raises(ConfigError, match=r"^part: "):
+        build({"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}, "part")
+
+
+def test_every_group_has_the_options_that_the_readme_promises() -> None:
+    names = {group: {o.split("/")[1] for o in OPTIONS if o.startswith(f"{group}/")} for group in PARTS}
+    assert names["loss"] >= {
+        "cross_entropy", "label_smoothing", "bce", "mse", "mae", "huber", "hinge", "focal", "custom",
+    }  # fmt: skip
+    assert names["optimizer"] >= {"sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"}
+    assert names["scheduler"] >= {"none", "step", "exponential", "cosine", "one_cycle", "plateau"}
+    assert all(chain(names.values()))

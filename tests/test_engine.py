@@ -1,0 +1,233 @@
+"""A run from its folder: what is written, what is measured, what a repeat gives, how failures end."""
+
+import csv
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from lightning.pytorch import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lossfit import engine, runs
+from lossfit.config import METRICS, build
+from lossfit.errors import ConfigError, Interrupted, UserError
+from lossfit.models import MLP
+from tests.conftest import QUICK, compose, fit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of two epochs, for all that only look at what it left."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).parents[1])
+        fit(folder, "trainer.max_epochs=2", "trainer.log_every_n_steps=2")
+    return folder
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_the_run_folder_holds_what_the_docs_list(run: Path) -> None:
+    names = sorted(re.sub(r"tfevents.*", "tfevents", path.name) for path in run.iterdir())
+    assert sorted(set(names)) == [
+        "checkpoints", "config.yaml", "events.out.tfevents", "metrics.csv", "overrides.yaml", "result.json", "train.log",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert yaml.safe_load((run / "overrides.yaml").read_text())[: len(QUICK)] == QUICK
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config == compose(*yaml.safe_load((run / "overrides.yaml").read_text()))
+
+
+def test_result_json_tells_how_it_ended(run: Path) -> None:
+    found = result(run)
+    assert (found["status"], found["reason"], found["seed"]) == ("completed", None, 1)
+    assert (found["epochs"], found["steps"]) == (2, 8)
+    assert found["best_epoch"] in (1, 2)
+    assert {*METRICS, "test/loss", "test/acc", "test/nll"} <= set(found["metrics"])
+    assert found["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert all(seconds > 0 for seconds in found["timings"].values())
+
+
+def test_metrics_are_those_of_the_best_checkpoint_computed_by_hand(run: Path) -> None:
+    """Validation and test figures against plain torch on the checkpoint's weights."""
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items()}
+    model = MLP(10, (1, 28, 28))
+    model.load_state_dict(weights)
+    data = build(compose(*QUICK)["data"], "data")
+    data.setup()
+    found = result(run)["metrics"]
+    for split in ("val", "test"):
+        images, labels = data.splits[split]
+        logits = model((images / 255 - 0.2860) / 0.3530)
+        assert found[f"{split}/acc"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()), abs=1e-6)
+        assert found[f"{split}/nll"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert checkpoint["epoch"] + 1 == result(run)["best_epoch"]
+
+
+def test_checkpoints_are_plain(run: Path) -> None:
+    for path in (run / "checkpoints").iterdir():
+        kept = torch.load(path, weights_only=True)["hyper_parameters"]
+        assert kept["config"]["model"]["hidden"] == [512, 512]
+        assert len(kept["class_names"]) == 10
+        assert (kept["image_shape"], kept["mean"], kept["link"]) == ([1, 28, 28], [0.2860], "softmax")
+
+
+def test_metrics_csv_has_a_row_an_epoch(run: Path) -> None:
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for row in rows:
+        assert set(METRICS) | {"step", "train/lr", "train/epoch_s"} | {"epoch"} == set(row)
+        assert all(row.values())
+
+
+def test_tensorboard_has_curves_pictures_and_hparams(run: Path) -> None:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {*METRICS, "train/loss_step", "train/epoch_s", "test/acc", "test/nll"} <= set(tags["scalars"])
+    assert any(tag.startswith("lr-") for tag in tags["scalars"])
+    assert "hp_metric" not in tags["scalars"]
+    assert set(tags["images"]) == {"train/images", "test/confusion"}
+    assert [event.step for event in events.Scalars("train/loss_step")] == [1, 3, 5, 7]
+    assert events.Scalars("test/acc")[-1].value == pytest.approx(result(run)["metrics"]["test/acc"])
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    for name in (b"optimizer.lr", b"choices.loss", b"cross_entropy", b"seed"):
+        assert name in plugin
+    assert b"test/acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
+
+
+def test_repeated_with_a_seed_it_gives_the_same_bits(tmp_path: Path) -> None:
+    options = ["model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "data.augment.erase=4"]
+    weights = []
+    for name in ("a", "b", "c"):
+        fit(tmp_path / name, *options, *(["seed=2"] if name == "c" else []))
+        weights.append(torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+    assert all(weights[0][key].equal(weights[1][key]) for key in weights[0])
+    assert not weights[0]["model.0.weight"].equal(weights[2]["model.0.weight"])
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="holds a run already"):
+        runs.create(run, compose(), [])
+    with pytest.raises(ConfigError, match="holds a trained run already"):
+        engine.train(run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+class Stop(Callback):
+    """Stands in for what happens to a run from outside."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def on_train_batch_end(self, *args: object) -> None:
+        if self.how == "raise":
+            raise RuntimeError("out of cheese")
+        os.kill(os.getpid(), getattr(signal, self.how))
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "raised"),
+    [("raise", "failed", RuntimeError), ("SIGINT", "interrupted", Interrupted), ("SIGTERM", "interrupted", Interrupted)],
+)
+def test_failed_and_interrupted_runs_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, status: str, raised: type[BaseException]
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    original = engine.build
+
+    def with_stop(node: object, key: str, **facts: object) -> object:
+        made = original(node, key, **facts)
+        return {**made, "stop": Stop(how)} if key == "callbacks" else made
+
+    monkeypatch.setattr(engine, "build", with_stop)
+    with pytest.raises(raised):
+        fit(tmp_path / "run", "trainer.max_epochs=50")
+    found = result(tmp_path / "run")
+    assert found["status"] == status
+    assert ("out of cheese" in found["reason"]) == (how == "raise")
+    assert ("Traceback" in (tmp_path / "run" / "train.log").read_text()) == (how == "raise")
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=-1"], r"optimizer: Invalid learning rate: -1"),
+        (["trainer.accelerator=cuda"], r"trainer\.accelerator=cuda: .* finds no such device .* take trainer=cpu"),
+        (["model=torchvision", "model.name=vgg11"], r"model: cannot take images of 1x28x28: .* set model\.resize=224"),
+        (["model=linear", "+model.num_classes=7"], r"model: must give logits \(N, 10\), got \(2, 7\)"),
+        (["data.subset=9999"], r"data\.subset must be at most the 500 training samples, got 9999"),
+        (["optimizer=sgd", "scheduler.cycle_momentum=true"], r"scheduler\.cycle_momentum=true needs an optimizer"),
+        (["trainer.max_epochs=-5"], r"trainer: .*max_epochs.*-5"),
+        (["callbacks.checkpoint.mode=most"], r"callbacks\.checkpoint: .*most"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_refused_before_training(tmp_path: Path, overrides: list[str], message: str) -> None:
+    if "cuda" in message and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match=message):
+        fit(tmp_path / "run", *overrides)
+    found = result(tmp_path / "run")
+    assert found["status"] == "failed"
+    assert re.search(message, found["reason"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["debug=fast_dev_run"],
+        ["debug=overfit", "trainer.max_epochs=2", "data.subset=64", "data.batch_size=64"],
+        ["debug=limit", "trainer.limit_train_batches=2"],
+        ["debug=profiler"],
+        ["data.batch_size=all", "optimizer=sgd"],
+        ["data.batch_size=1", "data.subset=20"],
+        ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=3"],
+        ["trainer.precision=bf16-mixed"],
+        ["callbacks=[checkpoint,early_stopping,ema]"],
+        ["callbacks=[]", "logger=[]"],
+        ["scheduler=plateau", "optimizer=rmsprop"],
+        ["loss.weights=balanced", "loss=focal"],
+        ["test=false"],
+        ["seed=null"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_options_that_change_how_it_trains(tmp_path: Path, overrides: list[str]) -> None:
+    metrics = fit(tmp_path / "run", *overrides)
+    assert result(tmp_path / "run")["status"] == "completed"
+    assert ("test/acc" in metrics) == (overrides[0] not in ("test=false", "debug=overfit"))
+
+
+def test_accumulation_steps_and_schedule_end_together(tmp_path: Path) -> None:
+    fit(
+        tmp_path / "run",
+        "data.subset=200", "data.batch_size=10", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=2",
+        "scheduler=cosine", "scheduler.warmup=0", "callbacks=[checkpoint]",
+    )  # fmt: skip
+    assert result(tmp_path / "run")["steps"] == 14  # 20 batches, 7 steps an epoch
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["lr_schedulers"][0]["_last_lr"] == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_overfitting_one_batch_reaches_it(tmp_path: Path) -> None:
+    fit(tmp_path / "run", "debug=overfit", "trainer.max_epochs=30")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert float(rows[-1]["train/acc"]) == 1.0
+
+
+def test_other_threads_can_train_too(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert "test/acc" in pool.submit(fit, tmp_path / "run").result()

@@ -1,0 +1,131 @@
+"""Schedules against torch's own, and where torch's own go wrong."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import SGD, Adam, Optimizer, RMSprop
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from lossfit.config import build
+from lossfit.schedules import cosine, exponential, none, one_cycle, plateau, step
+from tests.conftest import ROOT, compose
+
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "scheduler").glob("*.yaml"))
+STEPS = 40
+
+
+def sgd(**options: Any) -> Optimizer:
+    return SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, **options)
+
+
+def rates(described: dict[str, Any], optimizer: Optimizer, steps: int = STEPS) -> list[float]:
+    """The learning rate of each step."""
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        described["scheduler"].step()
+    return seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_builds_and_says_when_it_steps(name: str) -> None:
+    scheduler = build(compose(f"scheduler={name}")["scheduler"], "scheduler")
+    described = scheduler(sgd(), total_steps=STEPS)
+    assert described["interval"] == ("epoch" if name == "plateau" else "step")
+    assert ("monitor" in described) == (name == "plateau")
+
+
+def test_cosine_is_torchs_and_stays_down_past_its_end() -> None:
+    optimizer, theirs = sgd(), sgd()
+    ours = rates(cosine(optimizer, STEPS), optimizer, STEPS + 10)
+    reference = rates({"scheduler": CosineAnnealingLR(theirs, T_max=STEPS)}, theirs)
+    assert ours[:STEPS] == pytest.approx(reference)
+    assert max(ours[STEPS:]) == 0
+
+
+def test_step_divides_at_its_fractions() -> None:
+    optimizer = sgd()
+    assert rates(step(optimizer, STEPS, step_size=0.25, gamma=0.5), optimizer) == pytest.approx(
+        [0.1] * 10 + [0.05] * 10 + [0.025] * 10 + [0.0125] * 10
+    )
+
+
+def test_exponential_shrinks_evenly_to_its_end() -> None:
+    optimizer = sgd()
+    seen = rates(exponential(optimizer, STEPS, final=0.01), optimizer, STEPS + 1)
+    assert seen[-1] == pytest.approx(0.001)
+    assert [b / a for a, b in zip(seen[:-1], seen[1:], strict=True)] == pytest.approx([0.01 ** (1 / STEPS)] * STEPS)
+
+
+@pytest.mark.parametrize("schedule", [none, step, exponential, cosine])
+def test_warmup_rises_in_a_line_to_the_full_rate_and_does_not_shift_the_end(schedule: Any) -> None:
+    optimizer, plain = sgd(), sgd()
+    seen = rates(schedule(optimizer, STEPS, warmup=0.25), optimizer, STEPS + 1)
+    assert seen[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
+    assert seen[10] == pytest.approx(0.1)
+    assert seen[-1] == pytest.approx(rates(schedule(plain, STEPS), plain, STEPS + 1)[-1])
+
+
+def test_one_cycle_is_torchs_and_ends_with_the_training() -> None:
+    optimizer, theirs = sgd(), sgd()
+    ours = rates(one_cycle(optimizer, STEPS), optimizer)
+    reference = {"scheduler": OneCycleLR(theirs, max_lr=0.1, total_steps=STEPS, cycle_momentum=False)}
+    assert ours == pytest.approx(rates(reference, theirs))
+    assert max(ours) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [sgd(), RMSprop([torch.nn.Parameter(torch.zeros(1))])], ids=["sgd", "rmsprop"]
+)
+def test_one_cycle_does_not_give_momentum_to_an_optimizer_without(optimizer: Optimizer) -> None:
+    one_cycle(optimizer, STEPS)
+    assert optimizer.param_groups[0]["momentum"] == 0
+    with pytest.raises(ValueError, match="cycle_momentum=true needs an optimizer with momentum"):
+        one_cycle(optimizer, STEPS, cycle_momentum=True)
+
+
+def test_one_cycle_moves_the_momentum_that_there_is() -> None:
+    for optimizer in (sgd(momentum=0.9), Adam([torch.nn.Parameter(torch.zeros(1))])):
+        rates(one_cycle(optimizer, STEPS, cycle_momentum=True), optimizer, 12)
+        group = optimizer.param_groups[0]
+        assert group.get("momentum", group.get("betas", [0])[0]) == pytest.approx(0.85, abs=0.01)
+
+
+def test_plateau_waits_for_its_patience() -> None:
+    optimizer = sgd()
+    scheduler = plateau(optimizer, STEPS, patience=1, factor=0.5)["scheduler"]
+    for loss, lr in [(1.0, 0.1), (0.9, 0.1), (0.9, 0.1), (0.9, 0.05), (0.5, 0.05)]:
+        scheduler.step(loss)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "message"),
+    [
+        (none, {"warmup": 1.0}, "warmup must be"),
+        (cosine, {"warmup": -0.1}, "warmup must be"),
+        (cosine, {"final": 2}, "final must be"),
+        (step, {"step_size": 30}, "step_size must be a fraction"),
+        (step, {"gamma": 0}, "gamma must be"),
+        (exponential, {"final": 0}, "final must be"),
+        (one_cycle, {"pct_start": 1.0}, "pct_start must be"),
+        (one_cycle, {"div_factor": 0}, "div_factor must be"),
+        (plateau, {"mode": "low"}, "mode must be"),
+        (plateau, {"factor": 1.0}, "factor must be"),
+        (plateau, {"patience": -1}, "patience must be"),
+        (plateau, {"min_lr": -1}, "min_lr must be"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(schedule: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        schedule(sgd(), STEPS, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_step_is_not_too_few(name: str) -> None:
+    optimizer = sgd()
+    described = build(compose(f"scheduler={name}")["scheduler"], "scheduler")(optimizer, total_steps=1)
+    if name != "plateau":
+        assert len(rates(described, optimizer, 1)) == 1

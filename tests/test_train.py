@@ -1,0 +1,180 @@
+"""train.py as a person meets it: help, mistakes, runs side by side, sweeps, distributed runs."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lossfit import engine
+from lossfit.data import InMemoryDataModule
+from tests.conftest import QUICK, ROOT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--help"], r"(?s)optimizer=.*adam  .*\n.*Groups|Groups.*optimizer=\n.*  adam  "),
+        (["--cfg", "job"], r"_target_: lossfit\.models\.CNN"),
+        (["optimizer=adm"], r"Error: optimizer=adm: no such option \(did you mean 'adam'\?\)"),
+        (["optimizer.lrr=1"], r"Error: optimizer\.lrr: no such key \(did you mean 'lr'\?\)"),
+        (["optimzer=adam"], r"Error: optimzer: no such key \(did you mean 'optimizer'\?\)"),
+        (["-m", "optimizer=adam,sgdd"], r"Error: optimizer=sgdd: no such option \(did you mean 'sgd'\?\)"),
+        (["optimizer.lr"], r"Error: cannot read 'optimizer\.lr' \(missing EQUAL"),
+        (["trainer.max_epochs=[1"], r"Error: cannot read 'trainer\.max_epochs=\[1'"),
+    ],
+)
+def test_answers_without_importing_torch(arguments: list[str], expected: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "train.py", *arguments],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    imports = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    said = done.stdout + "\n".join(line for line in done.stderr.splitlines() if line not in imports)
+    assert re.search(expected, said), said
+    assert "Traceback" not in said
+    mistake = expected.startswith("Error")
+    assert done.returncode == (2 if mistake else 0)
+    if mistake:
+        assert len(said.strip().splitlines()) <= 3
+    loaded = {line.split("|")[-1].strip() for line in imports}
+    assert "hydra" in loaded
+    assert not loaded & {"torch", "lightning", "torchvision", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["optimizer.lr=fast", "loss.smoothing=x"], "loss.smoothing must be a number, got 'x'\noptimizer.lr must be a number, got 'fast'"),
+        (["loss=custom"], "loss.function has no value yet: give loss.function=VALUE"),
+        (["+colour=red"], "colour: no such key"),
+        (["loss=focal", "loss.gamma=-1"], "loss.gamma must be >= 0, got -1"),
+        (["data.dir=/none", "data=sample"], "Tried:\n  /none: not there"),
+        (["hydra.run.dir=/proc/none"], "cannot use /proc/none: No such file or directory; choose another folder with hydra.run.dir=FOLDER"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_a_few_lines_without_a_traceback(train_py: Run, arguments: list[str], expected: str) -> None:
+    done = train_py(*QUICK, *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_variable_shows_the_traceback(train_py: Run) -> None:
+    done = train_py(*QUICK, "optimizer.lr=-1", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(train_py: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = train_py(*QUICK, f"hydra.run.dir={tmp_path}/file/run")
+    assert done.returncode == 2
+    assert f"cannot use {tmp_path}/file/run: Not a directory" in done.stderr
+
+
+def test_runs_started_together_have_folders_of_their_own_and_the_console_says_where(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *QUICK, f"data.dir={ROOT}/tests/data"]
+    started = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    folders = [re.search(r"Run folder +(\S+)", text)[1] for text in said]  # type: ignore[index]
+    assert len(set(folders)) == 2
+    assert sorted(map(str, (tmp_path / "logs/train/runs").iterdir())) == sorted(str(tmp_path / f) for f in folders)
+    for text, folder in zip(said, folders, strict=True):
+        accuracy = json.loads((tmp_path / folder / "result.json").read_text())["metrics"]["test/acc"]
+        assert f"Test accuracy {accuracy:.4f}" in text
+        assert text.rstrip().endswith(f"tensorboard --logdir {folder}")
+        assert len(text.splitlines()) == 5, "one line of summary, one an epoch, three at the end"
+        assert (tmp_path / folder / "train.log").read_text().count("\n") == 5
+
+
+def test_a_sweep_trains_every_combination(train_py: Run, tmp_path: Path) -> None:
+    done = train_py("-m", *QUICK, "optimizer=sgd,adam", "loss=mse,focal", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((tmp_path / "sweep" / str(job) / "result.json").read_text()) for job in range(4)]
+    assert [r["status"] for r in results] == ["completed"] * 4
+    pairs = {(r["choices"]["optimizer"], r["choices"]["loss"]) for r in results}
+    assert pairs == {("sgd", "mse"), ("sgd", "focal"), ("adam", "mse"), ("adam", "focal")}
+
+
+def test_ctrl_c_leaves_a_result_and_an_exit_status(tmp_path: Path) -> None:
+    command = [sys.executable, "train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={tmp_path}/run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 3"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Interrupted" in said
+    assert "Traceback" not in said
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
+
+
+def test_two_ranks_share_one_folder_and_measure_exactly(train_py: Run, tmp_path: Path) -> None:
+    done = train_py(*QUICK, "trainer=ddp_sim", "model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert found["steps"] == 4  # 500 samples, 2 x 128 a step, two epochs
+
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    config = checkpoint["hyper_parameters"]["config"]
+    config["trainer"] |= {"devices": 1, "strategy": "auto"}
+    data, module, trainer = engine.parts(config, tmp_path / "alone")
+    assert isinstance(data, InMemoryDataModule)
+    module.load_state_dict(checkpoint["state_dict"])
+    (alone,) = trainer.test(module, data, verbose=False)
+    (val,) = trainer.validate(module, data, verbose=False)
+    for name, value in (alone | val).items():
+        exact = 0 if name.endswith("acc") else 1e-6
+        assert found["metrics"][name] == pytest.approx(value, rel=exact or 1e-7), name
+
+
+def test_a_rank_that_dies_takes_the_run_down_and_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(
+        "import os, torch.nn.functional as F\n"
+        "def loss(logits, target):\n"
+        "    if os.environ.get('LOCAL_RANK') == '1': os._exit(7)\n"
+        "    return F.cross_entropy(logits, target)\n"
+    )
+    arguments = [*QUICK, "trainer=ddp_sim", "loss=custom", "loss.function=dying.loss", f"hydra.run.dir={tmp_path}/run"]
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr + str(time.monotonic() - start)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+
+
+def test_a_run_folder_is_enough_to_train(tmp_path: Path) -> None:
+    from lossfit import runs
+    from tests.conftest import compose
+
+    folder = runs.create(tmp_path / "run", compose(*QUICK), [])
+    command = [sys.executable, "-m", "lossfit", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Test accuracy" in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 2
+    assert "holds a trained run already" in again.stderr
+    nowhere = subprocess.run([*command[:-1], "nowhere"], capture_output=True, text=True, timeout=120, check=False)
+    assert (nowhere.returncode, "nowhere is no run folder" in nowhere.stderr) == (2, True)
