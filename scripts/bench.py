@@ -1,14 +1,14 @@
 """Time an epoch of lossfit beside the same training written otherwise, in turn, and print the ratios.
 
     python scripts/bench.py                     # on the processor
-    python scripts/bench.py --device gpu --epochs 3 --repeats 5
+    python scripts/bench.py --epochs 3 --repeats 9 trainer=gpu
 
 (a) the loop of PyTorch's quickstart (torchvision's data set, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64;
 (b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on in-memory tensors: MLP and CNN.
 
-All train and validate each epoch on the images that lossfit uses, with the same optimizer, fused where the device
-has it. A repeat times both in turn; its figure is the ratio of the two times, so that a drift of the machine's speed
-cancels.
+All train and validate each epoch on the images that lossfit uses, with the same optimizer, fused where the
+device has it. A repeat times both in turn; its figure is the ratio of the two times, so that a drift of the
+machine's speed cancels.
 """
 
 import argparse
@@ -38,15 +38,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="how often each pair is timed (default 5)")
     parser.add_argument("--epochs", type=int, default=2, help="epochs a timing (default 2)")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--data", default="data", help="the data folder (default data)")
+    parser.add_argument("overrides", nargs="*", help="overrides for all runs, as train.py takes them")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     if options.repeats < 1 or options.epochs < 1:
         parser.error("--repeats and --epochs must be >= 1")
-    shared = [f"trainer={options.device}", f"trainer.max_epochs={options.epochs}", f"data.dir={options.data}"]
-    mlp, cnn = (cli.composed(*recipe, *shared, "test=false") for recipe in (MLP, CNN))
-    print(hardware(options.device))
+    shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]
+    mlp, cnn = (cli.composed(*recipe, *shared) for recipe in (MLP, CNN))
+    print(hardware(mlp["trainer"]["accelerator"]))
     figures = {}
     for name, above, below in (
         ("quickstart loop / lossfit, MLP", lambda: quickstart(mlp), lambda: lossfit(mlp)),
@@ -174,5 +173,5 @@ def hardware(device: str) -> str:
 
 
 if __name__ == "__main__":
-    with reported():
+    with reported(cli.explain):
         main()

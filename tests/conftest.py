@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def train_py(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def train_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `python train.py ARGUMENTS`, its run folder under tmp_path/run unless the arguments say otherwise."""
 
     def run(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def train_py(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProce
             check=False,
         )
 
-    yield run
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,12 @@ def test_when_all_fail_the_error_lists_what_was_tried_and_how_to_go_on(server: s
     with pytest.raises(DataError) as caught:
         obtain(DIGESTS, [home, tmp_path / "system"], [Mirror(f"{server}none/"), Mirror(f"{server}bad/")])
     text = str(caught.value)
-    for part in (str(home), str(tmp_path / "system"), f"{server}none/: HTTP Error 404", f"{server}bad/: one.gz"):
+    for part in (
+        str(home),
+        str(tmp_path / "system"),
+        f"{server}none/: HTTP Error 404",
+        f"{server}bad/: one.gz",
+    ):
         assert part in text
     assert f"Put these files, plain or gzipped, into {home} by hand: one, two" in text
     assert "data.dir=FOLDER" in text

@@ -38,7 +38,8 @@ def result(folder: Path) -> dict:
 def test_the_run_folder_holds_what_the_docs_list(run: Path) -> None:
     names = sorted(re.sub(r"tfevents.*", "tfevents", path.name) for path in run.iterdir())
     assert sorted(set(names)) == [
-        "checkpoints", "config.yaml", "events.out.tfevents", "metrics.csv", "overrides.yaml", "result.json", "train.log",
+        "checkpoints", "config.yaml", "events.out.tfevents", "metrics.csv", "overrides.yaml", "result.json",
+        "train.log",
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert yaml.safe_load((run / "overrides.yaml").read_text())[: len(QUICK)] == QUICK
@@ -138,7 +139,11 @@ class Stop(Callback):
 
 @pytest.mark.parametrize(
     ("how", "status", "raised"),
-    [("raise", "failed", RuntimeError), ("SIGINT", "interrupted", Interrupted), ("SIGTERM", "interrupted", Interrupted)],
+    [
+        ("raise", "failed", RuntimeError),
+        ("SIGINT", "interrupted", Interrupted),
+        ("SIGTERM", "interrupted", Interrupted),
+    ],
 )
 def test_failed_and_interrupted_runs_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, status: str, raised: type[BaseException]

@@ -23,7 +23,9 @@ def test_each_trainable_parameter_is_in_one_group_and_1d_ones_do_not_decay() -> 
     decayed, free = parameter_groups(net)
     grouped = [id(p) for p in decayed["params"] + free["params"]]
     assert sorted(grouped) == sorted(id(p) for p in net.parameters() if p.requires_grad)
-    norms_and_biases = {id(p) for m in net for n, p in m.named_parameters() if n == "bias" or isinstance(m, nn.BatchNorm2d)}
+    norms_and_biases = {
+        id(p) for m in net for n, p in m.named_parameters() if n == "bias" or isinstance(m, nn.BatchNorm2d)
+    }
     assert {id(p) for p in free["params"]} == norms_and_biases
     assert free["weight_decay"] == 0
     assert "weight_decay" not in decayed

@@ -25,7 +25,8 @@ class Record(Callback):
 
 def test_quickstart_is_the_hand_written_loop(fashion_mnist: str, tmp_path: Path) -> None:
     config = compose(
-        "experiment=quickstart", f"data.dir={fashion_mnist}", "trainer=cpu", "trainer.max_epochs=1", "callbacks=[]", "logger=[]"
+        "experiment=quickstart", f"data.dir={fashion_mnist}", "trainer=cpu", "trainer.max_epochs=1",
+        "callbacks=[]", "logger=[]",
     )  # fmt: skip
     data, module, trainer = engine.parts(config, tmp_path)
     start, order, record = deepcopy(module.model), torch.Generator(), Record()

@@ -1,5 +1,6 @@
 """Schedules against torch's own, and where torch's own go wrong."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_exponential_shrinks_evenly_to_its_end() -> None:
     optimizer = sgd()
     seen = rates(exponential(optimizer, STEPS, final=0.01), optimizer, STEPS + 1)
     assert seen[-1] == pytest.approx(0.001)
-    assert [b / a for a, b in zip(seen[:-1], seen[1:], strict=True)] == pytest.approx([0.01 ** (1 / STEPS)] * STEPS)
+    assert [b / a for a, b in pairwise(seen)] == pytest.approx([0.01 ** (1 / STEPS)] * STEPS)
 
 
 @pytest.mark.parametrize("schedule", [none, step, exponential, cosine])
@@ -76,9 +77,7 @@ def test_one_cycle_is_torchs_and_ends_with_the_training() -> None:
     assert max(ours) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    "optimizer", [sgd(), RMSprop([torch.nn.Parameter(torch.zeros(1))])], ids=["sgd", "rmsprop"]
-)
+@pytest.mark.parametrize("optimizer", [sgd(), RMSprop([torch.nn.Parameter(torch.zeros(1))])], ids=["sgd", "rmsprop"])
 def test_one_cycle_does_not_give_momentum_to_an_optimizer_without(optimizer: Optimizer) -> None:
     one_cycle(optimizer, STEPS)
     assert optimizer.param_groups[0]["momentum"] == 0

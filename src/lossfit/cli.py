@@ -43,8 +43,8 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     """Turn a composed config into dicts and lists, with the chosen options beside it under `choices`."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    chosen = {group: choices[group] for group in config if group in choices}
-    return {**config, "choices": chosen}
+    plain = {str(key): value for key, value in config.items()}
+    return {**plain, "choices": {group: choices[group] for group in plain if group in choices}}
 
 
 def groups() -> str:

@@ -1,9 +1,9 @@
 """From a config to objects: `check` finds a config's mistakes, `build` makes what it describes.
 
 A config is a plain dict. A node with `_target_` is a call: the import path of a class or function, with the
-node's other keys as arguments; with `_partial_: true` it becomes a functools.partial. Facts known only at run time
-(see FACTS) are handed to the targets that take an argument of that name. Only targets under ALLOWED
-are called, since a config from somewhere else would otherwise be arbitrary code.
+node's other keys as arguments; with `_partial_: true` it becomes a functools.partial. Facts known only at
+run time (see FACTS) are handed to the targets that take an argument of that name. Only targets under
+ALLOWED are called, since a config from somewhere else would otherwise be arbitrary code.
 """
 
 import functools
@@ -27,7 +27,13 @@ OTHER_KEYS = {"seed": int | None, "test": bool, "compile": bool, "choices": dict
 FACTS = frozenset(  # arguments that the engine supplies
     {"num_classes", "class_counts", "class_names", "image_shape", "total_steps", "save_dir", "dirpath"}
 )
-METRICS = ("train/loss", "train/acc", "val/loss", "val/acc", "val/nll")  # what schedules and callbacks can watch
+METRICS = (
+    "train/loss",
+    "train/acc",
+    "val/loss",
+    "val/acc",
+    "val/nll",
+)  # what schedules and callbacks can watch
 SPECIAL = frozenset({"_target_", "_partial_"})
 
 
@@ -112,7 +118,7 @@ def arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter],
     """
     constructors: Sequence[Callable[..., Any]] = [target]
     if isinstance(target, type):
-        constructors = [c.__init__ for c in target.__mro__ if "__init__" in vars(c) and c is not object]
+        constructors = [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c) and c is not object]
     found: dict[str, inspect.Parameter] = {}
     for constructor in constructors:
         more = False

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from lossfit import runs
@@ -36,12 +36,13 @@ QUIET = (  # Lightning's advice that does not apply here
 def train(folder: Path) -> dict[str, float]:
     """Train the run in `folder` and return its final metrics; every rank of a distributed run calls this.
 
-    Raises ConfigError for a config that cannot be built, Interrupted if the run was asked to stop; result.json says so too.
+    Raises ConfigError for a config that cannot be built, Interrupted if the run was asked to stop;
+    result.json says so too.
     """
     config = runs.read_config(folder)
     if list((folder / "checkpoints").glob("*.ckpt")):
         raise ConfigError(f"{folder} holds a trained run already")
-    if rank_zero_only.rank > 0:
+    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
             return _train(folder, config, {"metrics": {}, "timings": {}})
     with runs.logged(folder, main=True), runs.recorded(folder, config) as result:

@@ -19,11 +19,12 @@ Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or
 class Classifier(LightningModule):
     """Trains and evaluates `model`, whose output is logits (N, num_classes).
 
-    optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is a plain dict that goes
-    into every checkpoint: what is needed to build the model again.
+    optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is a plain
+    dict that goes into every checkpoint: what is needed to build the model again.
 
     Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch, train/loss_step every
-    log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for them.
+    log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for
+    them.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Classifier(LightningModule):
         self.save_hyperparameters(hparams)
         self.model, self.loss = model, loss
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.evaluations = nn.ModuleDict({split: Evaluation(loss.num_classes) for split in ("val", "test")})
+        self.val_evaluation, self.test_evaluation = Evaluation(loss.num_classes), Evaluation(loss.num_classes)
         self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
 
     def forward(self, images: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class Classifier(LightningModule):
             label = target if target.ndim == 1 else target.argmax(1)
             self.train_sums += torch.stack([loss * len(label), (logits.argmax(1) == label).sum()])
             self.train_count += len(label)
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss_step", loss.detach(), prog_bar=True)
         return loss
 
@@ -78,25 +79,25 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation sums."""
-        self._evaluate("val", batch)
+        self._evaluate(self.val_evaluation, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log_evaluation("val")
+        self._log_evaluation("val", self.val_evaluation)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the test sums."""
-        self._evaluate("test", batch)
+        self._evaluate(self.test_evaluation, batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self._log_evaluation("test")
+        self._log_evaluation("test", self.test_evaluation)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep with the weights what was measured of them."""
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Apply the optimizer to the parameter groups and the schedule to the trainer's number of steps."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         fused = not (scaled and self.trainer.gradient_clip_val)  # Lightning refuses these together
@@ -104,13 +105,12 @@ class Classifier(LightningModule):
         total_steps = int(self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, total_steps=total_steps)}
 
-    def _evaluate(self, split: str, batch: Batch) -> None:
+    def _evaluate(self, metric: Evaluation, batch: Batch) -> None:
         images, target = batch
         logits = self.model(images)
-        self.evaluations[split].update(self.loss(logits, target), logits, target)
+        metric.update(self.loss(logits, target), logits, target)
 
-    def _log_evaluation(self, split: str) -> None:
-        metric = self.evaluations[split]
+    def _log_evaluation(self, split: str, metric: Evaluation) -> None:
         values = metric.compute()
         metric.reset()
         self.confusion[split] = values.pop("confusion")

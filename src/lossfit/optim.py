@@ -7,7 +7,6 @@ import inspect
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,8 +14,8 @@ from torch.optim import Optimizer
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Split the trainable parameters: the optimizer's weight decay for matrices and kernels, none for 1-D ones.
 
-    Biases and the gains of norms are 1-D: pulling them to zero changes what the layer can express and regularises
-    nothing. Each parameter is in one group; an empty group is left out.
+    Biases and the gains of norms are 1-D: pulling them to zero changes what the layer can express and
+    regularises nothing. Each parameter is in one group; an empty group is left out.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [

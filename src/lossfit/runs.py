@@ -1,9 +1,9 @@
 """What a run folder holds, and how it is written. Everything about a run is in one folder.
 
-    config.yaml      the resolved config, as run        checkpoints/   best.ckpt, last.ckpt
-    overrides.yaml   what was typed                     metrics.csv    the curves
-    result.json      how it ended                       events.out.*   TensorBoard
-    train.log        what the console said, and tracebacks
+config.yaml      the resolved config, as run        checkpoints/   best.ckpt, last.ckpt
+overrides.yaml   what was typed                     metrics.csv    the curves
+result.json      how it ended                       events.out.*   TensorBoard
+train.log        what the console said, and tracebacks
 """
 
 import json
@@ -69,8 +69,8 @@ def write_json(path: Path, content: Any) -> None:
 def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     """Keep result.json: the caller fills in the dict it is given, and how the run ended is added here.
 
-    status is completed, failed (with the reason) or interrupted. SIGTERM is taken as Ctrl-C while this lasts, and
-    both end in Interrupted.
+    status is completed, failed (with the reason) or interrupted. SIGTERM is taken as Ctrl-C while this
+    lasts, and both end in Interrupted.
     """
     result: dict[str, Any] = {
         "status": "running",

@@ -1,9 +1,9 @@
 """Learning-rate schedules: f(optimizer, total_steps, ...) -> Lightning's description of a scheduler.
 
-Lengths are fractions of the training, total_steps is what the trainer says it will take, and all but `plateau`
-move with each optimizer step. A step-wise schedule is a shape, a function from the progress t in [0, 1] to a factor
-on the optimizer's own learning rate, after a linear warm-up over the first `warmup` of the steps. Past the end the
-last factor holds.
+Lengths are fractions of the training, total_steps is what the trainer says it will take, and all but
+`plateau` move with each optimizer step. A step-wise schedule is a shape, a function from the progress t in
+[0, 1] to a factor on the optimizer's own learning rate, after a linear warm-up over the first `warmup` of
+the steps. Past the end the last factor holds.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,7 @@ def step(
     return _stepwise(optimizer, total_steps, warmup, lambda t: gamma ** int(t / step_size + 1e-9))
 
 
-def exponential(
-    optimizer: Optimizer, total_steps: int, final: float = 0.01, warmup: float = 0.0
-) -> dict[str, Any]:
+def exponential(optimizer: Optimizer, total_steps: int, final: float = 0.01, warmup: float = 0.0) -> dict[str, Any]:
     """Shrink the learning rate by the same factor each step, to `final` times its start, final > 0."""
     _check_positive("final", final)
     return _stepwise(optimizer, total_steps, warmup, lambda t: final**t)
@@ -54,8 +52,8 @@ def one_cycle(
 ) -> dict[str, Any]:
     """Rise from lr / div_factor to lr over pct_start of the training, then fall far below the start (1708.07120).
 
-    The learning rate that the optimizer is given is the peak. cycle_momentum moves the momentum, or Adam's beta1,
-    against it, from 0.95 to 0.85 and back, and needs an optimizer that has one.
+    The learning rate that the optimizer is given is the peak. cycle_momentum moves the momentum, or Adam's
+    beta1, against it, from 0.95 to 0.85 and back, and needs an optimizer that has one.
     """
     name, defaults = type(optimizer).__name__, optimizer.defaults
     if not 0 < pct_start < 1:
@@ -104,9 +102,7 @@ def plateau(
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
 
-def _stepwise(
-    optimizer: Optimizer, total_steps: int, warmup: float, shape: Callable[[float], float]
-) -> dict[str, Any]:
+def _stepwise(optimizer: Optimizer, total_steps: int, warmup: float, shape: Callable[[float], float]) -> dict[str, Any]:
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup must be a fraction of the training in [0, 1), got {warmup}")
     rising = round(warmup * total_steps)

@@ -1,13 +1,16 @@
 """Pictures for TensorBoard: what the augmented training images look like, and which classes are confused."""
 
+from collections.abc import Sequence
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
-from lossfit.module import Batch
+from lossfit.module import Batch, Classifier
 
 
 class Pictures(Callback):
@@ -16,15 +19,13 @@ class Pictures(Callback):
     Does nothing without a TensorBoard logger.
     """
 
-    def __init__(self, class_names: list[str], samples: int = 64) -> None:
+    def __init__(self, class_names: Sequence[str], samples: int = 64) -> None:
         if samples < 1:
             raise ValueError(f"samples must be >= 1 image, got {samples}")
         self.class_names, self.samples = class_names, samples
 
     @rank_zero_only
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Add the images of the first batch."""
         writer = _writer(trainer)
         if trainer.global_step == 0 and batch_idx == 0 and writer is not None:
@@ -35,15 +36,13 @@ class Pictures(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the confusion matrix."""
         writer = _writer(trainer)
-        if writer is not None:
+        if writer is not None and isinstance(pl_module, Classifier):
             figure = confusion_figure(pl_module.confusion["test"], self.class_names)
             writer.add_figure("test/confusion", figure, trainer.global_step)
 
 
-def confusion_figure(confusion: Tensor, class_names: list[str]):
+def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
     """Draw counts (C, C), rows the true class, columns the predicted one, shaded by the row's share."""
-    from matplotlib.figure import Figure
-
     counts = confusion.cpu().double()
     share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     size = 2 + 0.6 * len(class_names)

@@ -31,9 +31,9 @@ def public_sources() -> list[Source]:
 class FashionMNISTDataModule(InMemoryDataModule):
     """Fashion-MNIST from `dir` (also in torchvision's layout), the system's copy, or the network, in this order.
 
-    sha256: the digests of the four uncompressed files, for another set in the same format and with the same classes;
-    null for the official release. Such a set is never fetched: its files must lie in `dir`.
-    The remaining arguments are InMemoryDataModule's.
+    sha256: the digests of the four uncompressed files, for another set in the same format and with the same
+    classes; null for the official release. Such a set is never fetched: its files must lie in `dir`. The
+    remaining arguments are InMemoryDataModule's.
     """
 
     class_names = (

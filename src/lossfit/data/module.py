@@ -1,8 +1,8 @@
 """The data module for image sets that fit into memory: read once, split once, served from the device.
 
-A data set is a subclass that names its classes and pixel statistics and says how its two splits are read; see
-FashionMNISTDataModule. Everything else, the validation split, subsets, batches, augmentation and the sharing out among
-ranks, is here.
+A data set is a subclass that names its classes and pixel statistics and says how its two splits are read;
+see FashionMNISTDataModule. Everything else, the validation split, subsets, batches, augmentation and the
+sharing out among ranks, is here.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,12 @@ SHARE_OF_FREE_MEMORY = 0.25  # the part of an accelerator's free memory that a d
 class InMemoryDataModule(LightningDataModule):
     """Train, validation and test batches of a small image set.
 
-    batch_size: samples a step on each device, or "all" for full-batch gradient descent. eval_batch_size: the
-    same for validation and test, where it changes speed and memory only. val_size: samples held out of the
-    training set, in proportion to the classes. subset: how many of the remaining training samples to use, in
-    proportion to the classes; null for all. split_seed decides both choices and stays fixed while seed, which decides
-    order and augmentation, varies, so that runs with different seeds are validated on the same samples.
+    batch_size: samples a step on each device, or "all" for full-batch gradient descent. eval_batch_size:
+    the same for validation and test, where it changes speed and memory only. val_size: samples held out of
+    the training set, in proportion to the classes. subset: how many of the remaining training samples to
+    use, in proportion to the classes; null for all. split_seed decides both choices and stays fixed while
+    seed, which decides order and augmentation, varies, so that runs with different seeds are validated on
+    the same samples.
     """
 
     class_names: Sequence[str]
@@ -108,7 +109,8 @@ class InMemoryDataModule(LightningDataModule):
             shuffle=True,
             seed=self.seed,
             epoch=lambda: trainer.current_epoch if trainer else 0,
-            **self._share(),
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
         )
 
     def val_dataloader(self) -> Batches:
@@ -124,13 +126,14 @@ class InMemoryDataModule(LightningDataModule):
         return self._eval("test")
 
     def _eval(self, split: str) -> Batches:
-        normalize = Normalize(self.mean, self.std)
-        return Batches(*self._on_device(split), self.eval_batch_size, normalize, **self._share())
-
-    def _share(self) -> dict[str, int]:
-        if self.trainer is None:
-            return {}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        trainer = self.trainer
+        return Batches(
+            *self._on_device(split),
+            batch_size=self.eval_batch_size,
+            normalize=Normalize(self.mean, self.std),
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
 
     def _on_device(self, split: str) -> tuple[Tensor, Tensor]:
         """Move a split to the training device, unless it would crowd its memory."""

@@ -1,9 +1,9 @@
 """Where a data set's files come from, and the proof that they are the right ones.
 
 A data set is a folder of files with known names, plain or gzipped. A source is anything with a `name` and
-`fetch(names, folder)`, which puts those files into `folder` or raises OSError with the reason. `obtain` looks
-in folders first and then asks each source in turn; `read` gives a file's uncompressed bytes once their SHA-256
-is the expected one.
+`fetch(names, folder)`, which puts those files into `folder` or raises OSError with the reason. `obtain`
+looks in folders first and then asks each source in turn; `read` gives a file's uncompressed bytes once
+their SHA-256 is the expected one.
 """
 
 import gzip
@@ -93,9 +93,7 @@ class DebianPackage:
 
     def _run(self, command: list[str], cwd: str) -> None:
         try:
-            done = subprocess.run(
-                command, cwd=cwd, capture_output=True, text=True, timeout=self.timeout, check=False
-            )
+            done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=self.timeout, check=False)
         except subprocess.TimeoutExpired as error:
             raise OSError(f"{command[0]} did not finish in {self.timeout:.0f} s") from error
         if done.returncode:
@@ -131,8 +129,9 @@ def read(folder: Path, name: str, sha256: str) -> bytearray:
 def obtain(digests: Mapping[str, str], folders: Sequence[Path], sources: Sequence[Source]) -> Path:
     """Return a folder that holds the files, fetching them into the first of `folders` if none does.
 
-    digests: file name -> SHA-256 of the uncompressed content. What a source delivers is verified before it is
-    put in place, a file at a time and atomically. Raises DataError with all that was tried if everything fails.
+    digests: file name -> SHA-256 of the uncompressed content. What a source delivers is verified before it
+    is put in place, a file at a time and atomically. Raises DataError with all that was tried if everything
+    fails.
     """
     for folder in folders:
         if present(folder, digests):

@@ -15,10 +15,10 @@ from lossfit.losses.loss import Loss, full_precision
 class Custom(Loss):
     """Whatever `function` computes: a callable f(logits, target), or an nn.Module class with that forward.
 
-    function: an import path such as my_losses.tempered; the module may lie in the folder that the command is run from. It gets
-    logits (N, C) in float32 and the target as the data give it, (N,) int64 or (N, C) float, and returns a scalar
-    or one value a sample, (N,). options: keyword arguments, bound to a function or given to a class. weights need
-    one value a sample, and act in training mode only.
+    function: an import path such as my_losses.tempered; the module may lie in the folder that the command
+    is run from. It gets logits (N, C) in float32 and the target as the data give it, (N,) int64 or (N, C)
+    float, and returns a scalar or one value a sample, (N,). options: keyword arguments, bound to a function
+    or given to a class. weights need one value a sample, and act in training mode only.
     """
 
     def __init__(
@@ -47,7 +47,9 @@ class Custom(Loss):
             if values.ndim:
                 return self._reduce(values, self._distribution(target, logits))
             if self.weights is not None:
-                raise ValueError(f"weights need a function that returns one value a sample; {self.function} is a scalar")
+                raise ValueError(
+                    f"weights need a function that returns one value a sample; {self.function} is a scalar"
+                )
             return values
 
 

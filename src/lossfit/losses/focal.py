@@ -11,9 +11,10 @@ from lossfit.losses.loss import Loss
 class Focal(Loss):
     """-sum_k q_k (1 - p_k)^gamma log p_k with p = softmax(z) (1708.02002).
 
-    Well-classified samples count for less: at p_y = 0.9 and gamma = 2 a hundredth of cross-entropy. For data in which easy
-    samples drown the rare, hard ones; also known to calibrate better. gamma >= 0: the strength; 0 is
-    cross-entropy. For rare classes give `weights` too. Not for wrong labels: they are the hardest samples of all.
+    Well-classified samples count for less: at p_y = 0.9 and gamma = 2 a hundredth of cross-entropy. For
+    data in which easy samples drown the rare, hard ones; also known to calibrate better. gamma >= 0: the
+    strength; 0 is cross-entropy. For rare classes give `weights` too. Not for wrong labels: they are the
+    hardest samples of all.
     """
 
     def __init__(

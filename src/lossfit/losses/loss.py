@@ -1,8 +1,8 @@
 """The contract of every loss, and the one place where class weights, label smoothing and the mean are applied.
 
-Shapes: logits (N, C) float; target (N,) int64 class indices, or (N, C) float distributions over the classes when
-labels are soft; the result is a scalar. Computed in float32 whatever the precision of the logits (in float64 if they
-are). Hard labels and the same labels as one-hot give the same number.
+Shapes: logits (N, C) float; target (N,) int64 class indices, or (N, C) float distributions over the classes
+when labels are soft; the result is a scalar. Computed in float32 whatever the precision of the logits (in
+float64 if they are). Hard labels and the same labels as one-hot give the same number.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 class Loss(nn.Module):
     """A loss is a subclass that defines `per_sample`; this class does the rest.
 
-    weights: one positive number a class, "balanced" for the inverse of the training counts, or null for none. They are scaled
-    so that their mean over the training samples is 1, and the result is the sum of weight times value, divided by
-    N. (torch divides by the sum of the batch's weights.) So the loss keeps its scale, and shards of a batch average exactly,
-    under DDP and accumulation. A soft target's weight is its classes' weights in proportion.
-    smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C.
+    weights: one positive number a class, "balanced" for the inverse of the training counts, or null for
+    none. They are scaled so that their mean over the training samples is 1, and the result is the sum of
+    weight times value, divided by N. (torch divides by the sum of the batch's weights.) So the loss keeps
+    its scale, and shards of a batch average exactly, under DDP and accumulation. A soft target's weight is
+    its classes' weights in proportion. smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C.
 
-    Weights and smoothing act in training mode only: in eval mode the plain loss is computed, so that validation losses can be
-    compared.
+    Weights and smoothing act in training mode only: in eval mode the plain loss is computed, so that
+    validation losses can be compared.
     """
 
     link = "softmax"  # logits -> probabilities; "sigmoid" where each class is a yes-or-no question
@@ -80,18 +80,14 @@ def full_precision(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def class_weights(
-    weights: str | Sequence[float], num_classes: int, class_counts: Sequence[int] | None
-) -> Tensor:
+def class_weights(weights: str | Sequence[float], num_classes: int, class_counts: Sequence[int] | None) -> Tensor:
     """Return (C,) weights whose mean over the training samples is 1; without counts, over the classes."""
     counts = torch.ones(num_classes) if class_counts is None else torch.tensor(class_counts).float()
     if isinstance(weights, str):
         if weights != "balanced":
             raise ValueError(f"weights must be 'balanced', a list of {num_classes} numbers or null, got {weights!r}")
         if class_counts is None or min(class_counts) < 1:
-            raise ValueError(
-                f"weights='balanced' needs training samples of every class, got the counts {class_counts}"
-            )
+            raise ValueError(f"weights='balanced' needs training samples of every class, got the counts {class_counts}")
         raw = 1 / counts
     else:
         if len(weights) != num_classes or not all(0 < w < float("inf") for w in weights):

@@ -11,9 +11,9 @@ from lossfit.losses.loss import Loss
 class Hinge(Loss):
     """max(0, 1 - z_y + max_{j != y} z_j): the multi-class support-vector loss (Crammer and Singer, JMLR 2001).
 
-    Only samples inside the margin have a gradient, so training attends to the hard ones and stops when all lead
-    by 1. Robust scores, but no probabilities to speak of: when they matter, take cross-entropy. With two classes it is the
-    binary hinge on the difference of the logits. Takes class indices only.
+    Only samples inside the margin have a gradient, so training attends to the hard ones and stops when all
+    lead by 1. Robust scores, but no probabilities to speak of: when they matter, take cross-entropy. With
+    two classes it is the binary hinge on the difference of the logits. Takes class indices only.
     """
 
     soft_targets = False

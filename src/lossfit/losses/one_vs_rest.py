@@ -11,8 +11,8 @@ class BinaryCrossEntropy(Loss):
 
     Summed over the classes, not averaged, so that learning rates for cross-entropy suit it. Takes labels
     that need not exclude each other, and an image of none of the classes can score low on all of them; its
-    probabilities do not sum to 1. Starts slower than cross-entropy where the classes are many, since most answers
-    are "no".
+    probabilities do not sum to 1. Starts slower than cross-entropy where the classes are many, since most
+    answers are "no".
     """
 
     link = "sigmoid"

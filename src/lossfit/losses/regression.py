@@ -14,10 +14,10 @@ from lossfit.losses.loss import Loss
 class MSE(Loss):
     """sum_k (z_k - q_k)^2 / C on logits; scaled: [k (z_y - M)^2 + sum_{j != y} z_j^2] / C (2006.07322).
 
-    The value of a wrong answer grows with the square of its distance, so outliers weigh heavily. Competitive with cross-entropy
-    on few classes; with many, take the scaled form. k > 0: weight of the true class's term; M > 0: the value
-    its logit is drawn to; k = M = 1 is plain MSE. Its gradient is a fifth of cross-entropy's at the start: under plain
-    SGD take a learning rate 5 times as large.
+    The value of a wrong answer grows with the square of its distance, so outliers weigh heavily.
+    Competitive with cross-entropy on few classes; with many, take the scaled form. k > 0: weight of the
+    true class's term; M > 0: the value its logit is drawn to; k = M = 1 is plain MSE. Its gradient is a
+    fifth of cross-entropy's at the start: under plain SGD take a learning rate 5 times as large.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class MSE(Loss):
 class Huber(Loss):
     """mean_k of (z_k - q_k)^2 / 2 within delta of the target, delta (|z_k - q_k| - delta / 2) beyond it (Huber 1964).
 
-    MSE for small errors, MAE for large ones, so an outlier pulls with a bounded force. delta > 0, in units of a
-    logit; large delta is MSE / 2, small delta is delta times the mean absolute error of the logits. Its gradient is a tenth of
-    cross-entropy's: under plain SGD take a learning rate 10 times as large.
+    MSE for small errors, MAE for large ones, so an outlier pulls with a bounded force. delta > 0, in units
+    of a logit; large delta is MSE / 2, small delta is delta times the mean absolute error of the logits.
+    Its gradient is a tenth of cross-entropy's: under plain SGD take a learning rate 10 times as large.
     """
 
     def __init__(
@@ -71,9 +71,10 @@ class Huber(Loss):
 class MAE(Loss):
     """sum_k |p_k - q_k| with p = softmax(z); 2 (1 - p_y) for hard labels (1712.09482).
 
-    Every sample's value is at most 2, and a confidently wrong one has almost no gradient: wrong labels are ignored
-    rather than fitted, and for the same reason it learns slowly, and with many classes may not start at all. For
-    clean labels take cross-entropy. Under plain SGD take a learning rate 5 times as large.
+    Every sample's value is at most 2, and a confidently wrong one has almost no gradient: wrong labels are
+    ignored rather than fitted, and for the same reason it learns slowly, and with many classes may not
+    start at all. For clean labels take cross-entropy. Under plain SGD take a learning rate 5 times as
+    large.
     """
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch import nn
 class CNN(nn.Sequential):
     """Blocks of 3x3 convolution, batch norm and ReLU, then one linear layer on all that is left of the image.
 
-    widths: channels of each block. strides: how far each block's window moves; the first at 2 makes the net four
-    times as fast, since it quarters the pixels that all later blocks see. dropout: probability of zeroing a
-    feature before the linear layer in training, 0 to below 1. The linear layer sees where in the image a feature
-    is, which suits centred objects; for objects anywhere take a ResNet, which averages over places. Weights are
-    stored channels-last, the faster order on processors and on GPUs.
+    widths: channels of each block. strides: how far each block's window moves; the first at 2 makes the net
+    four times as fast, since it quarters the pixels that all later blocks see. dropout: probability of
+    zeroing a feature before the linear layer in training, 0 to below 1. The linear layer sees where in the
+    image a feature is, which suits centred objects; for objects anywhere take a ResNet, which averages over
+    places. Weights are stored channels-last, the faster order on processors and on GPUs.
     """
 
     def __init__(
@@ -26,9 +26,7 @@ class CNN(nn.Sequential):
         dropout: float = 0.2,
     ) -> None:
         if len(widths) != len(strides) or not widths:
-            raise ValueError(
-                f"widths must be as many as strides, at least one, got {list(widths)} and {list(strides)}"
-            )
+            raise ValueError(f"widths must be as many as strides, at least one, got {list(widths)} and {list(strides)}")
         if min(widths) < 1 or min(strides) < 1:
             raise ValueError(f"widths and strides must be >= 1, got {list(widths)} and {list(strides)}")
         if not 0 <= dropout < 1:

@@ -10,7 +10,8 @@ from torch import nn
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them on the flattened pixels.
 
-    hidden: width of each hidden layer. dropout: probability of zeroing a hidden unit in training, 0 to below 1.
+    hidden: width of each hidden layer. dropout: probability of zeroing a hidden unit in training, 0 to
+    below 1.
     """
 
     def __init__(

@@ -27,8 +27,8 @@ class PreActivationBlock(nn.Module):
 class ResNet(nn.Sequential):
     """Three groups of pre-activation blocks, the second and third at half the resolution of the one before.
 
-    depth: blocks a group; the net has 6 * depth + 2 layers. width: channels of the first group, doubled in each
-    next one. dropout: probability of zeroing a pooled feature in training, 0 to below 1.
+    depth: blocks a group; the net has 6 * depth + 2 layers. width: channels of the first group, doubled in
+    each next one. dropout: probability of zeroing a pooled feature in training, 0 to below 1.
     """
 
     def __init__(

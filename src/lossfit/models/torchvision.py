@@ -30,10 +30,10 @@ def torchvision_model(
 ) -> nn.Module:
     """Build a torchvision classification model with its first convolution and head replaced to fit.
 
-    name: as torchvision.models.list_models gives it. weights: a name such as "DEFAULT" for pretrained weights,
-    which are downloaded; the first convolution then gets its weights' sum over the colours, shared out over the
-    channels, and the head starts anew. resize: pixels a side that the images are scaled to first, for models
-    that need more than the data have (32 for vgg, 224 for vision transformers).
+    name: as torchvision.models.list_models gives it. weights: a name such as "DEFAULT" for pretrained
+    weights, which are downloaded; the first convolution then gets its weights' sum over the colours, shared
+    out over the channels, and the head starts anew. resize: pixels a side that the images are scaled to
+    first, for models that need more than the data have (32 for vgg, 224 for vision transformers).
     """
     from torchvision import models
 

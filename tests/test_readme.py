@@ -1,0 +1,110 @@
+"""Every command of the README is run, on the small sample where it would take long."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    command.strip()
+    for block in re.findall(r"^(?:    .+\n)+|^```bash\n(?:.+\n)+?```", README, flags=re.MULTILINE)
+    for line in block.strip("`").removeprefix("bash").splitlines()
+    for command in line.split("#")[0].split("&&")
+    if command.split()[:1] and command.split()[0] in ("python", "pip", "pytest", "tensorboard", "ruff", "mypy", "git")
+]
+INLINE = re.findall(r"`(python [^`]+)`", README)
+SMALL = ["data=sample", "trainer.max_epochs=1"]
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_two_lines_that_open_the_readme() -> None:
+    opening = README.splitlines()
+    assert opening[2] == "    pip install -e . && python train.py optimizer=adam loss=focal"
+    assert opening[4] == '    pip install -e ".[dev]" && pytest'
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("pip", "pytest", "ruff", "mypy"))])
+def test_installing_and_testing_are_what_ci_does(command: str) -> None:
+    assert command in CI or command == "pip install -e ."  # of which `.[dev]` is the larger
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS + INLINE if c.startswith("python train.py")])
+def test_train_commands(command: str, tmp_path: Path) -> None:
+    arguments = shlex.split(command)[2:]
+    if not {"--help", "--cfg"} & set(arguments):
+        small = [a for a in arguments if not a.startswith("data.subset")] + SMALL
+        arguments = [*small, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
+    code = re.search(r"```python\n(.+?)```", README, flags=re.DOTALL)
+    assert code is not None
+    (tmp_path / "my_losses.py").write_text(code[1])
+    done = subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("bench", ["--repeats", "1", "--epochs", "1", "data=sample"], r"lossfit / bare loop, CNN: \d"),
+        ("losses_by_optimizers", ["data=sample", "data.subset=200", "model=linear"], r"\| mse +\| +0\.\d{4}"),
+    ],
+)
+def test_scripts(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
+    assert f"python scripts/{script}.py" in INLINE
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py")]
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    done = subprocess.run(
+        [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(expected, done.stdout), done.stdout
+    help_page = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert help_page.returncode == 0
+    assert "python scripts/" in help_page.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tensorboard")])
+def test_tensorboard_serves_a_page(command: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tensorboard.main", *shlex.split(command)[1:], "--port", "0"],
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"http://\S+", log.read_text())):
+            assert time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)  # no event to wait for: the server prints its address when it is up
+        with urllib.request.urlopen(found[0], timeout=30) as page:
+            assert b"TensorBoard" in page.read()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_every_command_is_one_that_is_run_here() -> None:
+    run = ("pip install", "pytest", "python train.py", "tensorboard", "python scripts/")
+    assert [c for c in COMMANDS + INLINE if not c.startswith((*run, "python -m lossfit"))] == []
+    assert {c.split()[0] for c in COMMANDS} >= {"pip", "pytest", "python", "tensorboard"}
+    assert len(COMMANDS) > 10
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert link.startswith("https://") or (ROOT / link).exists()
