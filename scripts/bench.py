@@ -108,7 +108,8 @@ def quickstart(config: Config) -> float:
     from torchvision.datasets import FashionMNIST
     from torchvision.transforms import ToTensor
 
-    data, model, optimizer, device = prepared(config)
+    data, model, _, device = prepared(config)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)  # as the tutorial has it
     size = config["data"]["batch_size"]
 
     def loader(split: str) -> DataLoader[tuple[Tensor, Tensor]]:

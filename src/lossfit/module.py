@@ -42,6 +42,13 @@ class Classifier(LightningModule):
         self.val_evaluation, self.test_evaluation = Evaluation(loss.num_classes), Evaluation(loss.num_classes)
         self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Spare Lightning's bookkeeping, some fifty writes a step, nn.Module's search among its parameters."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes) logits."""
         return self.model(images)

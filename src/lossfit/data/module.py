@@ -6,6 +6,7 @@ sharing out among ranks, is here.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -112,6 +113,10 @@ class InMemoryDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch whose split did not fit on the device; the others are there, and this is quick."""
+        return tuple(tensor.to(device, non_blocking=True) for tensor in batch)
 
     def val_dataloader(self) -> Batches:
         """Validation batches; under DDP this rank's share of the samples."""
