@@ -94,8 +94,8 @@ def test_tensorboard_has_curves_pictures_and_hparams(run: Path) -> None:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     tags = events.Tags()
-    assert {*METRICS, "train/loss_step", "train/epoch_s", "test/acc", "test/nll"} <= set(tags["scalars"])
-    assert any(tag.startswith("lr-") for tag in tags["scalars"])
+    steps = {"train/loss_step", "train/lr_step", "train/epoch_s"}
+    assert {*METRICS, *steps, "test/acc", "test/nll"} <= set(tags["scalars"])
     assert "hp_metric" not in tags["scalars"]
     assert set(tags["images"]) == {"train/images", "test/confusion"}
     assert [event.step for event in events.Scalars("train/loss_step")] == [1, 3, 5, 7]
@@ -199,7 +199,7 @@ def test_what_cannot_be_built_is_refused_before_training(tmp_path: Path, overrid
         ["data.batch_size=1", "data.subset=20"],
         ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=3"],
         ["trainer.precision=bf16-mixed"],
-        ["callbacks=[checkpoint,early_stopping,ema]"],
+        ["callbacks=[checkpoint,early_stopping,ema,lr_monitor]"],
         ["callbacks=[]", "logger=[]"],
         ["scheduler=plateau", "optimizer=rmsprop"],
         ["loss.weights=balanced", "loss=focal"],

@@ -32,7 +32,8 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     ) -> None:
         """Declare the run's options and which metrics belong to them."""
         config = dict(params)["config"] if isinstance(params, Mapping) else vars(params)["config"]
-        for summary in hparams(dict(_flat(config)), dict.fromkeys(self.metrics, 0.0)):
+        shown = {part: node for part, node in config.items() if part not in ("callbacks", "logger")}
+        for summary in hparams(dict(_flat(shown)), dict.fromkeys(self.metrics, 0.0)):
             self.experiment._get_file_writer().add_summary(summary)
 
     @rank_zero_only
@@ -41,13 +42,13 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """List a config's leaves by dotted name; a list becomes its text."""
+    """List a config's values by dotted name, without the nulls; a list becomes its text."""
     flat: list[tuple[str, Any]] = []
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             flat += _flat(value, f"{name}.")
-        elif not key.startswith("_") and key not in ("callbacks", "logger"):
+        elif not key.startswith("_") and value is not None:
             flat.append((name, value if isinstance(value, (bool, int, float, str)) else str(value)))
     return flat
 

@@ -22,7 +22,7 @@ class Classifier(LightningModule):
     optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is a plain
     dict that goes into every checkpoint: what is needed to build the model again.
 
-    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch, train/loss_step every
+    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch, train/loss_step and train/lr_step every
     log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for
     them.
     """
@@ -69,6 +69,7 @@ class Classifier(LightningModule):
             self.train_count += len(label)
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss_step", loss.detach(), prog_bar=True)
+            self.log("train/lr_step", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def on_train_epoch_end(self) -> None:
