@@ -5,7 +5,7 @@ import hashlib
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -104,6 +104,15 @@ def test_when_all_fail_the_error_lists_what_was_tried_and_how_to_go_on(server: s
     assert [path.name for path in home.iterdir()] == [".lock"]
 
 
+def test_a_failure_leaves_no_lock_behind(tmp_path: Path) -> None:
+    kept = []
+    for _ in range(2):
+        with pytest.raises(DataError) as caught:
+            obtain(DIGESTS, [tmp_path], [])
+        kept.append(caught.value)  # as a sweep keeps what its jobs raised
+    assert "Tried" in str(kept[1])
+
+
 def test_a_damaged_file_is_refused_by_name_and_left_alone(tmp_path: Path) -> None:
     folder = put(tmp_path / "home")
     (folder / "two").write_bytes(b"something else")
@@ -113,10 +122,11 @@ def test_a_damaged_file_is_refused_by_name_and_left_alone(tmp_path: Path) -> Non
     assert (folder / "two").read_bytes() == b"something else"
 
 
-def test_a_torn_gzip_file_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("harm", [lambda b: b[:20], lambda b: b[:14] + b"\xff\xff" + b[16:], lambda b: b"<html>"])
+def test_a_damaged_gzip_file_is_refused_by_name(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
     folder = put(tmp_path, zipped=True)
     path = folder / "one.gz"
-    path.write_bytes(path.read_bytes()[:20])
+    path.write_bytes(harm(path.read_bytes()))
     with pytest.raises(DataError, match=r"one\.gz cannot be read"):
         read(folder, "one", DIGESTS["one"])
 

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lossfit import engine, runs
 from lossfit.config import METRICS, build
-from lossfit.errors import ConfigError, Interrupted, UserError
-from lossfit.models import MLP
+from lossfit.errors import ConfigError, Interrupted, RunError, UserError
+from lossfit.models.mlp import MLP
 from tests.conftest import QUICK, compose, fit
 
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path(__file__).parents[1])
-        fit(folder, "trainer.max_epochs=2", "trainer.log_every_n_steps=2")
+        fit(folder, "trainer.max_epochs=2", "trainer.log_every_n_steps=3")
     return folder
 
 
@@ -98,7 +98,7 @@ def test_tensorboard_has_curves_pictures_and_hparams(run: Path) -> None:
     assert {*METRICS, *steps, "test/acc", "test/nll"} <= set(tags["scalars"])
     assert "hp_metric" not in tags["scalars"]
     assert set(tags["images"]) == {"train/images", "test/confusion"}
-    assert [event.step for event in events.Scalars("train/loss_step")] == [1, 3, 5, 7]
+    assert [event.step for event in events.Scalars("train/loss_step")] == [2, 5]
     assert events.Scalars("test/acc")[-1].value == pytest.approx(result(run)["metrics"]["test/acc"])
     plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     for name in (b"optimizer.lr", b"choices.loss", b"cross_entropy", b"seed"):
@@ -140,7 +140,7 @@ class Stop(Callback):
 @pytest.mark.parametrize(
     ("how", "status", "raised"),
     [
-        ("raise", "failed", RuntimeError),
+        ("raise", "failed", RunError),
         ("SIGINT", "interrupted", Interrupted),
         ("SIGTERM", "interrupted", Interrupted),
     ],
@@ -173,7 +173,9 @@ def test_failed_and_interrupted_runs_say_so(
         (["model=torchvision", "model.name=vgg11"], r"model: cannot take images of 1x28x28: .* set model\.resize=224"),
         (["model=linear", "+model.num_classes=7"], r"model: must give logits \(N, 10\), got \(2, 7\)"),
         (["data.subset=9999"], r"data\.subset must be at most the 500 training samples, got 9999"),
-        (["optimizer=sgd", "scheduler.cycle_momentum=true"], r"scheduler\.cycle_momentum=true needs an optimizer"),
+        (["scheduler.pct_start=2"], r"scheduler\.pct_start must be a fraction of the training in \(0, 1\), got 2"),
+        (["trainer.max_epochs=-1", "trainer.max_time=00:01:00:00"], r"trainer\.max_epochs=-1 has no end"),
+        (["trainer.limit_val_batches=0"], r"callbacks\.checkpoint\.monitor=val/acc needs the validation"),
         (["trainer.max_epochs=-5"], r"trainer: .*max_epochs.*-5"),
         (["callbacks.checkpoint.mode=most"], r"callbacks\.checkpoint: .*most"),
     ],
@@ -223,6 +225,45 @@ def test_accumulation_steps_and_schedule_end_together(tmp_path: Path) -> None:
     assert result(tmp_path / "run")["steps"] == 14  # 20 batches, 7 steps an epoch
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["lr_schedulers"][0]["_last_lr"] == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_a_null_seed_is_drawn_and_written_down(tmp_path: Path) -> None:
+    seeds = [runs.read_config(runs.create(tmp_path / name, compose("seed=null"), []))["seed"] for name in "ab"]
+    assert len(set(seeds)) == 2
+    assert all(isinstance(seed, int) for seed in seeds)
+
+
+def test_a_killed_run_leaves_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(engine, "_train", lambda folder, config, _: seen.append(result(folder)) or {})
+    engine.train(runs.create(tmp_path / "run", compose(*QUICK), []))
+    assert (seen[0]["status"], result(tmp_path / "run")["status"]) == ("running", "completed")
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "x.json", {"a": {"b": float("nan")}, "c": float("inf"), "d": 1.5})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": {"b": None}, "c": None, "d": 1.5}
+
+
+def test_a_model_that_ends_in_softmax_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = engine.build
+
+    def with_softmax(node: object, key: str, **facts: object) -> object:
+        made = original(node, key, **facts)
+        return torch.nn.Sequential(made, torch.nn.Softmax(1)) if key == "model" else made
+
+    monkeypatch.setattr(engine, "build", with_softmax)
+    with pytest.raises(ConfigError, match="model: gives probabilities, and the loss needs logits"):
+        fit(tmp_path / "run")
+
+
+@pytest.mark.slow  # compiling takes most of a minute
+def test_compiled_it_learns_the_same_under_the_same_names(tmp_path: Path) -> None:
+    options = ["data.augment=null", "optimizer=sgd"]
+    plain, compiled = fit(tmp_path / "a", *options), fit(tmp_path / "b", *options, "compile=true")
+    assert compiled["val/loss"] == pytest.approx(plain["val/loss"], rel=1e-3)
+    kept = [torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in "ab"]
+    assert list(kept[0]) == list(kept[1])
 
 
 def test_overfitting_one_batch_reaches_it(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from sklearn.metrics import hinge_loss
 from torch import Tensor
 
 from lossfit.config import build
-from lossfit.losses import Custom, Focal, Hinge, Loss
+from lossfit.losses.custom import Custom
+from lossfit.losses.focal import Focal
+from lossfit.losses.loss import Loss
+from lossfit.losses.margin import Hinge
 from tests.conftest import ROOT, compose
 
 C = 10

@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from lossfit.config import build
-from lossfit.models import CNN, MLP, ResNet, torchvision_model
+from lossfit.models.cnn import CNN
+from lossfit.models.mlp import MLP
+from lossfit.models.resnet import ResNet
+from lossfit.models.torchvision import torchvision_model
 from tests.conftest import ROOT, compose
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lossfit.config import build
-from lossfit.models import CNN
+from lossfit.models.cnn import CNN
 from lossfit.optim import make_optimizer, parameter_groups
 from tests.conftest import ROOT, compose
 

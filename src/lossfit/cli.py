@@ -65,8 +65,8 @@ def meaning(file: Path) -> str:
     return ""
 
 
-def explain(error: Exception) -> str:
-    """Word what Hydra and OmegaConf say of a command line; other errors speak for themselves."""
+def explain(error: Exception) -> str | None:
+    """Word what Hydra and OmegaConf say of a command line; None for an error that is none of theirs."""
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         known = [file.stem for file in (CONF / group).glob("*.yaml")]
@@ -84,6 +84,8 @@ def explain(error: Exception) -> str:
         return f"{cause.full_key}: no such key{did_you_mean(str(cause.key), known)}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {cause.msg}"
-    if isinstance(error, OSError):
+    if isinstance(error, HydraException):
+        return str(error).strip()
+    if isinstance(error, OSError):  # from making the run folder: what a run raises comes as a RunError
         return f"cannot use {error.filename}: {error.strerror}; choose another folder with hydra.run.dir=FOLDER"
-    return str(error)
+    return None

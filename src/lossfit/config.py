@@ -2,8 +2,9 @@
 
 A config is a plain dict. A node with `_target_` is a call: the import path of a class or function, with the
 node's other keys as arguments; with `_partial_: true` it becomes a functools.partial. Facts known only at
-run time (see FACTS) are handed to the targets that take an argument of that name. Only targets under
-ALLOWED are called, since a config from somewhere else would otherwise be arbitrary code.
+run time (see FACTS) are handed to the targets that take an argument of that name. Only public targets under
+ALLOWED are called, since a config from somewhere else would otherwise be arbitrary code. The one way out is
+meant: loss.function of loss=custom imports what it names.
 """
 
 import functools
@@ -20,12 +21,23 @@ from lossfit.errors import ConfigError, did_you_mean
 
 Config = dict[str, Any]
 
-ALLOWED = ("lossfit", "torch.nn", "torch.optim", "torchvision", "lightning.pytorch", "torchmetrics", "timm")
+ALLOWED = (
+    *(f"lossfit.{room}" for room in ("callbacks", "data", "loggers", "losses", "models", "optim", "schedules")),
+    *(f"lightning.pytorch.{room}" for room in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
+    "lightning.pytorch.Trainer",
+    "lightning.pytorch.trainer.trainer",
+    "torch.nn",
+    "torch.optim",
+    "torchvision.models",
+    "torchvision.transforms",
+    "torchmetrics",
+    "timm",
+)
 PARTS = ("data", "model", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer")
 OPTIONAL = ("callbacks", "logger")  # absent where none is chosen
-OTHER_KEYS = {"seed": int | None, "test": bool, "compile": bool, "choices": dict[str, Any]}
+OTHER_KEYS = {"seed": int | None, "test": bool, "compile": bool, "choices": dict[str, Any] | None}
 FACTS = frozenset(  # arguments that the engine supplies
-    {"num_classes", "class_counts", "class_names", "image_shape", "total_steps", "save_dir", "dirpath"}
+    {"seed", "num_classes", "class_counts", "class_names", "image_shape", "total_steps", "save_dir", "dirpath"}
 )
 METRICS = (
     "train/loss",
@@ -39,15 +51,21 @@ SPECIAL = frozenset({"_target_", "_partial_"})
 
 def check(cfg: Config) -> None:
     """Raise ConfigError with every mistake found, a line each, before anything is built."""
-    mistakes = []
-    for key, hint in OTHER_KEYS.items():
-        if key in cfg and not _fits(cfg[key], hint):
-            mistakes.append(f"{key} must be {_words(hint)}, got {cfg[key]!r}")
     known = {*PARTS, *OTHER_KEYS}
-    mistakes += [f"{key}: no such key{did_you_mean(key, known)}" for key in cfg if key not in known]
-    mistakes += [f"{part} is missing" for part in PARTS if part not in cfg and part not in OPTIONAL]
+    mistakes = [f"{key}: no such key{did_you_mean(key, known)}" for key in cfg if key not in known]
+    for key, hint in OTHER_KEYS.items():
+        if not _fits(cfg.get(key), hint):
+            mistakes.append(f"{key} must be {_words(hint)}, got {cfg.get(key)!r}")
+    if isinstance(cfg.get("seed"), int) and not 0 <= cfg["seed"] < 2**32:
+        mistakes.append(f"seed must be from 0 to 2**32 - 1, got {cfg['seed']}")
     for part in PARTS:
-        mistakes += _mistakes(cfg.get(part), part)
+        node = cfg.get(part)
+        if part not in OPTIONAL and not (isinstance(node, dict) and "_target_" in node):
+            mistakes.append(f"{part} must be a mapping with a _target_, got {node!r}: choose one with {part}=OPTION")
+        mistakes += _mistakes(node, part)
+    if not mistakes and cfg["trainer"].get("limit_val_batches") == 0:
+        for key in _monitors(cfg, ""):
+            mistakes.append(f"{key} needs the validation that trainer.limit_val_batches=0 turns off")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
@@ -87,8 +105,8 @@ def call(target: Callable[..., Any], key: str, *args: Any, **values: Any) -> Any
 
 def locate(path: Any, key: str) -> Callable[..., Any]:
     """Import the callable that a `_target_` names; raise ConfigError if it is not allowed or not there."""
-    if not isinstance(path, str) or not _allowed(path):
-        raise ConfigError(f"{key}._target_ must be under one of {', '.join(ALLOWED)}, got {path!r}")
+    if not isinstance(path, str) or not _allowed(path) or "._" in path:
+        raise ConfigError(f"{key}._target_={path} is not allowed: it must be public and under {', '.join(ALLOWED)}")
     found: Any = None
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
@@ -106,7 +124,7 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
                 raise ConfigError(f"{key}._target_={path}: no {name!r} in {module}{did_you_mean(name, _public(found))}")
             found = getattr(found, name)
         break
-    if not callable(found) or not _allowed(getattr(found, "__module__", "")):
+    if not callable(found) or not _allowed(str(getattr(found, "__module__", ""))):  # or of what a module imported
         raise ConfigError(f"{key}._target_={path} is not a class or function of {', '.join(ALLOWED)}")
     return found
 
@@ -164,6 +182,14 @@ def _mistakes(node: Any, key: str) -> Iterator[str]:
         for name, parameter in parameters.items():
             if parameter.default is parameter.empty and name not in node and name not in FACTS:
                 yield f"{key}.{name} is missing: {node['_target_']} needs it"
+
+
+def _monitors(node: Any, prefix: str) -> Iterator[str]:
+    """The keys of all that watch a validation metric."""
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if name == "monitor" and str(value).startswith("val/"):
+            yield f"{prefix}{name}={value}"
+        yield from _monitors(value, f"{prefix}{name}.")
 
 
 def _allowed(path: str) -> bool:

@@ -2,12 +2,11 @@
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from lossfit.errors import TRACEBACK, traceback_wanted
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,9 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
     Under torchrun or SLURM, which start the ranks themselves, it starts none.
     """
 
-    def __init__(self, folder: Path, *options: Any) -> None:
+    def __init__(self, folder: Path, on_failure: Callable[[str], None], *options: Any) -> None:
         super().__init__(*options)
-        self.folder = folder
+        self.folder, self.on_failure = folder, on_failure
         self.over = threading.Event()
 
     def _call_children_scripts(self) -> None:
@@ -46,6 +47,7 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
         for rank in range(1, self.num_processes):
             command = [sys.executable, "-m", "lossfit", str(self.folder)]
             rank_environment = {**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": path}
+            rank_environment[TRACEBACK] = str(int(traceback_wanted))
             self.procs.append(subprocess.Popen(command, env=rank_environment))
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -54,10 +56,13 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
         while not self.over.wait(1.0):
             failed = [process for process in self.procs if process.poll()]
             if failed:
-                log.error("rank %d ended with status %d", self.procs.index(failed[0]) + 1, failed[0].returncode)
+                reason = f"rank {self.procs.index(failed[0]) + 1} ended with status {failed[0].returncode}"
+                log.error(reason)
                 if not self.over.wait(GRACE):
-                    self.kill(signal.SIGKILL)
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    self.on_failure(reason)
+                    for process in self.procs:
+                        process.kill()
+                    os._exit(1)  # the main thread waits in a collective that no signal ends
                 return
 
     def launch(self, function: Any, *args: Any, trainer: Trainer | None = None, **options: Any) -> Any:
@@ -70,12 +75,16 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
         return function(*args, **options)
 
 
-def start_ranks_from(folder: Path, trainer: Trainer) -> None:
-    """Have the trainer start its other ranks from the run folder."""
+def start_ranks_from(folder: Path, trainer: Trainer, on_failure: Callable[[str], None]) -> None:
+    """Have the trainer start its other ranks from the run folder.
+
+    on_failure is called with the reason, from another thread, when a rank has failed, this one has not come back from
+    waiting for it, and the process is about to be ended.
+    """
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = RunFolderLauncher(
-            folder, launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
+            folder, on_failure, launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
         )
 
 
@@ -105,6 +114,7 @@ def cleaned_up(trainer: Trainer) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        os.environ.clear()
-        os.environ.update(environment)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
         torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """Train what a run folder's config.yaml says: build the parts, fit, test the best checkpoint, write the result."""
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -36,13 +38,13 @@ QUIET = (  # Lightning's advice that does not apply here
 def train(folder: Path) -> dict[str, float]:
     """Train the run in `folder` and return its final metrics; every rank of a distributed run calls this.
 
-    Raises ConfigError for a config that cannot be built, Interrupted if the run was asked to stop;
-    result.json says so too.
+    Raises ConfigError for a config that cannot be built, RunError for a run that fails, Interrupted for one
+    that is asked to stop; result.json says so too.
     """
     config = runs.read_config(folder)
     if list((folder / "checkpoints").glob("*.ckpt")):
         raise ConfigError(f"{folder} holds a trained run already")
-    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
+    if rank_zero_only.rank > 0 or os.environ.get("NODE_RANK", "0") != "0":  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
             return _train(folder, config, {"metrics": {}, "timings": {}})
     with runs.logged(folder, main=True), runs.recorded(folder, config) as result:
@@ -53,10 +55,9 @@ def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, fl
     check(config)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    if config["seed"] is not None:
-        seed_everything(config["seed"], workers=True, verbose=False)
+    seed_everything(config["seed"], workers=True, verbose=False)
     data, module, trainer = parts(config, folder)
-    start_ranks_from(folder, trainer)
+    start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, result, reason))
     with cleaned_up(trainer):
         log.info("%s", _summary(config, data, module, trainer))
         with _timed(result, "fit_s"):
@@ -79,16 +80,16 @@ def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, fl
 def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier, Trainer]:
     """Build the data module, already set up, the classifier and the trainer of a run."""
     _check_accelerator(config["trainer"])
-    data: InMemoryDataModule = build(config["data"], "data")
+    data: InMemoryDataModule = build(config["data"], "data", seed=config["seed"])
     call(data.prepare_data, "data")
     call(data.setup, "data")
     facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
     facts |= {"save_dir": str(folder), "dirpath": str(folder / "checkpoints")}
     model = build(config["model"], "model", **facts)
-    _check_logits(model, data)
+    loss = build(config["loss"], "loss", **facts)
+    call(loss, "loss", _trial_logits(model, data), torch.tensor([0, 1]))
     if config["compile"]:
         model.compile()
-    loss = build(config["loss"], "loss", **facts)
     optimizer = build(config["optimizer"], "optimizer", **facts)
     scheduler = build(config["scheduler"], "scheduler", **facts)
     trial = call(optimizer, "optimizer", [nn.Parameter(torch.zeros(1, 1))])
@@ -102,12 +103,15 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
         "link": loss.link,
     }
     module = Classifier(model, loss, optimizer, scheduler, hparams)
+    callbacks = _given(build(config.get("callbacks"), "callbacks", **facts))
     trainer = build(
         config["trainer"],
         "trainer",
-        callbacks=_given(build(config.get("callbacks"), "callbacks", **facts)),
+        callbacks=callbacks,
         logger=_given(build(config.get("logger"), "logger", **facts)),
         default_root_dir=str(folder),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
     return data, module, trainer
 
@@ -127,13 +131,13 @@ def _check_accelerator(trainer: Config) -> None:
         )
 
 
-def _check_logits(model: nn.Module, data: InMemoryDataModule) -> None:
-    """Refuse a model that cannot take the data's images or does not give one logit a class."""
+def _trial_logits(model: nn.Module, data: InMemoryDataModule) -> torch.Tensor:
+    """Return the logits of two random images; refuse a model that cannot take them or gives something else."""
     shape = "x".join(map(str, data.image_shape))
     training = model.training
     try:
         with torch.no_grad():
-            logits = model.eval()(torch.zeros(2, *data.image_shape))
+            logits = model.eval()(torch.randn(2, *data.image_shape, generator=torch.Generator().manual_seed(0)))
     except Exception as error:
         raise ConfigError(
             f"model: cannot take images of {shape}: {error}; for torchvision's models set model.resize=224"
@@ -143,6 +147,9 @@ def _check_logits(model: nn.Module, data: InMemoryDataModule) -> None:
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.num_classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(f"model: must give logits (N, {data.num_classes}), got {got} for two images")
+    if (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones(2)):
+        raise ConfigError("model: gives probabilities, and the loss needs logits: leave out its last softmax")
+    return logits
 
 
 def _summary(config: Config, data: InMemoryDataModule, module: Classifier, trainer: Trainer) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's own switch, so that one variable shows every traceback
+traceback_wanted = os.environ.get(TRACEBACK, "") not in ("", "0")  # read before anything here sets it
 
 
 class UserError(Exception):
@@ -17,7 +18,11 @@ class ConfigError(UserError):
     """One or more mistakes in a config, a line each."""
 
 
-class Interrupted(Exception):
+class RunError(Exception):
+    """A run that failed on the way; its cause is chained, and its traceback is in the run's train.log."""
+
+
+class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, by Ctrl-C or SIGTERM, and has put its folder in order."""
 
 
@@ -31,26 +36,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def reported(explain: Callable[[Exception], str] = str) -> Iterator[None]:
+def reported(explain: Callable[[Exception], str | None] = lambda error: None) -> Iterator[None]:
     """Turn what is raised inside into lines on stderr and an exit status.
 
-    2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted.
-    `explain` words the exceptions of the libraries that the caller uses.
+    2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted. `explain` words the
+    mistakes that the caller's libraries raise, and gives None for what is no mistake.
     """
-    wanted = os.environ.get(TRACEBACK, "") not in ("", "0")
     os.environ[TRACEBACK] = "1"  # Hydra then raises its errors again instead of printing and exiting
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Interrupted as error:
-        print(f"Interrupted: {error}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"Interrupted. {error}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if wanted:
+        if traceback_wanted:
             raise
-        mistake = isinstance(error, UserError)
-        text = str(error) if mistake else explain(error)
-        print(f"Error: {text}", file=sys.stderr)
+        text = str(error) if isinstance(error, UserError) else explain(error)
+        unforeseen = f"{type(error).__name__}: {error}" if not isinstance(error, RunError) else str(error)
+        print(f"Error: {text or unforeseen}", file=sys.stderr)
         print(f"({TRACEBACK}=1 shows the traceback)", file=sys.stderr)
-        sys.exit(2 if mistake or text != str(error) else 1)
+        sys.exit(2 if text else 1)

@@ -38,7 +38,8 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write no hparams.yaml: config.yaml has it all."""
+        """Flush, so that TensorBoard shows what there is; config.yaml makes Lightning's hparams.yaml needless."""
+        self.experiment.flush()
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lossfit.losses import Loss
+from lossfit.errors import ConfigError
+from lossfit.losses.loss import Loss
 from lossfit.metrics import Evaluation
 from lossfit.optim import make_optimizer
 
@@ -41,6 +42,7 @@ class Classifier(LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.val_evaluation, self.test_evaluation = Evaluation(loss.num_classes), Evaluation(loss.num_classes)
         self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
+        self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and correct answers, and of samples
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Spare Lightning's bookkeeping, some fifty writes a step, nn.Module's search among its parameters."""
@@ -53,9 +55,14 @@ class Classifier(LightningModule):
         """(N, C, H, W) -> (N, num_classes) logits."""
         return self.model(images)
 
+    def on_fit_start(self) -> None:
+        """Give each rank dropout masks of its own; the weights are the same already."""
+        if self.trainer.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+
     def on_train_epoch_start(self) -> None:
         """Start the epoch's sums at zero."""
-        self.train_sums = torch.zeros(2, device=self.device)  # of loss and correct answers
+        self.train_sums = torch.zeros(2, device=self.device)
         self.train_count = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -67,7 +74,8 @@ class Classifier(LightningModule):
             label = target if target.ndim == 1 else target.argmax(1)
             self.train_sums += torch.stack([loss * len(label), (logits.argmax(1) == label).sum()])
             self.train_count += len(label)
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:  # the steps that Lightning writes
             self.log("train/loss_step", loss.detach(), prog_bar=True)
             self.log("train/lr_step", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
@@ -110,8 +118,13 @@ class Classifier(LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         fused = not (scaled and self.trainer.gradient_clip_val)  # Lightning refuses these together
         optimizer = make_optimizer(self.optimizer, self.model, allow_fused=fused)
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer, total_steps=total_steps)}
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise ConfigError("trainer.max_epochs=-1 has no end that a schedule could be fitted to: give a number")
+        scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
+        if "monitor" in scheduler:
+            scheduler["frequency"] = self.trainer.check_val_every_n_epoch
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def _evaluate(self, metric: Evaluation, batch: Batch) -> None:
         images, target = batch

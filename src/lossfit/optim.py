@@ -34,8 +34,5 @@ def make_optimizer(optimizer: partial[Optimizer], model: nn.Module, allow_fused:
     if optimizer.keywords.get("fused") is None and "fused" in inspect.signature(optimizer.func).parameters:
         device = groups[0]["params"][0].device.type
         if allow_fused and device in ("cpu", "cuda", "mps"):
-            try:
-                return optimizer(groups, fused=True)
-            except RuntimeError:  # this class has no fused kernel on this device
-                return optimizer(parameter_groups(model))
+            return optimizer(groups, fused=True)
     return optimizer(groups)

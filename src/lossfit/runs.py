@@ -8,8 +8,10 @@ train.log        what the console said, and tracebacks
 
 import json
 import logging
+import math
 import os
 import platform
+import secrets
 import signal
 import subprocess
 import threading
@@ -26,13 +28,18 @@ import yaml
 from rich import get_console
 
 from lossfit.config import Config
-from lossfit.errors import Interrupted, UserError
+from lossfit.errors import Interrupted, RunError, UserError
 
 log = logging.getLogger(__name__)
 
 
 def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
-    """Make a run folder from a resolved config; refuse one that holds a run already."""
+    """Make a run folder from a resolved config; refuse one that holds a run already.
+
+    Where the config's seed is null, one is drawn and written down, so that this run too can be repeated.
+    """
+    if config.get("seed", 0) is None:
+        config = {**config, "seed": secrets.randbelow(2**31)}
     if (folder / "config.yaml").exists():
         raise UserError(f"{folder} holds a run already; choose another with hydra.run.dir=FOLDER")
     try:
@@ -61,7 +68,7 @@ def read_config(folder: Path) -> Config:
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is either there in full or not at all."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 
@@ -69,8 +76,8 @@ def write_json(path: Path, content: Any) -> None:
 def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     """Keep result.json: the caller fills in the dict it is given, and how the run ended is added here.
 
-    status is completed, failed (with the reason) or interrupted. SIGTERM is taken as Ctrl-C while this
-    lasts, and both end in Interrupted.
+    status is running, completed, failed (with the reason) or interrupted. SIGTERM is taken as Ctrl-C while
+    this lasts, and both end in Interrupted. What is raised inside and is not the user's mistake becomes a RunError.
     """
     result: dict[str, Any] = {
         "status": "running",
@@ -84,20 +91,30 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         "git": git_revision(),
     }
     start = time.perf_counter()
+    write_json(folder / "result.json", result)  # what stays if the process is killed
     try:
         with _terminated_as_interrupt():
             yield result
         result["status"] = "completed"
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
         result |= {"status": "interrupted", "reason": "stopped by Ctrl-C or SIGTERM"}
-        raise Interrupted(f"what there is stands in {folder}") from error
-    except BaseException as error:
-        result |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        log.debug("the run failed", exc_info=True)
+        raise Interrupted(f"What there is stands in {folder}") from error
+    except UserError as error:
+        result |= {"status": "failed", "reason": str(error)}
         raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        result |= {"status": "failed", "reason": reason}
+        log.debug("the run failed", exc_info=True)
+        raise RunError(f"{reason} (traceback in {folder / 'train.log'})") from error
     finally:
         result["timings"]["total_s"] = round(time.perf_counter() - start, 3)
         write_json(folder / "result.json", result)
+
+
+def write_failed(folder: Path, result: dict[str, Any], reason: str) -> None:
+    """Write the result of a run that is about to be ended from another thread."""
+    write_json(folder / "result.json", {**result, "status": "failed", "reason": reason})
 
 
 @contextmanager
@@ -155,6 +172,13 @@ class _Console(logging.Handler):
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.capitalize()}: {text}"
         get_console().print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _finite(content: Any) -> Any:
+    """Replace what JSON has no number for, NaN and infinities, by null."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _write_yaml(path: Path, content: Any) -> None:

@@ -11,7 +11,7 @@ from math import cos, pi
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 
 def none(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def cosine(optimizer: Optimizer, total_steps: int, final: float = 0.0, warmup: f
     """Follow half a cosine from the learning rate down to `final` times it (1608.03983, without restarts)."""
     if not 0 <= final <= 1:
         raise ValueError(f"final must be in [0, 1], got {final}")
-    return _stepwise(optimizer, total_steps, warmup, lambda t: final + (1 - final) * (1 + cos(pi * t)) / 2)
+    return _stepwise(optimizer, total_steps, warmup, lambda t: final + (1 - final) * _half_cosine(t))
 
 
 def one_cycle(
@@ -48,33 +48,24 @@ def one_cycle(
     pct_start: float = 0.3,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
-    cycle_momentum: bool = False,
 ) -> dict[str, Any]:
     """Rise from lr / div_factor to lr over pct_start of the training, then fall far below the start (1708.07120).
 
-    The learning rate that the optimizer is given is the peak. cycle_momentum moves the momentum, or Adam's
-    beta1, against it, from 0.95 to 0.85 and back, and needs an optimizer that has one.
+    The learning rate that the optimizer is given is the peak, and both ways are half a cosine. Momentum and
+    betas stay as they are, so that it goes with every optimizer (torch's OneCycleLR sets them unless told not to).
     """
-    name, defaults = type(optimizer).__name__, optimizer.defaults
     if not 0 < pct_start < 1:
         raise ValueError(f"pct_start must be a fraction of the training in (0, 1), got {pct_start}")
     _check_positive("div_factor", div_factor)
     _check_positive("final_div_factor", final_div_factor)
-    if cycle_momentum and not defaults.get("momentum") and "betas" not in defaults:
-        raise ValueError(
-            f"cycle_momentum=true needs an optimizer with momentum, and {name} has none here; "
-            f"take optimizer=momentum or scheduler.cycle_momentum=false"
-        )
-    scheduler = OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=total_steps,
-        pct_start=pct_start,
-        div_factor=div_factor,
-        final_div_factor=final_div_factor,
-        cycle_momentum=cycle_momentum,
-    )
-    return {"scheduler": scheduler, "interval": "step"}
+    first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
+
+    def shape(t: float) -> float:
+        if t < pct_start:
+            return 1 + (first - 1) * _half_cosine(t / pct_start)
+        return last + (1 - last) * _half_cosine((t - pct_start) / (1 - pct_start))
+
+    return _stepwise(optimizer, total_steps, 0.0, shape)
 
 
 def plateau(
@@ -113,6 +104,11 @@ def _stepwise(optimizer: Optimizer, total_steps: int, warmup: float, shape: Call
         return shape(min(1.0, (step - rising) / max(1, total_steps - rising)))
 
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+
+
+def _half_cosine(t: float) -> float:
+    """From 1 at t = 0 to 0 at t = 1."""
+    return (1 + cos(pi * t)) / 2
 
 
 def _check_positive(name: str, value: float) -> None:

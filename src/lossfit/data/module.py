@@ -40,7 +40,7 @@ class InMemoryDataModule(LightningDataModule):
         val_size: int = 5000,
         subset: int | None = None,
         split_seed: int = 0,
-        seed: int | None = 0,
+        seed: int = 0,
         augment: Augment | None = None,
     ) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class InMemoryDataModule(LightningDataModule):
             raise ValueError(f"subset must be >= 1 or null, got {subset}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.subset, self.split_seed = val_size, subset, split_seed
-        self.seed = 0 if seed is None else seed
+        self.seed = seed
         self.augment = augment
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,7 @@ def read(folder: Path, name: str, sha256: str) -> bytearray:
                 content = bytearray(stream.read())
         else:
             content = bytearray(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
@@ -140,11 +141,11 @@ def obtain(digests: Mapping[str, str], folders: Sequence[Path], sources: Sequenc
     tried = [f"{folder}: not there" for folder in folders]
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / ".lock")
-        lock.acquire()
+        with tempfile.TemporaryFile(dir=home):
+            pass
     except OSError as error:
         raise DataError(f"the data folder {home} cannot be written: {error}; set data.dir=FOLDER") from error
-    with lock:
+    with FileLock(home / ".lock"):
         if present(home, digests):  # another process fetched them while this one waited
             return home
         for source in sources:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -57,6 +58,8 @@ def _locate(path: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     if not module:
         raise ValueError(f"function must be an import path such as my_losses.tempered, got {path!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

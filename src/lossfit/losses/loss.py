@@ -18,7 +18,7 @@ class Loss(nn.Module):
     weights: one positive number a class, "balanced" for the inverse of the training counts, or null for
     none. They are scaled so that their mean over the training samples is 1, and the result is the sum of
     weight times value, divided by N. (torch divides by the sum of the batch's weights.) So the loss keeps
-    its scale, and shards of a batch average exactly, under DDP and accumulation. A soft target's weight is
+    its scale, and equal shards of a batch average exactly, under DDP and accumulation. A soft target's weight is
     its classes' weights in proportion. smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C.
 
     Weights and smoothing act in training mode only: in eval mode the plain loss is computed, so that
@@ -40,9 +40,8 @@ class Loss(nn.Module):
             raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
         self.num_classes = num_classes
         self.smoothing = smoothing
-        scaled = None if weights is None else class_weights(weights, num_classes, class_counts)
-        self.weights: Tensor | None
-        self.register_buffer("weights", scaled, persistent=False)
+        # no buffer: it would be rounded where the module is cast to half precision
+        self.weights = None if weights is None else class_weights(weights, num_classes, class_counts)
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the value of each sample, (N, C) logits and (N, C) target distributions -> (N,)."""
@@ -63,6 +62,8 @@ class Loss(nn.Module):
     def _reduce(self, values: Tensor, target: Tensor) -> Tensor:
         """Weighted mean of (N,) values; target (N, C), before smoothing."""
         if self.training and self.weights is not None:
+            if self.weights.device != values.device:
+                self.weights = self.weights.to(values.device)
             values = values * (target * self.weights).sum(1)
         return values.mean()
 

@@ -73,7 +73,7 @@ class MAE(Loss):
 
     Every sample's value is at most 2, and a confidently wrong one has almost no gradient: wrong labels are
     ignored rather than fitted, and for the same reason it learns slowly, and with many classes may not
-    start at all. For clean labels take cross-entropy. Under plain SGD take a learning rate 5 times as
+    start at all. For clean labels take cross-entropy. Under plain SGD take a learning rate 3 times as
     large.
     """
 
