@@ -3,8 +3,8 @@
     python scripts/losses_by_optimizers.py
     python scripts/losses_by_optimizers.py data.subset=2000 model=mlp
 
-Further arguments are overrides as train.py takes them. Plain SGD's learning rate is multiplied by what the loss asks
-for (LR_FACTOR); all else is each option's default. Run folders go to logs/losses_by_optimizers.
+Further arguments are overrides as train.py takes them; all else is each option's default. Run folders go to
+logs/losses_by_optimizers.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from lossfit.errors import UserError, reported
 
 LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
 OPTIMIZERS = sorted(path.stem for path in (cli.CONF / "optimizer").glob("*.yaml"))
-LR_FACTOR = {"mse": 5, "mae": 3, "huber": 10}  # as each loss's YAML says: their gradients are small
 SETTING = ["data.subset=10000", "data.batch_size=64", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[]"]
 
 
@@ -42,8 +41,6 @@ def accuracy(loss: str, optimizer: str, overrides: list[str], folder: Path) -> f
     """Train one pair and return its test accuracy."""
     chosen = [f"loss={loss}", f"optimizer={optimizer}", *overrides]
     config = cli.composed(*chosen)
-    if optimizer == "sgd":
-        config["optimizer"]["lr"] *= LR_FACTOR.get(loss, 1)
     try:
         with redirect_stdout(io.StringIO()):  # train.log has it all
             return engine.train(runs.create(folder / f"{loss}_{optimizer}", config, chosen))["test/acc"]

@@ -8,7 +8,7 @@ from torch import nn
 
 
 class CNN(nn.Sequential):
-    """Blocks of 3x3 convolution, batch norm and ReLU, 2x2 means, and one linear layer on all that is left.
+    """Blocks of 3x3 convolution, batch norm and ReLU, 2x2 means, then one linear layer on all that is left.
 
     widths: channels of each block. strides: how far each block's window moves; the first at 2 makes the net
     four times as fast, since it quarters the pixels that all later blocks see. dropout: probability of
@@ -40,10 +40,8 @@ class CNN(nn.Sequential):
                 nn.ReLU(inplace=True),
             ]
             inputs, height, width = outputs, ceil(height / stride), ceil(width / stride)
-        if min(height, width) > 1:
-            layers.append(nn.AvgPool2d(2))
-            height, width = height // 2, width // 2
-        layers.append(nn.Flatten())
+        layers += [nn.AvgPool2d(2, ceil_mode=True), nn.Flatten()]
+        height, width = ceil(height / 2), ceil(width / 2)
         if dropout:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers, nn.Linear(inputs * height * width, num_classes))
