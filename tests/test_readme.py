@@ -63,7 +63,7 @@ def test_train_commands(command: str, tmp_path: Path) -> None:
     ],
 )
 def test_scripts(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
-    assert f"python scripts/{script}.py" in INLINE
+    assert any(command.startswith(f"python scripts/{script}.py") for command in INLINE)
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py")]
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     done = subprocess.run(

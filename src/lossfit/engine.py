@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,16 +23,6 @@ from lossfit.module import Classifier
 
 log = logging.getLogger(__name__)
 
-QUIET = (  # Lightning's advice that does not apply here
-    r".*does not have many workers.*",  # the batches come from memory
-    r".*smaller than the logging interval.*",
-    r".*recommended to use `self.log\(.*sync_dist=True.*",  # values are reduced before they are logged
-    r".*exists and is not empty.*",  # the run folder was made for this run
-    r".*is in `eval\(\)` mode.*",
-    r".*in eval mode at the start of training.*",
-    r".*isinstance\(treespec, LeafSpec\).*",
-)
-
 
 def train(folder: Path) -> dict[str, float]:
     """Train the run in `folder` and return its final metrics; every rank of a distributed run calls this.
@@ -53,8 +42,6 @@ def train(folder: Path) -> dict[str, float]:
 
 def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, float]:
     check(config)
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message)
     seed_everything(config["seed"], workers=True, verbose=False)
     data, module, trainer = parts(config, folder)
     start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, result, reason))

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -117,6 +118,17 @@ def write_failed(folder: Path, result: dict[str, Any], reason: str) -> None:
     write_json(folder / "result.json", {**result, "status": "failed", "reason": reason})
 
 
+QUIET = (  # Lightning's advice that does not apply here
+    r".*does not have many workers.*",  # the batches come from memory
+    r".*smaller than the logging interval.*",
+    r".*recommended to use `self.log\(.*sync_dist=True.*",  # values are reduced before they are logged
+    r".*exists and is not empty.*",  # the run folder was made for this run
+    r".*is in `eval\(\)` mode.*",
+    r".*in eval mode at the start of training.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+
+
 @contextmanager
 def logged(folder: Path, main: bool) -> Iterator[None]:
     """Send log messages to the console and, with tracebacks, to train.log; from other ranks only warnings.
@@ -136,7 +148,10 @@ def logged(folder: Path, main: bool) -> Iterator[None]:
         logger.handlers = [] if logger.name != "root" else handlers
     logging.captureWarnings(True)
     try:
-        yield
+        with warnings.catch_warnings():
+            for message in QUIET:
+                warnings.filterwarnings("ignore", message)
+            yield
     finally:
         logging.captureWarnings(False)
         for logger, level, old in before:
