@@ -140,7 +140,7 @@ def test_the_debian_package_is_unpacked_without_root(tmp_path: Path, monkeypatch
     put(tmp_path / "package" / "usr/share/set", zipped=True)
     commands = {
         "apt-get": 'case "$*" in *update*) ;; *download*) touch thing_1_all.deb;; *) exit 9;; esac',
-        "dpkg-deb": f'cp -r {tmp_path}/package "$3"',
+        "dpkg-deb": f'test -f "$2" && cp -r {tmp_path}/package "$3"',
     }
     for name, script in commands.items():
         path = tmp_path / "bin" / name
@@ -148,7 +148,8 @@ def test_the_debian_package_is_unpacked_without_root(tmp_path: Path, monkeypatch
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    home = tmp_path / "home"
+    monkeypatch.chdir(tmp_path)
+    home = Path("home")  # relative, as the default data folder is
     assert obtain(DIGESTS, [home], [DebianPackage("thing", "usr/share/set")]) == home
     assert (home / "two").read_bytes() == CONTENT["two"]
 

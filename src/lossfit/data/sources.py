@@ -77,7 +77,7 @@ class DebianPackage:
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
             raise OSError("this system has no apt-get")
         log.info("fetching the package %s with apt-get into a private folder", self.package)
-        with tempfile.TemporaryDirectory(dir=folder) as private:
+        with tempfile.TemporaryDirectory(dir=folder.resolve()) as private:  # absolute: the commands run in it
             for part in ("lists/partial", "cache/archives/partial"):
                 (Path(private) / part).mkdir(parents=True)
             options = [
