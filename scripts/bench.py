@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="epochs a timing (default 2)")
     parser.add_argument("overrides", nargs="*", help="overrides for all runs, as train.py takes them")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.repeats < 1 or options.epochs < 1:
         parser.error("--repeats and --epochs must be >= 1")
     shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]

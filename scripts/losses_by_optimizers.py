@@ -1,7 +1,7 @@
 """Train every loss with every optimizer for one epoch of a subset, and print the table of test accuracies.
 
     python scripts/losses_by_optimizers.py
-    python scripts/losses_by_optimizers.py data.subset=2000 model=mlp
+    python scripts/losses_by_optimizers.py --losses mse,huber data.subset=2000 model=mlp
 
 Further arguments are overrides as train.py takes them; all else is each option's default. Run folders go to
 logs/losses_by_optimizers.
@@ -18,6 +18,7 @@ from lossfit.errors import UserError, reported
 
 LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
 OPTIMIZERS = sorted(path.stem for path in (cli.CONF / "optimizer").glob("*.yaml"))
+NEEDED = {"ldam": ["model.cosine_scale=30"]}
 SETTING = ["data.subset=10000", "data.batch_size=64", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[]"]
 
 
@@ -25,12 +26,14 @@ def main() -> None:
     """Train all pairs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="overrides for all runs")
-    overrides = [*SETTING, *parser.parse_args().overrides]
+    parser.add_argument("--losses", default=",".join(LOSSES), help="some losses only, with commas between")
+    options = parser.parse_intermixed_args()
+    overrides = [*SETTING, *options.overrides]
     folder = Path("logs/losses_by_optimizers") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     print(" ".join(overrides))
     print(f"| {'loss':15} | " + " | ".join(f"{name:8}" for name in OPTIMIZERS) + " |")
     print(f"|{'-' * 17}|" + "----------|" * len(OPTIMIZERS), flush=True)
-    for loss in LOSSES:
+    for loss in options.losses.split(","):
         print(f"| {loss:15} |", end="", flush=True)
         for optimizer in OPTIMIZERS:
             print(f" {accuracy(loss, optimizer, overrides, folder):8.4f} |", end="", flush=True)
@@ -39,7 +42,7 @@ def main() -> None:
 
 def accuracy(loss: str, optimizer: str, overrides: list[str], folder: Path) -> float:
     """Train one pair and return its test accuracy."""
-    chosen = [f"loss={loss}", f"optimizer={optimizer}", *overrides]
+    chosen = [f"loss={loss}", f"optimizer={optimizer}", *NEEDED.get(loss, []), *overrides]
     config = cli.composed(*chosen)
     try:
         with redirect_stdout(io.StringIO()):  # train.log has it all

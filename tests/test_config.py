@@ -19,15 +19,20 @@ FACTS = {
     "image_shape": (1, 28, 28),
     "class_counts": [50] * 10,
     "class_names": list("abcdefghij"),
+    "cost_matrix": None,
+    "logit_scale": 30.0,
 }
-OPTIONS = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("*/*.yaml"))
-NEEDED = {"loss/custom": ["loss.function=torch.nn.functional.cross_entropy"]}
+OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml"))
+NEEDED = {
+    "loss/custom": ["loss.function=torch.nn.functional.cross_entropy"],
+    "loss/ldam": ["model.cosine_scale=30"],
+}
 ELSEWHERE = {"trainer/gpu", "trainer/ddp"}  # need a GPU to be built
 EXTRAS = {"logger/wandb", "logger/mlflow"}  # need a package of an extra
 
 
 def chosen(option: str) -> list[str]:
-    group, name = option.split("/")
+    group, _, name = option.rpartition("/")
     value = f"[{name}]" if group in ("callbacks", "logger") else name
     return [f"{group}={value}", *NEEDED.get(option, [])]
 
@@ -101,7 +106,7 @@ def test_all_mistakes_are_reported_together() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss__weights": 3}, "loss.weights must be a text or a list of numbers or null, got 3"),
+        ({"loss__weights": 3}, "loss.weights must be a text or a list of numbers or a mapping or null, got 3"),
         ({"model__widths": "wide"}, "model.widths must be a list of whole numbers, got 'wide'"),
         ({"model__widths": [8, "x"]}, "model.widths must be a list of whole numbers, got [8, 'x']"),
         ({"optimizer__lr": True}, "optimizer.lr must be a number, got True"),

@@ -12,6 +12,8 @@ from torchvision.transforms import v2
 from lossfit.data import Augment, FashionMNISTDataModule
 from lossfit.data.augment import erase, flip, translate
 from lossfit.data.batches import Batches, Normalize
+from lossfit.data.conditions import long_tail, noisy_labels
+from lossfit.data.mix import CutMix, Mixup
 from lossfit.data.module import stratified
 from tests.conftest import compose
 
@@ -67,7 +69,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone() -> None:
 
     def run(seed: int) -> Tensor:
         batches = Batches(
-            images, torch.arange(50), 16, IDENTITY, Augment(0.5, 2, 4), True, seed, epoch=lambda: epoch[0]
+            images, torch.arange(50), 16, IDENTITY, Augment(0.5, 2, 4), shuffle=True, seed=seed, epoch=lambda: epoch[0]
         )
         return torch.cat([x for x, _ in batches])
 
@@ -185,3 +187,131 @@ def test_nothing_turned_on_changes_nothing() -> None:
 def test_augmentation_out_of_range_is_refused(option: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(option))} must be"):
         Augment(**option)  # type: ignore[arg-type]
+
+
+def mixing(kind: type[Mixup] | type[CutMix], alpha: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(300, 1, 8, 8, generator=generator)
+    labels = torch.arange(300) % 10
+    return images, labels, *kind(alpha)(images, labels, 10, torch.Generator().manual_seed(1))
+
+
+def test_mixup_blends_images_and_labels_in_the_same_proportion() -> None:
+    images, labels, mixed, target = mixing(Mixup)
+    torch.testing.assert_close(target.sum(1), torch.ones(300))
+    for i in range(300):
+        own = float(target[i, labels[i]])
+        partners = [j for j in range(300) if labels[j] != labels[i] and target[i, labels[j]] > 0]
+        blends = [own * images[i] + (1 - own) * images[j] for j in partners]
+        assert own > 0.999999 or not partners or any(torch.allclose(mixed[i], b, atol=1e-5) for b in blends)
+    shares = target.gather(1, labels[:, None])
+    assert 0.4 < float(shares.mean()) < 0.65, "Beta(1, 1) is uniform"
+    assert len(shares.unique()) > 200, "each sample has a share of its own"
+
+
+def test_cutmix_counts_the_pixels_it_pastes() -> None:
+    images, labels, mixed, target = mixing(CutMix)
+    pasted = (mixed != images).flatten(1).float().mean(1)
+    own = target.gather(1, labels[:, None]).squeeze(1)
+    moved = pasted > 0
+    same_class = own > 1 - pasted + 1e-6  # the partner may be of the same class
+    assert ((own - (1 - pasted)).abs() < 1e-6)[moved & ~same_class].all()
+    assert (moved & ~same_class).sum() > 150
+    rows = (mixed != images).any(3).squeeze(1)
+    assert all(int(r.nonzero().max() - r.nonzero().min()) + 1 == int(r.sum()) for r in rows if r.any()), "one box"
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+def test_mixup_shares_are_beta_distributed(alpha: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(20000, dtype=torch.long)
+    labels[10000:] = 1
+    _, target = Mixup(alpha)(torch.zeros(20000, 1, 1, 1), labels, 2, generator)
+    mixed = target.gather(1, labels[:, None])
+    shares = mixed[(mixed < 1).squeeze(1)].squeeze(1)  # partners of the other class
+    theory = torch.distributions.Beta(alpha, alpha)
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(shares.var()) == pytest.approx(float(theory.variance), rel=0.05)
+
+
+def test_a_tiny_alpha_hardly_mixes() -> None:
+    *_, target = mixing(Mixup, alpha=1e-3)
+    assert float(target.amax(1).mean()) > 0.99
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_alpha_out_of_range_is_refused(kind: type[Mixup] | type[CutMix]) -> None:
+    with pytest.raises(ValueError, match="alpha must be > 0, got 0"):
+        kind(0)
+
+
+def test_batches_mix_in_training_only() -> None:
+    module = sample(mix=Mixup(), batch_size=50)
+    assert next(iter(module.train_dataloader()))[1].shape == (50, 10)
+    assert next(iter(module.val_dataloader()))[1].shape == (100,)
+    first, second = (torch.cat([x for x, _ in module.train_dataloader()]) for _ in range(2))
+    assert first.equal(second)
+
+
+def test_label_noise_is_exact_in_the_training_split_and_written_down() -> None:
+    clean, noisy = sample(), sample(label_noise=0.4)
+    before, after = clean.splits["train"][1], noisy.splits["train"][1]
+    assert int((before != after).sum()) == 200
+    assert noisy.splits["val"][1].equal(clean.splits["val"][1])
+    assert noisy.splits["test"][1].equal(clean.splits["test"][1])
+    assert noisy.splits["train"][0].equal(clean.splits["train"][0])
+    given = noisy.read(train=True)[1]
+    assert noisy.changes["noisy_splits"] == ["train"]
+    assert len(noisy.changes["wrong_labels"]) == 200
+    assert all(given[index] == label != used for index, label, used in noisy.changes["wrong_labels"])
+    assert sample(label_noise=0.4).splits["train"][1].equal(after)
+    assert (
+        not sample(label_noise=0.4, split_seed=0, noisy_validation=True).splits["val"][1].equal(clean.splits["val"][1])
+    )
+
+
+def test_symmetric_noise_spreads_evenly_and_pairwise_noise_goes_to_the_next_class() -> None:
+    labels = torch.zeros(9000, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.bincount(noisy_labels(labels, 0.9, False, 10, generator), minlength=10)
+    assert counts[0] == 900
+    assert (counts[1:] - 900).abs().max() < 120
+    labels = torch.arange(10).repeat(100)
+    wrong = noisy_labels(labels, 0.3, True, 10, generator)
+    assert set(((wrong - labels) % 10).tolist()) == {0, 1}
+    assert int((wrong != labels).sum()) == 300
+
+
+def test_a_long_tail_falls_evenly_to_its_ratio() -> None:
+    labels = torch.arange(10).repeat(1000)
+    kept = long_tail(labels, 100, 10, torch.Generator().manual_seed(0))
+    counts = torch.bincount(labels[kept]).tolist()
+    assert counts == [int(1000 * 100 ** (-k / 9)) for k in range(10)]
+    assert (counts[0], counts[-1]) == (1000, 10)
+    module = sample(imbalance=10)
+    assert module.class_counts == [int(50 * 10 ** (-k / 9)) for k in range(10)]
+    assert len(module.changes["train_indices"]) == sum(module.class_counts)
+
+
+def test_outliers_replace_images_and_are_written_down() -> None:
+    clean, module = sample(), sample(outliers=0.1)
+    changed = (clean.splits["train"][0] != module.splits["train"][0]).flatten(1).any(1)
+    assert int(changed.sum()) == 50
+    indices = module.changes["train_indices"]
+    assert [indices[i] for i in changed.nonzero().squeeze(1)] == module.changes["outlier_indices"]
+    assert module.splits["train"][0][changed].float().mean() == pytest.approx(127.5, abs=2)
+    assert module.splits["val"][0].equal(clean.splits["val"][0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_noise": 1.1}, "label_noise must be a share from 0 to 1, got 1.1"),
+        ({"outliers": -0.1}, "outliers must be a share from 0 to 1, got -0.1"),
+        ({"imbalance": 0.5}, "imbalance must be a ratio >= 1, got 0.5"),
+        ({"pairwise_noise": True}, "label_noise must be > 0 for pairwise_noise or noisy_validation, got 0.0"),
+    ],
+)
+def test_conditions_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        sample(**options)

@@ -172,6 +172,8 @@ def test_failed_and_interrupted_runs_say_so(
         (["trainer.accelerator=cuda"], r"trainer\.accelerator=cuda: .* finds no such device .* take trainer=cpu"),
         (["model=torchvision", "model.name=vgg11"], r"model: cannot take images of 1x28x28: .* set model\.resize=224"),
         (["model=linear", "+model.num_classes=7"], r"model: must give logits \(N, 10\), got \(2, 7\)"),
+        (["loss=ldam"], r"loss\.logit_scale must be a cosine head's, .* set model\.cosine_scale=30"),
+        (["loss=hinge", "data/mix=mixup"], r"loss: Hinge takes class indices \(N,\), not soft targets"),
         (["data.subset=9999"], r"data\.subset must be at most the 500 training samples, got 9999"),
         (["scheduler.pct_start=2"], r"scheduler\.pct_start must be a fraction of the training in \(0, 1\), got 2"),
         (["trainer.max_epochs=-1", "trainer.max_time=00:01:00:00"], r"trainer\.max_epochs=-1 has no end"),
@@ -205,6 +207,11 @@ def test_what_cannot_be_built_is_refused_before_training(tmp_path: Path, overrid
         ["callbacks=[]", "logger=[]"],
         ["scheduler=plateau", "optimizer=rmsprop"],
         ["loss.weights=balanced", "loss=focal"],
+        ["data/mix=mixup", "loss=kl"],
+        ["data/mix=cutmix"],
+        ["data.label_noise=0.4", "loss=gce"],
+        ["data.imbalance=10", "loss=ldam", "model.cosine_scale=30"],
+        ["data.outliers=0.1"],
         ["test=false"],
         ["seed=null"],
     ],
@@ -214,6 +221,13 @@ def test_options_that_change_how_it_trains(tmp_path: Path, overrides: list[str])
     metrics = fit(tmp_path / "run", *overrides)
     assert result(tmp_path / "run")["status"] == "completed"
     assert ("test/acc" in metrics) == (overrides[0] not in ("test=false", "debug=overfit"))
+
+
+def test_what_was_made_wrong_on_purpose_is_kept_in_the_run_folder(tmp_path: Path) -> None:
+    fit(tmp_path / "run", "data.label_noise=0.4")
+    kept = json.loads((tmp_path / "run" / "data_changes.json").read_text())
+    assert kept["noisy_splits"] == ["train"]
+    assert len(kept["wrong_labels"]) == 200
 
 
 def test_accumulation_steps_and_schedule_end_together(tmp_path: Path) -> None:

@@ -8,26 +8,38 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import hinge_loss
+from sklearn.metrics import brier_score_loss, hinge_loss
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
 from lossfit.config import build
 from lossfit.losses.custom import Custom
 from lossfit.losses.focal import Focal
 from lossfit.losses.loss import Loss
-from lossfit.losses.margin import Hinge
+from lossfit.losses.robust import tempered_log_softmax
 from tests.conftest import ROOT, compose
 
 C = 10
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml"))
 OURS = [name for name in NAMES if name != "custom"]
+WEIGHTED = [name for name in OURS if "weights: null" in (ROOT / "conf" / "loss" / f"{name}.yaml").read_text()]
 
 
-def make(name: str, num_classes: int = C, class_counts: list[int] | None = None, **options: Any) -> Loss:
+COSTS = (torch.arange(100.0).view(C, C) % 7 * (1 - torch.eye(C))).tolist()
+
+
+def make(
+    name: str,
+    num_classes: int = C,
+    class_counts: list[int] | None = None,
+    costs: list[list[float]] | None = None,
+    **options: Any,
+) -> Loss:
     extra = [f"loss.{key}={str(value).replace(' ', '')}" for key, value in options.items()]
     node = compose(f"loss={name}", *extra)["loss"]
     counts = class_counts or [7] * num_classes
-    return build(node, "loss", num_classes=num_classes, class_counts=counts)
+    facts = {"class_counts": counts, "cost_matrix": costs, "logit_scale": 30.0}
+    return build(node, "loss", num_classes=num_classes, **facts)
 
 
 def soft(loss: Loss) -> bool:
@@ -53,15 +65,71 @@ def smoothed(q: Tensor, e: float) -> Tensor:
     return q * (1 - e) + e / C
 
 
-ORACLES = {  # from logits and target distribution; the hard-only ones turn it back
+def true(values: Tensor, q: Tensor) -> Tensor:
+    return (values * q).sum(1)
+
+
+def asymmetric(z: Tensor, q: Tensor) -> Tensor:
+    """The published code, in probabilities: gamma_pos 0, gamma_neg 4, smoothing 0.1."""
+    p = z.softmax(1)
+    focus = torch.pow(1 - p * q - (1 - p) * (1 - q), 0 * q + 4 * (1 - q))
+    return -(smoothed(q, 0.1) * focus * p.log()).sum(1).mean()
+
+
+def bi_tempered(z: Tensor, q: Tensor, t1: float = 0.8, t2: float = 1.4, iterations: int = 5) -> Tensor:
+    """The paper's algorithms, as they are written there."""
+
+    def log_t(u: Tensor, t: float) -> Tensor:
+        return (u ** (1 - t) - 1) / (1 - t)
+
+    def exp_t(u: Tensor, t: float) -> Tensor:
+        return F.relu(1 + (1 - t) * u) ** (1 / (1 - t))
+
+    mu = z.amax(1, keepdim=True)
+    a = z - mu
+    for _ in range(iterations):
+        a = exp_t(a, t2).sum(1, keepdim=True) ** (1 - t2) * (z - mu)
+    total = exp_t(a, t2).sum(1, keepdim=True)
+    p = exp_t(z + log_t(1 / total, t2) - mu, t2)
+    gap = q * (log_t(q, t1) - log_t(p, t1)) - (q ** (2 - t1) - p ** (2 - t1)) / (2 - t1)
+    return gap.sum(1).mean()
+
+
+def costs_of(q: Tensor) -> Tensor:
+    return q @ torch.tensor(COSTS).to(q)
+
+
+def log_rest(z: Tensor) -> Tensor:
+    """log(1 - p_k) as the logsumexp of all others, one k at a time."""
+    log_p = z.log_softmax(1)
+    return torch.stack([log_p[:, [j for j in range(C) if j != k]].logsumexp(1) for k in range(C)], 1)
+
+
+ORACLES = {  # from logits and target distribution; every class has the same count
     "cross_entropy": F.cross_entropy,
     "label_smoothing": lambda z, q: F.cross_entropy(z, q, label_smoothing=0.1),
+    "class_balanced": F.cross_entropy,
+    "logit_adjusted": F.cross_entropy,
+    "kl": lambda z, q: F.kl_div(z.log_softmax(1), q, reduction="batchmean"),
+    "poly": lambda z, q: F.cross_entropy(z, q) + 2 * (1 - true(z.softmax(1), q)).mean(),
+    "ldam": lambda z, q: F.cross_entropy(z - 15 * q, q),
     "bce": lambda z, q: F.binary_cross_entropy_with_logits(z, q) * C,
+    "focal_bce": lambda z, q: sigmoid_focal_loss(z, q, alpha=-1, gamma=2, reduction="mean") * C,
     "mse": F.mse_loss,
     "mae": lambda z, q: F.l1_loss(z.softmax(1), q) * C,
+    "brier": lambda z, q: F.mse_loss(z.softmax(1), q) * C,
     "huber": lambda z, q: F.smooth_l1_loss(z, q, beta=1.0),
+    "squentropy": lambda z, q: F.cross_entropy(z, q) + (z**2 * (1 - q)).sum(1).mean() / (C - 1),
     "focal": lambda z, q: -(q * (1 - z.softmax(1)) ** 2 * z.log_softmax(1)).sum(1).mean(),
+    "asymmetric": asymmetric,
     "hinge": lambda z, q: F.relu(1 - z[q.bool()] + z.masked_fill(q.bool(), -1e9).amax(1)).mean(),
+    "multi_margin": lambda z, q: C * F.multi_margin_loss(z, q.argmax(1)),
+    "hinge_ovr": lambda z, q: F.hinge_embedding_loss(z * (2 * q - 1), -torch.ones_like(z)) * C,
+    "gce": lambda z, q: true((1 - z.softmax(1) ** 0.7) / 0.7, q).mean(),
+    "sce": lambda z, q: 0.1 * F.cross_entropy(z, q) + 4 * (1 - true(z.softmax(1), q)).mean(),
+    "bi_tempered": bi_tempered,
+    "expected_cost": lambda z, q: true(z.softmax(1), costs_of(q)).mean(),
+    "log_bilinear": lambda z, q: F.cross_entropy(z, q) - true(log_rest(z), costs_of(q)).mean(),
 }
 
 
@@ -73,7 +141,7 @@ def test_every_loss_has_an_oracle() -> None:
 @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.01, 1.0, 10.0]))
 @settings(max_examples=25, deadline=None)
 def test_values_and_gradients_equal_the_oracles(name: str, seed: int, scale: float) -> None:
-    loss = make(name).train()
+    loss = make(name, costs=COSTS).train()
     logits, target = batch(seed, scale=scale)
     for labels, q in [(target, one_hot(target))] + [(mixed(seed), mixed(seed))] * soft(loss):
         ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
@@ -128,7 +196,8 @@ def test_two_classes_give_the_binary_textbook_forms() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_hard_labels_equal_their_one_hot_form(name: str) -> None:
-    loss = make(name, weights=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).train()
+    weights = {"weights": list(range(1, 11))} if name in WEIGHTED else {}
+    loss = make(name, costs=COSTS, **weights).train()
     logits, target = batch(2)
     if soft(loss):
         torch.testing.assert_close(loss(logits, target), loss(logits, one_hot(target)))
@@ -170,17 +239,23 @@ def test_equivariant_to_permuting_classes_and_samples(name: str) -> None:
     torch.testing.assert_close(loss(logits.flip(0), target.flip(0)), loss(logits, target))
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "label_smoothing", "mae", "focal", "hinge"])
-def test_adding_a_constant_to_the_logits_changes_nothing(name: str) -> None:
+ON_LOGITS = ("mse", "huber", "squentropy")  # distances of the logits themselves
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name not in ON_LOGITS])
+def test_adding_a_constant_to_the_logits_changes_nothing_under_softmax(name: str) -> None:
     logits, target = batch(6)
-    torch.testing.assert_close(make(name)(logits + 7, target), make(name)(logits, target))
+    loss = make(name)
+    moved = torch.isclose(loss(logits + 7, target), loss(logits, target), rtol=1e-9)
+    assert moved == (loss.link == "softmax")
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_weights_are_normalised_over_the_training_set_and_shards_average_exactly(name: str) -> None:
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weights_are_normalised_over_the_training_set_and_equal_shards_average_exactly(name: str) -> None:
     counts = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
     raw = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
-    weighted, plain = make(name, class_counts=counts, weights=raw).train(), make(name).train()
+    weighted = make(name, class_counts=counts, weights=raw).train()
+    plain = make(name, class_counts=counts, weights="null").train()
     logits, target = batch(7)
     scale = sum(counts) / sum(w * n for w, n in zip(raw, counts, strict=True))
     values = torch.stack([plain(logits[i : i + 1], target[i : i + 1]) for i in range(16)])
@@ -190,13 +265,15 @@ def test_weights_are_normalised_over_the_training_set_and_shards_average_exactly
     torch.testing.assert_close(halves, expected)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", WEIGHTED)
 def test_weights_and_smoothing_act_in_training_only(name: str) -> None:
-    weighted = make(name, weights=list(range(1, 11))).eval()
-    plain = make("cross_entropy" if name == "label_smoothing" else name)
+    weighted = make(name, weights=list(range(1, 11)))
     logits, target = batch(8)
-    assert weighted(logits, target) == plain.eval()(logits, target)
-    assert weighted.train()(logits, target) != plain.eval()(logits, target)
+    plain = make(name, weights="null").eval()(logits, target)
+    assert weighted.eval()(logits, target) == plain
+    assert weighted.train()(logits, target) != plain
+    if name in ("label_smoothing", "logit_adjusted", "ldam"):
+        torch.testing.assert_close(plain, F.cross_entropy(logits, target))
 
 
 def test_balanced_weights_are_inverse_counts() -> None:
@@ -226,9 +303,23 @@ def test_label_smoothing_has_its_floor() -> None:
         ("huber", {"delta": 0}, r"loss\.delta must be > 0, got 0"),
         ("mse", {"k": -2}, r"loss\.k must be > 0, got -2"),
         ("mse", {"M": 0}, r"loss\.M must be > 0, got 0"),
+        ("poly", {"epsilon": -2}, r"loss\.epsilon must be >= -1, got -2"),
+        ("gce", {"q": 0}, r"loss\.q must be in \(0, 1\], got 0"),
+        ("sce", {"A": 1}, r"loss\.A must be < 0, got 1"),
+        ("sce", {"a": -1}, r"loss\.a must be >= 0, got -1"),
+        ("bi_tempered", {"t1": 1.5}, r"loss\.t1 must be in \[0, 1\], got 1\.5"),
+        ("bi_tempered", {"t2": 0.5}, r"loss\.t2 must be >= 1, got 0\.5"),
+        ("bi_tempered", {"iterations": 0}, r"loss\.iterations must be >= 1, got 0"),
+        ("multi_margin", {"p": 3}, r"loss\.p must be 1 or 2, got 3"),
+        ("asymmetric", {"gamma_neg": -1}, r"loss\.gamma_neg must be >= 0, got -1"),
+        ("focal_bce", {"gamma": -1}, r"loss\.gamma must be >= 0, got -1"),
+        ("ldam", {"max_margin": -1}, r"loss\.max_margin must be >= 0, got -1"),
+        ("logit_adjusted", {"tau": -1}, r"loss\.tau must be >= 0, got -1"),
+        ("log_bilinear", {"a": -1}, r"loss\.a must be >= 0, got -1"),
+        ("class_balanced", {"weights": "{beta:1}"}, r"loss\.weights must be 'balanced', \{beta: 0 to below 1\}"),
         ("cross_entropy", {"smoothing": 1}, r"loss\.smoothing must be in \[0, 1\), got 1"),
         ("cross_entropy", {"weights": [1, 2]}, r"loss\.weights must be 10 positive numbers"),
-        ("cross_entropy", {"weights": "even"}, r"loss\.weights must be 'balanced', a list"),
+        ("cross_entropy", {"weights": "even"}, r"loss\.weights must be 'balanced', \{beta"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
@@ -294,9 +385,113 @@ def test_custom_refuses_a_wrong_shape_and_weights_on_a_scalar() -> None:
 
 
 def test_links() -> None:
-    assert {name: make(name).link for name in OURS} == dict.fromkeys(OURS, "softmax") | {"bce": "sigmoid"}
+    one_vs_rest = dict.fromkeys(("bce", "focal_bce", "hinge_ovr"), "sigmoid")
+    assert {name: make(name).link for name in OURS} == dict.fromkeys(OURS, "softmax") | one_vs_rest
 
 
-def test_hinge_refuses_soft_targets() -> None:
-    with pytest.raises(ValueError, match=r"Hinge takes class indices \(N,\), not soft targets \(16, 10\)"):
-        Hinge(C)(batch(0)[0], mixed(0))
+def test_brier_is_scikit_learns() -> None:
+    logits, target = batch(0)
+    expected = brier_score_loss(target.numpy(), logits.softmax(1).numpy(), labels=list(range(C)), scale_by_half=False)
+    assert make("brier")(logits, target).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_kl_of_the_target_itself_is_0_and_its_gradient_is_cross_entropys() -> None:
+    q = mixed(0)
+    assert make("kl")(q.log(), q).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_poly_without_its_term_is_cross_entropy() -> None:
+    torch.testing.assert_close(make("poly", epsilon=0)(*batch(0)), F.cross_entropy(*batch(0)))
+
+
+def test_asymmetric_without_focus_is_label_smoothing() -> None:
+    loss = make("asymmetric", gamma_neg=0).train()
+    torch.testing.assert_close(loss(*batch(0)), F.cross_entropy(*batch(0), label_smoothing=0.1))
+
+
+def test_gce_goes_from_cross_entropy_to_half_of_mae() -> None:
+    torch.testing.assert_close(make("gce", q=1e-7)(*batch(0)), F.cross_entropy(*batch(0)), rtol=1e-5, atol=0)
+    torch.testing.assert_close(make("gce", q=1)(*batch(0)), make("mae")(*batch(0)) / 2)
+
+
+def test_the_reverse_term_of_sce_is_twice_mae() -> None:
+    torch.testing.assert_close(make("sce", a=0)(*batch(0)), 2 * make("mae")(*batch(0)))
+    torch.testing.assert_close(make("sce", a=1, b=0)(*batch(0)), F.cross_entropy(*batch(0)))
+
+
+def test_squared_margins() -> None:
+    logits, target = batch(0)
+    signs = 2 * one_hot(target) - 1
+    expected = F.relu(1 - signs * logits).square().sum(1).mean()
+    torch.testing.assert_close(make("hinge_ovr", squared=True)(logits, target), expected)
+    torch.testing.assert_close(make("multi_margin", p=2)(logits, target), C * F.multi_margin_loss(logits, target, p=2))
+
+
+def test_bi_tempered_at_temperatures_1_is_cross_entropy_and_its_softmax_sums_to_1() -> None:
+    logits, target = batch(0)
+    torch.testing.assert_close(make("bi_tempered", t1=1, t2=1)(logits, target), F.cross_entropy(logits, target))
+    for t1, t2 in ((0.999999, 1.000001), (1, 1.000001), (0.999999, 1)):
+        near = make("bi_tempered", t1=t1, t2=t2)(logits, target)
+        torch.testing.assert_close(near, F.cross_entropy(logits, target), rtol=1e-4, atol=0)
+    for t in (1.0, 1.1, 1.4, 2.0, 4.0):
+        total = tempered_log_softmax(logits, t, 100).exp().sum(1)
+        torch.testing.assert_close(total, torch.ones(16).double(), rtol=1e-6, atol=0)
+    few = tempered_log_softmax(logits, 1.4, 5).exp().sum(1)
+    assert few.sub(1).abs().max() < 0.01, "five iterations suffice for ten classes"
+
+
+COUNTS = [1000, 500, 200, 100, 50, 40, 30, 20, 10, 5]
+
+
+def test_class_balanced_weights_are_the_papers() -> None:
+    loss = make("class_balanced", class_counts=COUNTS)
+    raw = torch.tensor([(1 - 0.999) / (1 - 0.999**n) for n in COUNTS])
+    assert loss.weights is not None
+    torch.testing.assert_close(loss.weights, raw * sum(COUNTS) / (raw * torch.tensor(COUNTS)).sum())
+
+
+def test_logit_adjusted_adds_the_log_prior_in_training_only() -> None:
+    logits, target = batch(0)
+    prior = torch.tensor(COUNTS).double() / sum(COUNTS)
+    loss = make("logit_adjusted", class_counts=COUNTS, tau=0.5)
+    torch.testing.assert_close(
+        loss.train()(logits, target), F.cross_entropy(logits + 0.5 * prior.log(), target), rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(loss.eval()(logits, target), F.cross_entropy(logits, target))
+
+
+def test_ldam_asks_the_rarest_class_for_the_largest_margin() -> None:
+    logits, target = batch(0)
+    margins = torch.tensor([30 * 0.5 * (5 / n) ** 0.25 for n in COUNTS]).double()
+    expected = F.cross_entropy(logits - one_hot(target) * margins, target)
+    torch.testing.assert_close(make("ldam", class_counts=COUNTS).train()(logits, target), expected, rtol=1e-6, atol=0)
+
+
+def test_0_1_costs_make_expected_cost_1_minus_p() -> None:
+    logits, target = batch(0)
+    expected = (1 - true(logits.softmax(1), one_hot(target))).mean()
+    torch.testing.assert_close(make("expected_cost")(logits, target), expected)
+    torch.testing.assert_close(make("log_bilinear", a=0, costs=COSTS)(logits, target), F.cross_entropy(logits, target))
+
+
+def test_log_bilinear_gradient_is_finite_where_a_costly_mistake_is_certain() -> None:
+    logits = torch.tensor([[-100.0, 100.0] + [0.0] * 8], requires_grad=True)
+    make("log_bilinear", costs=COSTS)(logits, torch.tensor([0])).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name in ("cross_entropy", "bce", "kl")])
+def test_cross_entropies_are_linear_in_mixed_targets(name: str) -> None:
+    logits, target = batch(0)
+    a, b = one_hot(target), one_hot(target.flip(0))
+    loss = make(name)
+    mixture = 0.3 * a + 0.7 * b
+    entropy = -torch.xlogy(mixture, mixture).sum(1).mean() if name == "kl" else 0
+    torch.testing.assert_close(loss(logits, mixture) + entropy, 0.3 * loss(logits, a) + 0.7 * loss(logits, b))
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if not make(name).soft_targets])
+def test_soft_targets_are_refused_where_they_are_not_defined(name: str) -> None:
+    with pytest.raises(ValueError, match=r"takes class indices \(N,\), not soft targets \(16, 10\)"):
+        make(name)(batch(0)[0], mixed(0))

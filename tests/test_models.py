@@ -6,6 +6,7 @@ from torch import nn
 
 from lossfit.config import build
 from lossfit.models.cnn import CNN
+from lossfit.models.head import logit_scale
 from lossfit.models.mlp import MLP
 from lossfit.models.resnet import ResNet
 from lossfit.models.torchvision import torchvision_model
@@ -87,3 +88,23 @@ def test_torchvision_names_are_checked() -> None:
 def test_options_out_of_range_are_refused_by_name(model, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         model(10, (1, 28, 28), **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cosine_head_gives_scaled_cosines(name: str) -> None:
+    node = compose(f"model={name}", "model.cosine_scale=30")["model"]
+    model = build(node, "model", num_classes=10, image_shape=(1, 28, 28)).eval()
+    head = list(model.modules())[-1]
+    assert logit_scale(model) == 30
+    features = torch.randn(3, head.in_features)
+    expected = 30 * nn.functional.cosine_similarity(features[:, None], head.weight[None], dim=2)
+    torch.testing.assert_close(head(features), expected)
+    assert model(100 * torch.randn(4, 1, 28, 28)).abs().max() <= 30.001
+
+
+def test_a_linear_head_has_no_scale_and_a_convolution_takes_none() -> None:
+    assert logit_scale(MLP(10, (1, 28, 28))) is None
+    with pytest.raises(ValueError, match="cosine_scale=30 needs a linear head"):
+        torchvision_model(10, (1, 28, 28), name="squeezenet1_1", cosine_scale=30)
+    with pytest.raises(ValueError, match="cosine_scale must be > 0 or null, got 0"):
+        MLP(10, (1, 28, 28), cosine_scale=0)

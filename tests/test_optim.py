@@ -1,15 +1,20 @@
 """Parameter groups and the optimizers' options."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
 from lossfit.config import build
 from lossfit.models.cnn import CNN
-from lossfit.optim import make_optimizer, parameter_groups
+from lossfit.optim import Lion, make_optimizer, parameter_groups
 from tests.conftest import ROOT, compose
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "optimizer").glob("*.yaml"))
+
+
+FUSED = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
 
 
 def model() -> CNN:
@@ -57,7 +62,7 @@ def test_a_step_goes_downhill_and_only_matrices_decay(name: str) -> None:
 def test_fused_where_class_and_device_have_it_and_not_where_refused(name: str) -> None:
     partial = build(compose(f"optimizer={name}")["optimizer"], "optimizer")
     fused = [group.get("fused") for group in make_optimizer(partial, model()).param_groups]
-    assert fused == ([None] * 2 if name == "rmsprop" else [True] * 2)
+    assert fused == [True if name in FUSED else None] * 2
     assert not any(g.get("fused") for g in make_optimizer(partial, model(), allow_fused=False).param_groups)
 
 
@@ -75,3 +80,41 @@ def test_fused_and_plain_steps_agree() -> None:
         optimizer.step()
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_lion_is_the_papers_algorithm() -> None:
+    torch.manual_seed(0)
+    w = nn.Parameter(torch.randn(5))
+    expected, m = w.detach().clone(), torch.zeros(5)
+    optimizer = Lion([w], lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
+    for _ in range(4):
+        w.grad = torch.randn(5)
+        g = w.grad.clone()
+        optimizer.step()
+        update = torch.sign(0.8 * m + 0.2 * g) + 0.5 * expected
+        expected, m = expected - 0.1 * update, 0.9 * m + 0.1 * g
+        torch.testing.assert_close(w.detach(), expected)
+
+
+def test_lion_goes_on_from_its_state_dict() -> None:
+    nets = [model(), model()]
+    optimizers = [Lion(net.parameters(), lr=1e-3) for net in nets]
+
+    def step(which: int) -> None:
+        optimizers[which].zero_grad()
+        nets[which](torch.ones(2, 1, 28, 28)).square().sum().backward()
+        optimizers[which].step()
+
+    step(0)
+    nets[1].load_state_dict(nets[0].state_dict())
+    optimizers[1].load_state_dict(deepcopy(optimizers[0].state_dict()))
+    for which in (0, 1):
+        torch.manual_seed(1)
+        step(which)
+    assert all(a.equal(b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("option", [{"lr": -1}, {"betas": (1.0, 0.9)}, {"weight_decay": -1}])
+def test_lion_refuses_values_out_of_range_by_name(option: dict) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(option))} must be"):
+        Lion([nn.Parameter(torch.zeros(1))], **option)

@@ -23,6 +23,7 @@ COMMANDS = [
 ]
 INLINE = re.findall(r"`(python [^`]+)`", README)
 SMALL = ["data=sample", "trainer.max_epochs=1"]
+TINY = ["data=sample", "data.subset=200", "model=linear"]
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
@@ -59,7 +60,8 @@ def test_train_commands(command: str, tmp_path: Path) -> None:
     ("script", "arguments", "expected"),
     [
         ("bench", ["--repeats", "1", "--epochs", "1", "data=sample"], r"lossfit / bare loop, CNN: \d"),
-        ("losses_by_optimizers", ["data=sample", "data.subset=200", "model=linear"], r"\| mse +\| +0\.\d{4}"),
+        ("losses_by_optimizers", ["--losses", "mse", *TINY], r"\| mse +\|( 0\.\d{4} +\|)+"),
+        ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
     ],
 )
 def test_scripts(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:

@@ -6,10 +6,29 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import SGD, Optimizer, RMSprop
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
+    OneCycleLR,
+    PolynomialLR,
+)
 
 from lossfit.config import build
-from lossfit.schedules import cosine, exponential, none, one_cycle, plateau, step
+from lossfit.schedules import (
+    cosine,
+    cosine_restarts,
+    cyclic,
+    exponential,
+    linear,
+    multistep,
+    none,
+    one_cycle,
+    plateau,
+    polynomial,
+    step,
+    wsd,
+)
 from tests.conftest import ROOT, compose
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "scheduler").glob("*.yaml"))
@@ -60,7 +79,46 @@ def test_exponential_shrinks_evenly_to_its_end() -> None:
     assert [b / a for a, b in pairwise(seen)] == pytest.approx([0.01 ** (1 / STEPS)] * STEPS)
 
 
-@pytest.mark.parametrize("schedule", [none, step, exponential, cosine])
+def test_multistep_divides_at_its_milestones() -> None:
+    optimizer = sgd()
+    seen = rates(multistep(optimizer, STEPS, milestones=[0.25, 0.5], gamma=0.5), optimizer)
+    assert seen == pytest.approx([0.1] * 10 + [0.05] * 10 + [0.025] * 20)
+
+
+def test_polynomial_is_torchs_and_linear_is_its_first_power() -> None:
+    for power in (1.0, 2.0):
+        optimizer, theirs = sgd(), sgd()
+        reference = {"scheduler": PolynomialLR(theirs, total_iters=STEPS, power=power)}
+        ours = rates(polynomial(optimizer, STEPS, power=power), optimizer, STEPS + 5)
+        assert ours == pytest.approx(rates(reference, theirs, STEPS + 5))
+    optimizer = sgd()
+    assert rates(linear(optimizer, STEPS, final=0.5), optimizer)[20] == pytest.approx(0.075)
+
+
+def test_cosine_restarts_are_torchs_and_stay_down_past_the_end() -> None:
+    optimizer, theirs = sgd(), sgd()
+    ours = rates(cosine_restarts(optimizer, STEPS, cycles=4), optimizer, STEPS + 5)
+    reference = rates({"scheduler": CosineAnnealingWarmRestarts(theirs, T_0=10)}, theirs)
+    assert ours[:STEPS] == pytest.approx(reference)
+    assert ours[STEPS:] == pytest.approx([0] * 5)
+
+
+def test_cyclic_is_torchs_triangle() -> None:
+    optimizer, theirs = sgd(), sgd(momentum=0.9)
+    ours = rates(cyclic(optimizer, STEPS, cycles=2, low=0.1), optimizer)
+    reference = CyclicLR(theirs, base_lr=0.01, max_lr=0.1, step_size_up=10, cycle_momentum=False)
+    assert ours == pytest.approx(rates({"scheduler": reference}, theirs))
+
+
+def test_wsd_warms_up_stays_and_falls() -> None:
+    optimizer = sgd()
+    seen = rates(wsd(optimizer, STEPS, warmup=0.25, decay=0.25), optimizer, STEPS + 1)
+    assert seen[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
+    assert seen[10:31] == pytest.approx([0.1] * 21)
+    assert seen[30:] == pytest.approx([0.1 * (1 - i / 10) for i in range(11)])
+
+
+@pytest.mark.parametrize("schedule", [none, step, multistep, exponential, cosine, linear, polynomial])
 def test_warmup_rises_in_a_line_to_the_full_rate_and_does_not_shift_the_end(schedule: Any) -> None:
     optimizer, plain = sgd(), sgd()
     seen = rates(schedule(optimizer, STEPS, warmup=0.25), optimizer, STEPS + 1)
@@ -124,6 +182,13 @@ def test_one_or_two_steps_are_not_too_few(name: str, steps: int) -> None:
         (exponential, {"final": 0}, "final must be"),
         (one_cycle, {"pct_start": 1.0}, "pct_start must be"),
         (one_cycle, {"div_factor": 0}, "div_factor must be"),
+        (multistep, {"milestones": [0.5, 0.2]}, "milestones must be"),
+        (multistep, {"milestones": []}, "milestones must be"),
+        (polynomial, {"power": 0}, "power must be"),
+        (linear, {"final": -1}, "final must be"),
+        (cosine_restarts, {"cycles": 0}, "cycles must be"),
+        (cyclic, {"low": 2}, "low must be"),
+        (wsd, {"decay": 0.99}, "decay must be"),
         (plateau, {"mode": "low"}, "mode must be"),
         (plateau, {"factor": 1.0}, "factor must be"),
         (plateau, {"patience": -1}, "patience must be"),

@@ -50,8 +50,8 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
 def groups() -> str:
     """Describe every group and option by the first line of its file, for --help."""
     lines = []
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        lines.append(f"{group.name}=")
+    for group in sorted(path for path in CONF.rglob("*") if path.is_dir()):
+        lines.append(f"{group.relative_to(CONF).as_posix()}=")
         for file in sorted(group.glob("*.yaml")):
             lines.append(f"  {file.stem:18} {meaning(file)}")
     return "\n".join(lines).replace("$", "$$")

@@ -35,9 +35,18 @@ ALLOWED = (
 )
 PARTS = ("data", "model", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer")
 OPTIONAL = ("callbacks", "logger")  # absent where none is chosen
-OTHER_KEYS = {"seed": int | None, "test": bool, "compile": bool, "choices": dict[str, Any] | None}
+OTHER_KEYS = {
+    "seed": int | None,
+    "test": bool,
+    "compile": bool,
+    "costs": dict[str, Any] | None,
+    "choices": dict[str, Any] | None,
+}
 FACTS = frozenset(  # arguments that the engine supplies
-    {"seed", "num_classes", "class_counts", "class_names", "image_shape", "total_steps", "save_dir", "dirpath"}
+    {
+        *("seed", "num_classes", "class_counts", "class_names", "image_shape", "cost_matrix"),  # of run and data
+        *("logit_scale", "total_steps", "save_dir", "dirpath"),  # of model, trainer and run folder
+    }
 )
 METRICS = (
     "train/loss",
@@ -219,7 +228,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is Any:
         return True
     if kind is types.NoneType or kind is None:
-        return value is None
+        return value is None or value == {}  # an option file with nothing in it
     if not isinstance(kind, type) or kind is object:
         return True
     if isinstance(value, dict) and "_target_" in value:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,9 +17,11 @@ from torch import nn
 
 from lossfit import runs
 from lossfit.config import Config, build, call, check
+from lossfit.costs import cost_matrix
 from lossfit.data import InMemoryDataModule
 from lossfit.distributed import cleaned_up, start_ranks_from
 from lossfit.errors import ConfigError
+from lossfit.models.head import logit_scale
 from lossfit.module import Classifier
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, fl
     start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, result, reason))
     with cleaned_up(trainer):
         log.info("%s", _summary(config, data, module, trainer))
+        if data.changes:
+            runs.write_json(folder / "data_changes.json", data.changes)
         with _timed(result, "fit_s"):
             trainer.fit(module, data)
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
@@ -73,8 +78,10 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
     facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
     facts |= {"save_dir": str(folder), "dirpath": str(folder / "checkpoints")}
     model = build(config["model"], "model", **facts)
-    loss = build(config["loss"], "loss", **facts)
-    call(loss, "loss", _trial_logits(model, data), torch.tensor([0, 1]))
+    costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
+    loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
+    labels = torch.tensor([0, 1])
+    call(loss, "loss", _trial_logits(model, data), F.one_hot(labels, data.num_classes).float() if data.mix else labels)
     if config["compile"]:
         model.compile()
     optimizer = build(config["optimizer"], "optimizer", **facts)
@@ -88,8 +95,9 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
         "mean": list(data.mean),
         "std": list(data.std),
         "link": loss.link,
+        "costs": costs,
     }
-    module = Classifier(model, loss, optimizer, scheduler, hparams)
+    module = Classifier(model, loss, optimizer, scheduler, hparams, costs)
     callbacks = _given(build(config.get("callbacks"), "callbacks", **facts))
     trainer = build(
         config["trainer"],

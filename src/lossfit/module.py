@@ -1,6 +1,6 @@
 """The LightningModule: one classifier, one loss, one optimizer, one schedule, all given as live objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,9 @@ class Classifier(LightningModule):
     optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is a plain
     dict that goes into every checkpoint: what is needed to build the model again.
 
-    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch, train/loss_step and train/lr_step every
-    log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for
-    them.
+    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch (with costs, /cost too),
+    train/loss_step and train/lr_step every log_every_n_steps. The training sums stay on the device until the
+    epoch ends, so that no step waits for them.
     """
 
     def __init__(
@@ -35,12 +35,14 @@ class Classifier(LightningModule):
         optimizer: partial[Optimizer],
         scheduler: Callable[..., dict[str, Any]],
         hparams: dict[str, Any],
+        costs: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(hparams)
         self.model, self.loss = model, loss
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.val_evaluation, self.test_evaluation = Evaluation(loss.num_classes), Evaluation(loss.num_classes)
+        self.val_evaluation = Evaluation(loss.num_classes, loss.link, costs)
+        self.test_evaluation = Evaluation(loss.num_classes, loss.link, costs)
         self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
         self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and correct answers, and of samples
 

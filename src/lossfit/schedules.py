@@ -6,7 +6,8 @@ Lengths are fractions of the training, total_steps is what the trainer says it w
 the steps. Past the end the last factor holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import cos, pi
 from typing import Any
 
@@ -37,9 +38,71 @@ def exponential(optimizer: Optimizer, total_steps: int, final: float = 0.01, war
 
 def cosine(optimizer: Optimizer, total_steps: int, final: float = 0.0, warmup: float = 0.0) -> dict[str, Any]:
     """Follow half a cosine from the learning rate down to `final` times it (1608.03983, without restarts)."""
-    if not 0 <= final <= 1:
-        raise ValueError(f"final must be in [0, 1], got {final}")
+    _check_share("final", final)
     return _stepwise(optimizer, total_steps, warmup, lambda t: final + (1 - final) * _half_cosine(t))
+
+
+def multistep(
+    optimizer: Optimizer,
+    total_steps: int,
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+    warmup: float = 0.0,
+) -> dict[str, Any]:
+    """Multiply the learning rate by gamma at each milestone, rising fractions of the training in (0, 1)."""
+    if not milestones or not all(0 < low < high < 1 for low, high in pairwise([*milestones, 1 - 1e-9])):
+        raise ValueError(f"milestones must be rising fractions of the training in (0, 1), got {list(milestones)}")
+    _check_positive("gamma", gamma)
+    return _stepwise(optimizer, total_steps, warmup, lambda t: gamma ** sum(t >= m - 1e-9 for m in milestones))
+
+
+def linear(optimizer: Optimizer, total_steps: int, final: float = 0.0, warmup: float = 0.0) -> dict[str, Any]:
+    """Fall in a straight line from the learning rate to `final` times it, in [0, 1]."""
+    return polynomial(optimizer, total_steps, power=1.0, final=final, warmup=warmup)
+
+
+def polynomial(
+    optimizer: Optimizer, total_steps: int, power: float = 2.0, final: float = 0.0, warmup: float = 0.0
+) -> dict[str, Any]:
+    """Fall as (1 - t)^power from the learning rate to `final` times it; power > 0, and 1 is a straight line."""
+    _check_positive("power", power)
+    _check_share("final", final)
+    return _stepwise(optimizer, total_steps, warmup, lambda t: final + (1 - final) * (1 - t) ** power)
+
+
+def cosine_restarts(
+    optimizer: Optimizer, total_steps: int, cycles: int = 3, final: float = 0.0, warmup: float = 0.0
+) -> dict[str, Any]:
+    """Fall along half a cosine to `final` times the learning rate and jump back, `cycles` times (1608.03983)."""
+    _check_cycles(cycles)
+    _check_share("final", final)
+
+    def shape(t: float) -> float:
+        within = 1.0 if t >= 1 else cycles * t % 1
+        return final + (1 - final) * _half_cosine(within)
+
+    return _stepwise(optimizer, total_steps, warmup, shape)
+
+
+def cyclic(optimizer: Optimizer, total_steps: int, cycles: int = 4, low: float = 0.1) -> dict[str, Any]:
+    """Rise and fall in straight lines from `low` times the learning rate to all of it, `cycles` times (1506.01186)."""
+    _check_cycles(cycles)
+    _check_share("low", low)
+    return _stepwise(optimizer, total_steps, 0.0, lambda t: low + (1 - low) * (1 - abs(2 * (cycles * t % 1) - 1)))
+
+
+def wsd(
+    optimizer: Optimizer, total_steps: int, warmup: float = 0.05, decay: float = 0.2, final: float = 0.0
+) -> dict[str, Any]:
+    """Warm up, stay, and fall in a straight line to `final` over the last `decay` of the training (2404.06395).
+
+    Unlike a cosine's, the stable part does not depend on where the end is, so that it can be trained on from.
+    """
+    if not 0 < decay <= 1 - warmup:
+        raise ValueError(f"decay must be a fraction in (0, 1 - warmup], got {decay} with warmup {warmup}")
+    _check_share("final", final)
+    share = decay / (1 - warmup)  # of what comes after the warm-up
+    return _stepwise(optimizer, total_steps, warmup, lambda t: 1 - (1 - final) * max(0.0, (t - 1 + share) / share))
 
 
 def one_cycle(
@@ -109,6 +172,16 @@ def _stepwise(optimizer: Optimizer, total_steps: int, warmup: float, shape: Call
 def _half_cosine(t: float) -> float:
     """From 1 at t = 0 to 0 at t = 1."""
     return (1 + cos(pi * t)) / 2
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
+def _check_cycles(cycles: int) -> None:
+    if cycles < 1:
+        raise ValueError(f"cycles must be >= 1, got {cycles}")
 
 
 def _check_positive(name: str, value: float) -> None:

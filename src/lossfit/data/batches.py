@@ -1,8 +1,8 @@
 """In-memory batches: the data set as one uint8 tensor, sliced, normalised and augmented a batch at a time.
 
-Shapes: images (N, C, H, W) uint8, labels (N,) int64; a batch is (B, C, H, W) float32 and (B,) int64, on the
-device where the images lie. The order is a pure function of (seed, epoch) and the augmentation of
-(seed, epoch, batch), so nothing here depends on what ran before or on the number of ranks.
+Shapes: images (N, C, H, W) uint8, labels (N,) int64; a batch is (B, C, H, W) float32 and (B,) int64, or with `mix`
+(B, num_classes) float32, on the device where the images lie. The order is a pure function of (seed, epoch) and the
+augmentation of (seed, epoch, batch, rank), so nothing here depends on what ran before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lossfit.data.augment import Augment
+from lossfit.data.mix import Mix
 
 
 class Normalize:
@@ -43,6 +44,8 @@ class Batches:
         batch_size: int,
         normalize: Normalize,
         augment: Augment | None = None,
+        mix: Mix | None = None,
+        num_classes: int = 0,
         shuffle: bool = False,
         seed: int = 0,
         epoch: Callable[[], int] = lambda: 0,
@@ -53,6 +56,7 @@ class Batches:
             raise ValueError(f"{len(labels)} samples cannot be shared out among {world_size} ranks")
         self.images, self.labels = images, labels
         self.batch_size, self.normalize, self.augment = batch_size, normalize, augment
+        self.mix, self.num_classes = mix, num_classes
         self.shuffle, self.seed, self.epoch = shuffle, seed, epoch
         self.rank, self.world_size = rank, world_size
 
@@ -74,10 +78,14 @@ class Batches:
                 index = index[self.rank :: self.world_size]
             index = index.to(self.images.device, non_blocking=True)
             images, labels = self.images[index], self.labels[index]
-            if self.augment is not None:
+            if self.augment or self.mix:
                 generator.manual_seed(_mix(self.seed, epoch, number, self.rank))
+            if self.augment:
                 images = self.augment(images, generator)
-            yield self.normalize(images), labels
+            images = self.normalize(images)
+            if self.mix:
+                images, labels = self.mix(images, labels, self.num_classes, generator)
+            yield images, labels
 
     def _bounds(self) -> list[tuple[int, int]]:
         """First and one-past-last position of each batch, in the order that this rank or, shuffled, all share."""

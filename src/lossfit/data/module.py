@@ -14,6 +14,8 @@ from torch import Tensor
 
 from lossfit.data.augment import Augment
 from lossfit.data.batches import Batches, Normalize
+from lossfit.data.conditions import long_tail, noisy_labels, outliers
+from lossfit.data.mix import Mix
 
 SHARE_OF_FREE_MEMORY = 0.25  # the part of an accelerator's free memory that a data set may take
 
@@ -27,6 +29,12 @@ class InMemoryDataModule(LightningDataModule):
     use, in proportion to the classes; null for all. split_seed decides both choices and stays fixed while
     seed, which decides order and augmentation, varies, so that runs with different seeds are validated on
     the same samples.
+
+    What is made wrong on purpose, in the training split only, by split_seed: label_noise: the share of labels that
+    are, each any other class alike, or with pairwise_noise the next one; noisy_validation: the validation labels
+    too. imbalance: the largest class's count over the smallest's, falling evenly between. outliers: the share of
+    images that are noise. changes then lists what was done, by position in the training file: wrong_labels
+    [index, given, used], train_indices and outlier_indices.
     """
 
     class_names: Sequence[str]
@@ -42,6 +50,12 @@ class InMemoryDataModule(LightningDataModule):
         split_seed: int = 0,
         seed: int = 0,
         augment: Augment | None = None,
+        mix: Mix | None = None,
+        label_noise: float = 0.0,
+        pairwise_noise: bool = False,
+        imbalance: float = 1.0,
+        outliers: float = 0.0,
+        noisy_validation: bool = False,
     ) -> None:
         super().__init__()
         if batch_size != "all" and (isinstance(batch_size, str) or batch_size < 1):
@@ -55,7 +69,17 @@ class InMemoryDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.subset, self.split_seed = val_size, subset, split_seed
         self.seed = seed
-        self.augment = augment
+        for name, rate in (("label_noise", label_noise), ("outliers", outliers)):
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{name} must be a share from 0 to 1, got {rate}")
+        if not 1 <= imbalance < float("inf"):
+            raise ValueError(f"imbalance must be a ratio >= 1, got {imbalance}")
+        if not label_noise and (pairwise_noise or noisy_validation):
+            raise ValueError(f"label_noise must be > 0 for pairwise_noise or noisy_validation, got {label_noise}")
+        self.augment, self.mix = augment, mix or None
+        self.label_noise, self.pairwise_noise, self.noisy_validation = label_noise, pairwise_noise, noisy_validation
+        self.imbalance, self.outliers = imbalance, outliers
+        self.changes: dict[str, Any] = {}
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
@@ -76,11 +100,29 @@ class InMemoryDataModule(LightningDataModule):
             if self.subset > len(kept):
                 raise ValueError(f"subset must be at most the {len(kept)} training samples, got {self.subset}")
             kept = kept[stratified(labels[kept], self.subset, generator)]
+        generator.manual_seed(self.split_seed)  # of its own, so that conditions leave the splits as they are
+        if self.imbalance > 1:
+            kept = kept[long_tail(labels[kept], self.imbalance, self.num_classes, generator)]
+        noisy = {"train": kept} | ({"val": held_out} if self.noisy_validation else {})
+        given = labels.clone()
+        for index in noisy.values() if self.label_noise else ():
+            labels[index] = noisy_labels(
+                labels[index], self.label_noise, self.pairwise_noise, self.num_classes, generator
+            )
+        shown, replaced = outliers(images[kept], self.outliers, generator)
         self.splits = {
-            "train": (images[kept], labels[kept]),
+            "train": (shown, labels[kept]),
             "val": (images[held_out], labels[held_out]),
             "test": self.read(train=False),
         }
+        wrong = (labels != given).nonzero().squeeze(1)
+        if self.label_noise or self.imbalance > 1 or self.outliers:
+            self.changes = {
+                "noisy_splits": list(noisy) if self.label_noise else [],
+                "wrong_labels": [[i, int(given[i]), int(labels[i])] for i in wrong.tolist()],
+                "train_indices": kept.tolist(),
+                "outlier_indices": kept[replaced].tolist(),
+            }
 
     @property
     def num_classes(self) -> int:
@@ -107,6 +149,8 @@ class InMemoryDataModule(LightningDataModule):
             batch_size=count if isinstance(size, str) else size,
             normalize=Normalize(self.mean, self.std),
             augment=self.augment,
+            mix=self.mix,
+            num_classes=self.num_classes,
             shuffle=True,
             seed=self.seed,
             epoch=lambda: trainer.current_epoch if trainer else 0,

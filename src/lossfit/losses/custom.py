@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossfit.losses.loss import Loss, full_precision
+from lossfit.losses.loss import Loss, Weights, full_precision
 
 
 class Custom(Loss):
@@ -27,7 +27,7 @@ class Custom(Loss):
         function: str,
         num_classes: int,
         class_counts: Sequence[int] | None = None,
-        weights: str | Sequence[float] | None = None,
+        weights: Weights = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(num_classes, class_counts, weights)

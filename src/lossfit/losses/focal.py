@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lossfit.losses.loss import Loss
+from lossfit.losses.loss import Loss, Weights
 
 
 class Focal(Loss):
@@ -21,7 +21,7 @@ class Focal(Loss):
         self,
         num_classes: int,
         class_counts: Sequence[int] | None = None,
-        weights: str | Sequence[float] | None = None,
+        weights: Weights = None,
         smoothing: float = 0.0,
         gamma: float = 2.0,
     ) -> None:
@@ -34,6 +34,40 @@ class Focal(Loss):
         """(N, C), (N, C) -> (N,)."""
         log_p = logits.log_softmax(1)
         return -(target * torch.exp(self.gamma * log_one_minus(log_p)) * log_p).sum(1)
+
+
+class Asymmetric(Loss):
+    """-sum_k q_k w_k log p_k, w_y = (1 - p_y)^gamma_pos and w_k = p_k^gamma_neg for the others (2009.14119).
+
+    The single-label form: smoothing asks a little probability for the wrong classes, and gamma_neg lets that
+    request fade where the class is improbable anyway, so that easy negatives do not distract. gamma_pos,
+    gamma_neg >= 0; with both 0 it is cross-entropy with that smoothing, and without smoothing the wrong
+    classes' part is gone. Takes class indices only.
+    """
+
+    soft_targets = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_counts: Sequence[int] | None = None,
+        weights: Weights = None,
+        smoothing: float = 0.1,
+        gamma_pos: float = 0.0,
+        gamma_neg: float = 4.0,
+    ) -> None:
+        super().__init__(num_classes, class_counts, weights, smoothing)
+        for name, value in (("gamma_pos", gamma_pos), ("gamma_neg", gamma_neg)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be >= 0, got {value}")
+        self.gamma_pos, self.gamma_neg = gamma_pos, gamma_neg
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N, C) one-hot or smoothed -> (N,)."""
+        log_p = logits.log_softmax(1)
+        true = target == target.amax(1, keepdim=True)
+        focus = torch.where(true, self.gamma_pos * log_one_minus(log_p), self.gamma_neg * log_p)
+        return -(target * torch.exp(focus) * log_p).sum(1)
 
 
 def log_one_minus(log_p: Tensor) -> Tensor:

@@ -5,21 +5,25 @@ when labels are soft; the result is a scalar. Computed in float32 whatever the p
 float64 if they are). Hard labels and the same labels as one-hot give the same number.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Weights = str | Sequence[float] | Mapping[str, float] | None  # what a config can say of class weights
+
 
 class Loss(nn.Module):
     """A loss is a subclass that defines `per_sample`; this class does the rest.
 
-    weights: one positive number a class, "balanced" for the inverse of the training counts, or null for
-    none. They are scaled so that their mean over the training samples is 1, and the result is the sum of
-    weight times value, divided by N. (torch divides by the sum of the batch's weights.) So the loss keeps
-    its scale, and equal shards of a batch average exactly, under DDP and accumulation. A soft target's weight is
-    its classes' weights in proportion. smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C.
+    weights: one positive number a class, "balanced" for the inverse of the training counts, {beta: b} for the
+    inverse of the effective number of samples (1 - b^n) / (1 - b) (1901.05555), or null for none. They are
+    scaled so that their mean over the training samples is 1, and the result is the sum of weight times value,
+    divided by N. (torch divides by the sum of the batch's weights.) So the loss keeps its scale, and equal
+    shards of a batch average exactly, under DDP and accumulation. A soft target's weight is its classes'
+    weights in proportion. smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C.
 
     Weights and smoothing act in training mode only: in eval mode the plain loss is computed, so that
     validation losses can be compared.
@@ -32,7 +36,7 @@ class Loss(nn.Module):
         self,
         num_classes: int,
         class_counts: Sequence[int] | None = None,
-        weights: str | Sequence[float] | None = None,
+        weights: Weights = None,
         smoothing: float = 0.0,
     ) -> None:
         super().__init__()
@@ -81,17 +85,25 @@ def full_precision(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def class_weights(weights: str | Sequence[float], num_classes: int, class_counts: Sequence[int] | None) -> Tensor:
+def class_weights(
+    weights: str | Sequence[float] | Mapping[str, float], num_classes: int, class_counts: Sequence[int] | None
+) -> Tensor:
     """Return (C,) weights whose mean over the training samples is 1; without counts, over the classes."""
+    by_counts = isinstance(weights, (str, Mapping))
+    if by_counts and (class_counts is None or min(class_counts) < 1):
+        raise ValueError(f"weights={weights} needs training samples of every class, got the counts {class_counts}")
     counts = torch.ones(num_classes) if class_counts is None else torch.tensor(class_counts).float()
-    if isinstance(weights, str):
-        if weights != "balanced":
-            raise ValueError(f"weights must be 'balanced', a list of {num_classes} numbers or null, got {weights!r}")
-        if class_counts is None or min(class_counts) < 1:
-            raise ValueError(f"weights='balanced' needs training samples of every class, got the counts {class_counts}")
+    if weights == "balanced":
         raw = 1 / counts
+    elif isinstance(weights, Mapping) and set(weights) == {"beta"} and 0 <= weights["beta"] < 1:
+        raw = (1 - weights["beta"]) / -torch.expm1(counts.double() * math.log(weights["beta"] or 1e-300)).float()
+    elif by_counts:
+        raise ValueError(
+            f"weights must be 'balanced', {{beta: 0 to below 1}}, a list of {num_classes} numbers or null, "
+            f"got {weights!r}"
+        )
     else:
-        if len(weights) != num_classes or not all(0 < w < float("inf") for w in weights):
+        if len(weights) != num_classes or not all(0 < w < float("inf") for w in weights):  # type: ignore[operator]
             raise ValueError(f"weights must be {num_classes} positive numbers, one a class, got {list(weights)}")
         raw = torch.tensor(weights).float()
     return raw * counts.sum() / (raw * counts).sum()

@@ -6,6 +6,8 @@ from math import ceil
 import torch
 from torch import nn
 
+from lossfit.models.head import head
+
 
 class CNN(nn.Sequential):
     """Blocks of 3x3 convolution, batch norm and ReLU, 2x2 means, then one linear layer on all that is left.
@@ -14,7 +16,7 @@ class CNN(nn.Sequential):
     four times as fast, since it quarters the pixels that all later blocks see. dropout: probability of
     zeroing a feature before the linear layer in training, 0 to below 1. The linear layer sees where in the
     image a feature is, which suits centred objects; for objects anywhere take a ResNet, which averages over
-    places. Weights are stored channels-last, the faster order on processors and on GPUs.
+    places. Weights are stored channels-last, the faster order on processors and on GPUs. cosine_scale: see `head`.
     """
 
     def __init__(
@@ -24,6 +26,7 @@ class CNN(nn.Sequential):
         widths: Sequence[int] = (32, 32, 64, 64),
         strides: Sequence[int] = (2, 1, 2, 1),
         dropout: float = 0.2,
+        cosine_scale: float | None = None,
     ) -> None:
         if len(widths) != len(strides) or not widths:
             raise ValueError(f"widths must be as many as strides, at least one, got {list(widths)} and {list(strides)}")
@@ -44,5 +47,5 @@ class CNN(nn.Sequential):
         height, width = ceil(height / 2), ceil(width / 2)
         if dropout:
             layers.append(nn.Dropout(dropout))
-        super().__init__(*layers, nn.Linear(inputs * height * width, num_classes))
+        super().__init__(*layers, head(inputs * height * width, num_classes, cosine_scale))
         self.to(memory_format=torch.channels_last)

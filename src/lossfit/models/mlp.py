@@ -6,12 +6,14 @@ from math import prod
 
 from torch import nn
 
+from lossfit.models.head import head
+
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them on the flattened pixels.
 
     hidden: width of each hidden layer. dropout: probability of zeroing a hidden unit in training, 0 to
-    below 1.
+    below 1. cosine_scale: see `head`.
     """
 
     def __init__(
@@ -20,6 +22,7 @@ class MLP(nn.Sequential):
         image_shape: tuple[int, int, int],
         hidden: Sequence[int] = (512, 512),
         dropout: float = 0.0,
+        cosine_scale: float | None = None,
     ) -> None:
         if not all(width >= 1 for width in hidden):
             raise ValueError(f"hidden must be widths >= 1, got {list(hidden)}")
@@ -30,4 +33,4 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
-        super().__init__(*layers, nn.Linear(hidden[-1] if hidden else prod(image_shape), num_classes))
+        super().__init__(*layers, head(hidden[-1] if hidden else prod(image_shape), num_classes, cosine_scale))

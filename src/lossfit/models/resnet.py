@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossfit.models.head import head
+
 
 class PreActivationBlock(nn.Module):
     """x + conv(relu(norm(conv(relu(norm(x)))))), with a 1x1 convolution on the shortcut where the shape changes."""
@@ -28,7 +30,7 @@ class ResNet(nn.Sequential):
     """Three groups of pre-activation blocks, the second and third at half the resolution of the one before.
 
     depth: blocks a group; the net has 6 * depth + 2 layers. width: channels of the first group, doubled in
-    each next one. dropout: probability of zeroing a pooled feature in training, 0 to below 1.
+    each next one. dropout: probability of zeroing a pooled feature in training, 0 to below 1. cosine_scale: see `head`.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ResNet(nn.Sequential):
         depth: int = 2,
         width: int = 16,
         dropout: float = 0.0,
+        cosine_scale: float | None = None,
     ) -> None:
         if depth < 1:
             raise ValueError(f"depth must be >= 1 block a group, got {depth}")
@@ -55,5 +58,5 @@ class ResNet(nn.Sequential):
         layers += [nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         if dropout:
             layers.append(nn.Dropout(dropout))
-        super().__init__(*layers, nn.Linear(inputs, num_classes))
+        super().__init__(*layers, head(inputs, num_classes, cosine_scale))
         self.to(memory_format=torch.channels_last)

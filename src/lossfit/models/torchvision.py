@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossfit.errors import did_you_mean
+from lossfit.models.head import head
 
 
 class Resized(nn.Module):
@@ -27,13 +28,14 @@ def torchvision_model(
     name: str = "resnet18",
     weights: str | None = None,
     resize: int | None = None,
+    cosine_scale: float | None = None,
 ) -> nn.Module:
     """Build a torchvision classification model with its first convolution and head replaced to fit.
 
-    name: as torchvision.models.list_models gives it. weights: a name such as "DEFAULT" for pretrained
-    weights, which are downloaded; the first convolution then gets its weights' sum over the colours, shared
-    out over the channels, and the head starts anew. resize: pixels a side that the images are scaled to
-    first, for models that need more than the data have (32 for vgg, 224 for vision transformers).
+    name: as torchvision.models.list_models gives it. weights: a name such as "DEFAULT" for pretrained weights,
+    which are downloaded; the first convolution then gets its weights' sum over the colours, shared out over the
+    channels, and the head starts anew. resize: pixels a side that the images are scaled to first, for models
+    that need more than the data have (32 for vgg, 224 for vision transformers). cosine_scale: see `head`.
     """
     from torchvision import models
 
@@ -48,7 +50,7 @@ def torchvision_model(
     if two_heads:
         model.transform_input = False  # it would mix three colours
     _fit_first_convolution(model, image_shape[0])
-    _fit_head(model, num_classes)
+    _fit_head(model, num_classes, cosine_scale)
     return model if resize is None else Resized(model, resize)
 
 
@@ -69,12 +71,14 @@ def _fit_first_convolution(model: nn.Module, channels: int) -> None:
     model.set_submodule(name, new)
 
 
-def _fit_head(model: nn.Module, num_classes: int) -> None:
+def _fit_head(model: nn.Module, num_classes: int, cosine_scale: float | None) -> None:
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     name, old = layers[-1]
     new: nn.Module
     if isinstance(old, nn.Conv2d):  # squeezenet
+        if cosine_scale is not None:
+            raise ValueError(f"cosine_scale={cosine_scale} needs a linear head; this model's is a convolution")
         new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
     else:
-        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+        new = head(old.in_features, num_classes, cosine_scale)
     model.set_submodule(name, new)

@@ -1,0 +1,75 @@
+"""Find a learning rate for a model, loss, optimizer and data by a range test on a copy of the run's own parts.
+
+    python scripts/lr_find.py loss=huber optimizer=sgd
+    python scripts/lr_find.py model=mlp optimizer=adam --steps 400 --high 1
+
+Trains with a rate that rises evenly in log from --low to --high, prints the rate at which the loss falls fastest, and
+leaves the curve, as lr_find.csv and lr_find.png, in a folder under logs/lr_find. The suggestion is for a constant rate
+or for the peak of a schedule.
+"""
+
+import argparse
+import csv
+import math
+from datetime import datetime
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lossfit import cli, engine
+from lossfit.config import check
+from lossfit.errors import UserError, reported
+from lossfit.lr_range import RangeTest, range_test
+
+
+def main() -> None:
+    """Run the test and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="overrides, as train.py takes them")
+    parser.add_argument("--low", type=float, default=1e-6, help="the first rate (default 1e-6)")
+    parser.add_argument("--high", type=float, default=10.0, help="the last rate (default 10)")
+    parser.add_argument("--steps", type=int, default=300, help="batches at most (default 300)")
+    options = parser.parse_intermixed_args()
+    if not 0 < options.low < options.high:
+        parser.error(f"--low must be > 0 and less than --high, got {options.low} and {options.high}")
+    if options.steps < 10:
+        parser.error(f"--steps must be >= 10, got {options.steps}")
+    config = cli.composed(*options.overrides, "callbacks=[]", "logger=[]")
+    check(config)
+    folder = Path("logs/lr_find") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    data, module, trainer = engine.parts(config, folder)
+    module.to(trainer.strategy.root_device)
+    batches = data.train_dataloader()
+    test = range_test(module.model, module.loss, module.optimizer, batches, options.low, options.high, options.steps)
+    folder.mkdir(parents=True)
+    with (folder / "lr_find.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("lr", "loss"), *zip(test.rates, test.losses, strict=True)])
+    draw(test).savefig(folder / "lr_find.png", dpi=100)
+    print(f"Curve       {folder / 'lr_find.png'}")
+    if test.suggestion is None:
+        raise UserError(f"the loss did not fall between --low {options.low} and --high {options.high}")
+    print(f"Suggestion  optimizer.lr={two_digits(test.suggestion)}")
+
+
+def draw(test: RangeTest) -> Figure:
+    """Draw the loss against the learning rate."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(test.rates, test.losses)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss, smoothed")
+    if test.suggestion is not None:
+        axes.axvline(test.suggestion, color="grey", linestyle="--", label=f"lr={two_digits(test.suggestion)}")
+        axes.legend()
+    return figure
+
+
+def two_digits(rate: float) -> str:
+    """Round to two significant digits."""
+    return f"{round(rate, 1 - math.floor(math.log10(rate))):g}"
+
+
+if __name__ == "__main__":
+    with reported(cli.explain):
+        main()

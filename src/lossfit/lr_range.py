@@ -1,0 +1,75 @@
+"""The learning-rate range test: let the rate rise from tiny to huge and see where the loss falls (1506.01186)."""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lossfit.losses.loss import Loss
+from lossfit.optim import make_optimizer
+
+
+@dataclass
+class RangeTest:
+    """rates (steps,), and at each the smoothed training loss; `suggestion` is None where the loss never fell."""
+
+    rates: list[float]
+    losses: list[float]
+
+    @property
+    def suggestion(self) -> float | None:
+        """Return the rate at which the loss falls fastest per decade, before its lowest point."""
+        losses = torch.tensor(self.losses)
+        if len(losses) < 3 or int(losses.argmin()) < 2 or float(losses.min()) > 0.98 * self.losses[0]:
+            return None
+        slopes = torch.gradient(losses)[0][: int(losses.argmin())]  # the rates are evenly spaced in log lr
+        return self.rates[int(slopes.argmin())]
+
+
+def range_test(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: partial[Optimizer],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 200,
+    smoothing: float = 0.9,
+    stop: float = 4.0,
+) -> RangeTest:
+    """Train a copy of the model for up to `steps` batches with rates evenly spaced in log from low to high.
+
+    The loss is an exponential mean with `smoothing`, corrected for its start. Ends early when it exceeds `stop` times
+    its best or is not finite. The model itself is left as it was.
+    """
+    if not 0 < low < high:
+        raise ValueError(f"low must be > 0 and < high={high}, got {low}")
+    if steps < 10:
+        raise ValueError(f"steps must be >= 10, got {steps}")
+    model = deepcopy(model).train()
+    loss.train()
+    device = next(model.parameters()).device
+    stepper = make_optimizer(optimizer, model)
+    test = RangeTest([], [])
+    mean, best = 0.0, float("inf")
+    for step, (images, target) in zip(range(steps), chain.from_iterable(repeat(batches)), strict=False):
+        rate = low * (high / low) ** (step / (steps - 1))
+        for group in stepper.param_groups:
+            group["lr"] = rate
+        stepper.zero_grad()
+        value = loss(model(images.to(device)), target.to(device))
+        value.backward()
+        stepper.step()
+        mean = smoothing * mean + (1 - smoothing) * value.item()
+        smoothed = mean / (1 - smoothing ** (step + 1))
+        if not smoothed < stop * max(best, 1e-8):
+            break
+        best = min(best, smoothed)
+        test.rates.append(rate)
+        test.losses.append(smoothed)
+    return test

@@ -1,0 +1,67 @@
+"""The range test finds rates that train, and leaves the model alone."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from lossfit.losses.cross_entropy import CrossEntropy
+from lossfit.lr_range import RangeTest, range_test
+
+
+def problem(scale: float = 1.0) -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Separable classes; features `scale` times as large want a rate scale^2 times as small."""
+    torch.manual_seed(0)
+    features = torch.randn(64, 5)
+    labels = (features @ torch.randn(5, 3)).argmax(1)
+    model = nn.Linear(5, 3)
+    nn.init.zeros_(model.weight)
+    return model, [(scale * features, labels)]
+
+
+def run(scale: float = 1.0, **options: float) -> RangeTest:
+    model, batches = problem(scale)
+    return range_test(model, CrossEntropy(3), partial(SGD, lr=0.0), batches, **{"high": 1e4, **options})  # type: ignore[arg-type]
+
+
+def test_the_suggestion_trains_and_follows_the_curvature() -> None:
+    suggested = run().suggestion
+    assert suggested is not None
+    model, [(features, labels)] = problem()
+    optimizer, loss = SGD(model.parameters(), lr=suggested), CrossEntropy(3)
+    start = loss(model(features), labels).item()
+    for _ in range(50):
+        optimizer.zero_grad()
+        value = loss(model(features), labels)
+        value.backward()
+        optimizer.step()
+    assert value.item() < 0.5 * start
+    larger = run(scale=10.0).suggestion
+    assert larger is not None
+    assert 30 < suggested / larger < 300
+
+
+def test_rates_are_evenly_spaced_in_log_and_it_stops_when_it_diverges() -> None:
+    test = run(low=1e-4, steps=100, scale=30.0)
+    ratios = torch.tensor(test.rates)[1:] / torch.tensor(test.rates)[:-1]
+    torch.testing.assert_close(ratios, torch.full_like(ratios, 1e8 ** (1 / 99)), rtol=1e-4, atol=0)
+    assert len(test.rates) < 100
+
+
+def test_nothing_is_suggested_where_the_loss_never_falls() -> None:
+    assert run(low=1e-9, high=1e-8).suggestion is None
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model, batches = problem()
+    before = [p.clone() for p in model.parameters()]
+    range_test(model, CrossEntropy(3), partial(SGD, lr=0.0), batches)
+    assert all(a.equal(b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{"low": 0.0}, {"low": 1.0, "high": 0.5}, {"steps": 3}])
+def test_ranges_that_are_none_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        run(**options)
