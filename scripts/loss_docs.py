@@ -9,6 +9,7 @@ class's logit, with all others at 0 (with a cosine head, its scale's range).
 
 import argparse
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -39,9 +40,8 @@ INTRO = """# Losses
 <!-- Written by scripts/loss_docs.py from the docstrings and YAML files: change those. -->
 
 z are the logits (N, C), p = softmax(z), q the target (one-hot, smoothed or mixed), y the true class. Each formula is
-one sample's value; the loss is their mean, computed in float32 whatever the precision of the logits.
-The pictures show the value and the size
-of its gradient against the margin z_y, for ten classes with the other logits at 0.
+one sample's value; the loss is their mean, computed in float32 whatever the precision of the logits. The pictures show
+the value and the size of its gradient against the margin z_y, for ten classes with the other logits at 0.
 
 Every loss with `weights` takes "balanced", {beta: 0.999} or a list of one number a class, scaled to a mean of 1 over
 the training samples. `weights` and `smoothing` act in training only. `loss.key=value` sets an option.
@@ -93,6 +93,9 @@ def entry(file: Path) -> str:
     target = locate(node["_target_"], "loss")
     assert isinstance(target, type)
     formula, _, rest = inspect.cleandoc(target.__doc__ or "").partition("\n\n")
+    plain = re.sub(r"(?<!^)(?=[A-Z])", "_", target.__name__).lower()
+    if plain != file.stem and (CONF / "loss" / f"{plain}.yaml").exists():
+        rest = f"This is [{plain}](#{plain}) with other defaults."
     soft = "soft targets too" if issubclass(target, Loss) and target.soft_targets else "class indices only"
     options = ", ".join(f"`{key}={value}`" for key, value in node.items() if not key.startswith("_"))
     lines = [f"### {file.stem}\n", f"*{meaning(file)}*\n", f"    {formula}\n"]

@@ -27,15 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="overrides for all runs")
     parser.add_argument("--losses", default=",".join(LOSSES), help="some losses only, with commas between")
+    parser.add_argument("--optimizers", default=",".join(OPTIMIZERS), help="some optimizers only, likewise")
     options = parser.parse_intermixed_args()
+    optimizers = options.optimizers.split(",")
     overrides = [*SETTING, *options.overrides]
     folder = Path("logs/losses_by_optimizers") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     print(" ".join(overrides))
-    print(f"| {'loss':15} | " + " | ".join(f"{name:8}" for name in OPTIMIZERS) + " |")
-    print(f"|{'-' * 17}|" + "----------|" * len(OPTIMIZERS), flush=True)
+    print(f"| {'loss':15} | " + " | ".join(f"{name:8}" for name in optimizers) + " |")
+    print(f"|{'-' * 17}|" + "----------|" * len(optimizers), flush=True)
     for loss in options.losses.split(","):
         print(f"| {loss:15} |", end="", flush=True)
-        for optimizer in OPTIMIZERS:
+        for optimizer in optimizers:
             print(f" {accuracy(loss, optimizer, overrides, folder):8.4f} |", end="", flush=True)
         print()
 

@@ -1,6 +1,7 @@
 """Softmax cross-entropy and what changes it without changing what it wants."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,15 +49,8 @@ class Poly(Loss):
     balanced data that cross-entropy fits slowly at the end. Like it, it fits wrong labels.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        smoothing: float = 0.0,
-        epsilon: float = 2.0,
-    ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
+    def __init__(self, num_classes: int, epsilon: float = 2.0, **common: Any) -> None:
+        super().__init__(num_classes, **common)
         if not -1 <= epsilon < float("inf"):
             raise ValueError(f"epsilon must be >= -1, got {epsilon}")
         self.epsilon = epsilon

@@ -1,6 +1,7 @@
 """Focal loss: cross-entropy that turns its attention to the samples the model finds hard."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +18,8 @@ class Focal(Loss):
     hardest samples of all.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        smoothing: float = 0.0,
-        gamma: float = 2.0,
-    ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
+    def __init__(self, num_classes: int, gamma: float = 2.0, **common: Any) -> None:
+        super().__init__(num_classes, **common)
         if not 0 <= gamma < float("inf"):
             raise ValueError(f"gamma must be >= 0, got {gamma}")
         self.gamma = gamma

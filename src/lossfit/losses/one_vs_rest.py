@@ -1,6 +1,7 @@
 """Losses that ask of each class alone whether the image shows it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,15 +35,8 @@ class FocalBCE(Loss):
 
     link = "sigmoid"
 
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        smoothing: float = 0.0,
-        gamma: float = 2.0,
-    ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
+    def __init__(self, num_classes: int, gamma: float = 2.0, **common: Any) -> None:
+        super().__init__(num_classes, **common)
         if not 0 <= gamma < float("inf"):
             raise ValueError(f"gamma must be >= 0, got {gamma}")
         self.gamma = gamma

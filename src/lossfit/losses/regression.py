@@ -4,6 +4,7 @@ MSE, Huber and the square in Squentropy act on logits; MAE and Brier act on prob
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,13 +24,11 @@ class MSE(Loss):
     def __init__(
         self,
         num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        smoothing: float = 0.0,
         k: float = 1.0,
         M: float = 1.0,  # noqa: N803  # the paper's name
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
+        super().__init__(num_classes, **common)
         if not 0 < k < float("inf"):
             raise ValueError(f"k must be > 0, got {k}")
         if not 0 < M < float("inf"):
@@ -50,15 +49,8 @@ class Huber(Loss):
     Its gradient is a tenth of cross-entropy's: under plain SGD take a learning rate 10 times as large.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        smoothing: float = 0.0,
-        delta: float = 1.0,
-    ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
+    def __init__(self, num_classes: int, delta: float = 1.0, **common: Any) -> None:
+        super().__init__(num_classes, **common)
         if not 0 < delta < float("inf"):
             raise ValueError(f"delta must be > 0, got {delta}")
         self.delta = delta

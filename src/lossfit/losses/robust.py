@@ -1,6 +1,7 @@
 """Losses that stay bounded where cross-entropy does not, for labels that are often wrong."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +17,8 @@ class GeneralizedCrossEntropy(Loss):
     take cross-entropy.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        smoothing: float = 0.0,
-        q: float = 0.7,
-    ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
+    def __init__(self, num_classes: int, q: float = 0.7, **common: Any) -> None:
+        super().__init__(num_classes, **common)
         if not 0 < q <= 1:
             raise ValueError(f"q must be in (0, 1], got {q}")
         self.q = q
@@ -75,17 +69,8 @@ class BiTempered(Loss):
     fixed-point search for the normaliser, >= 1; five suffice for ten classes. Costs several times cross-entropy.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        smoothing: float = 0.0,
-        t1: float = 0.8,
-        t2: float = 1.4,
-        iterations: int = 5,
-    ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
+    def __init__(self, num_classes: int, t1: float = 0.8, t2: float = 1.4, iterations: int = 5, **common: Any) -> None:
+        super().__init__(num_classes, **common)
         if not 0 <= t1 <= 1:
             raise ValueError(f"t1 must be in [0, 1], got {t1}")
         if not 1 <= t2 < float("inf"):
