@@ -1,5 +1,6 @@
 """Every loss against an implementation that is not ours, and the laws that all of them keep."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ WEIGHTED = [name for name in OURS if "weights: null" in (ROOT / "conf" / "loss" 
 COSTS = (torch.arange(100.0).view(C, C) % 7 * (1 - torch.eye(C))).tolist()
 
 
+composed = cache(compose)
+
+
 def make(
     name: str,
     num_classes: int = C,
@@ -36,7 +40,7 @@ def make(
     **options: Any,
 ) -> Loss:
     extra = [f"loss.{key}={str(value).replace(' ', '')}" for key, value in options.items()]
-    node = compose(f"loss={name}", *extra)["loss"]
+    node = composed(f"loss={name}", *extra)["loss"]
     counts = class_counts or [7] * num_classes
     facts = {"class_counts": counts, "cost_matrix": costs, "logit_scale": 30.0}
     return build(node, "loss", num_classes=num_classes, **facts)
