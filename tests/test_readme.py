@@ -60,7 +60,11 @@ def test_train_commands(command: str, tmp_path: Path) -> None:
     ("script", "arguments", "expected"),
     [
         ("bench", ["--repeats", "1", "--epochs", "1", "data=sample"], r"lossfit / bare loop, CNN: \d"),
-        ("losses_by_optimizers", ["--losses", "mse", *TINY], r"\| mse +\|( 0\.\d{4} +\|)+"),
+        (
+            "losses_by_optimizers",
+            ["--losses", "mse", "--optimizers", "adam,sgd", *TINY],
+            r"\| mse +\|( +0\.\d{4} +\|)+$",
+        ),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
     ],
 )

@@ -45,7 +45,6 @@ def train(folder: Path) -> dict[str, float]:
 
 def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, float]:
     check(config)
-    seed_everything(config["seed"], workers=True, verbose=False)
     data, module, trainer = parts(config, folder)
     start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, result, reason))
     with cleaned_up(trainer):
@@ -70,9 +69,11 @@ def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, fl
 
 
 def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier, Trainer]:
-    """Build the data module, already set up, the classifier and the trainer of a run."""
+    """Build the data module, already set up, the classifier and the trainer of a run, by its seed."""
+    seed = config["seed"] or 0  # a run folder's is drawn where the config leaves it open
+    seed_everything(seed, workers=True, verbose=False)
     _check_accelerator(config["trainer"])
-    data: InMemoryDataModule = build(config["data"], "data", seed=config["seed"])
+    data: InMemoryDataModule = build(config["data"], "data", seed=seed)
     call(data.prepare_data, "data")
     call(data.setup, "data")
     facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
