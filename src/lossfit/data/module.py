@@ -109,7 +109,9 @@ class InMemoryDataModule(LightningDataModule):
             labels[index] = noisy_labels(
                 labels[index], self.label_noise, self.pairwise_noise, self.num_classes, generator
             )
-        shown, replaced = outliers(images[kept], self.outliers, generator)
+        shown, replaced = images[kept], kept[:0]
+        if self.outliers:  # which copies the images
+            shown, replaced = outliers(shown, self.outliers, generator)
         self.splits = {
             "train": (shown, labels[kept]),
             "val": (images[held_out], labels[held_out]),
