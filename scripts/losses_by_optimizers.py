@@ -17,8 +17,14 @@ from lossfit import cli, engine, runs
 from lossfit.errors import UserError, reported
 
 LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
-OPTIMIZERS = sorted(path.stem for path in (cli.CONF / "optimizer").glob("*.yaml"))
-NEEDED = {"ldam": ["model.cosine_scale=30"]}
+FULL_BATCH = ("lbfgs", "rprop")
+OPTIMIZERS = sorted(path.stem for path in (cli.CONF / "optimizer").glob("*.yaml") if path.stem not in FULL_BATCH)
+UNSCHEDULED = ["scheduler=none", "scheduler.warmup=0.05"]
+NEEDED = {  # by a loss or an optimizer
+    "ldam": ["model.cosine_scale=30"],
+    "schedule_free_adamw": UNSCHEDULED,
+    "schedule_free_sgd": UNSCHEDULED,
+}
 SETTING = ["data.subset=10000", "data.batch_size=64", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[]"]
 
 
@@ -33,18 +39,19 @@ def main() -> None:
     overrides = [*SETTING, *options.overrides]
     folder = Path("logs/losses_by_optimizers") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     print(" ".join(overrides))
+    widths = [max(8, len(name)) for name in optimizers]
     print(f"| {'loss':15} | " + " | ".join(f"{name:8}" for name in optimizers) + " |")
-    print(f"|{'-' * 17}|" + "----------|" * len(optimizers), flush=True)
+    print(f"|{'-' * 17}|" + "|".join("-" * (width + 2) for width in widths) + "|", flush=True)
     for loss in options.losses.split(","):
         print(f"| {loss:15} |", end="", flush=True)
-        for optimizer in optimizers:
-            print(f" {accuracy(loss, optimizer, overrides, folder):8.4f} |", end="", flush=True)
+        for optimizer, width in zip(optimizers, widths, strict=True):
+            print(f" {accuracy(loss, optimizer, overrides, folder):{width}.4f} |", end="", flush=True)
         print()
 
 
 def accuracy(loss: str, optimizer: str, overrides: list[str], folder: Path) -> float:
     """Train one pair and return its test accuracy."""
-    chosen = [f"loss={loss}", f"optimizer={optimizer}", *NEEDED.get(loss, []), *overrides]
+    chosen = [f"loss={loss}", f"optimizer={optimizer}", *NEEDED.get(loss, []), *NEEDED.get(optimizer, []), *overrides]
     config = cli.composed(*chosen)
     try:
         with redirect_stdout(io.StringIO()):  # train.log has it all

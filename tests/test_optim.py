@@ -1,25 +1,38 @@
 """Parameter groups and the optimizers' options."""
 
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 
 import pytest
+import schedulefree
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from lossfit.config import build
+from lossfit.errors import ConfigError
 from lossfit.models.cnn import CNN
-from lossfit.optim import Lion, make_optimizer, parameter_groups
-from tests.conftest import ROOT, compose
+from lossfit.optim import make_optimizer, parameter_groups
+from lossfit.optim.lion import Lion
+from lossfit.optim.muon import Muon, orthogonalised
+from lossfit.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from tests.conftest import ROOT, compose, fit
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "optimizer").glob("*.yaml"))
-
-
+SCHEDULE_FREE = ["schedule_free_adamw", "schedule_free_sgd"]
+NO_DECAY = ("lbfgs", "rprop")
 FUSED = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
 
 
 def model() -> CNN:
     torch.manual_seed(0)
     return CNN(10, (1, 28, 28))
+
+
+def option(name: str, *overrides: str) -> partial[Optimizer]:
+    """The option's partial, as for a full batch."""
+    return build(compose(f"optimizer={name}", *overrides)["optimizer"], "optimizer", batches_per_epoch=1)
 
 
 def test_each_trainable_parameter_is_in_one_group_and_1d_ones_do_not_decay() -> None:
@@ -41,41 +54,77 @@ def test_empty_groups_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_goes_downhill_and_only_matrices_decay(name: str) -> None:
-    net = model()
-    optimizer = make_optimizer(build(compose(f"optimizer={name}")["optimizer"], "optimizer"), net)
-    decay = [group["weight_decay"] for group in optimizer.param_groups]
-    assert decay[1] == 0
-    assert decay[0] == compose(f"optimizer={name}")["optimizer"]["weight_decay"]
+def test_steps_go_downhill(name: str) -> None:
+    net = model().train()
+    next(layer for layer in net if isinstance(layer, nn.Dropout)).p = 0  # the same function at each step
+    optimizer = make_optimizer(option(name), net)
     images, target = torch.randn(32, 1, 28, 28), torch.arange(32) % 10
     losses = []
-    for _ in range(10):
+
+    def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(net(images), target)
         loss.backward()
-        optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0]
+        return loss
+
+    for _ in range(10):
+        optimizer.step(closure)
+    assert closure().item() < 0.98 * losses[0]
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*NO_DECAY}))
+def test_only_matrices_decay(name: str) -> None:
+    optimizer = make_optimizer(option(name), model())
+    configured = compose(f"optimizer={name}")["optimizer"]["weight_decay"]
+    for group in optimizer.param_groups:
+        matrices = {p.ndim > 1 for p in group["params"]}
+        assert group["weight_decay"] == (configured if matrices == {True} else 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_goes_on_from_its_state_dict_to_the_same_bits(name: str) -> None:
+    nets = [model().eval(), model().eval()]
+    optimizers = [make_optimizer(option(name), net) for net in nets]
+
+    def steps(which: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        for _ in range(2):
+            images = torch.randn(2, 1, 28, 28)
+
+            def closure() -> torch.Tensor:
+                optimizers[which].zero_grad()
+                loss = nets[which](images).square().sum()  # noqa: B023
+                loss.backward()
+                return loss
+
+            optimizers[which].step(closure)
+
+    steps(0, 1)
+    nets[1].load_state_dict(nets[0].state_dict())
+    optimizers[1].load_state_dict(deepcopy(optimizers[0].state_dict()))
+    for which in (0, 1):
+        steps(which, 2)
+    assert all(a.equal(b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fused_where_class_and_device_have_it_and_not_where_refused(name: str) -> None:
-    partial = build(compose(f"optimizer={name}")["optimizer"], "optimizer")
-    fused = [group.get("fused") for group in make_optimizer(partial, model()).param_groups]
-    assert fused == [True if name in FUSED else None] * 2
-    assert not any(g.get("fused") for g in make_optimizer(partial, model(), allow_fused=False).param_groups)
+    groups = make_optimizer(option(name), model()).param_groups
+    assert [group.get("fused") for group in groups] == [True if name in FUSED else None] * len(groups)
+    groups = make_optimizer(option(name), model(), allow_fused=False).param_groups
+    assert not any(group.get("fused") for group in groups)
 
 
 def test_fused_is_left_as_configured() -> None:
-    partial = build(compose("optimizer=adam", "optimizer.fused=false")["optimizer"], "optimizer")
-    assert [group["fused"] for group in make_optimizer(partial, model()).param_groups] == [False, False]
+    groups = make_optimizer(option("adam", "optimizer.fused=false"), model()).param_groups
+    assert [group["fused"] for group in groups] == [False, False]
 
 
 def test_fused_and_plain_steps_agree() -> None:
-    partial = build(compose("optimizer=adamw")["optimizer"], "optimizer")
     nets = [model(), model()]
     for net, fused in zip(nets, (True, False), strict=True):
-        optimizer = make_optimizer(partial, net, allow_fused=fused)
+        optimizer = make_optimizer(option("adamw"), net, allow_fused=fused)
         net.eval()(torch.ones(2, 1, 28, 28)).square().sum().backward()
         optimizer.step()
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
@@ -96,25 +145,130 @@ def test_lion_is_the_papers_algorithm() -> None:
         torch.testing.assert_close(w.detach(), expected)
 
 
-def test_lion_goes_on_from_its_state_dict() -> None:
-    nets = [model(), model()]
-    optimizers = [Lion(net.parameters(), lr=1e-3) for net in nets]
-
-    def step(which: int) -> None:
-        optimizers[which].zero_grad()
-        nets[which](torch.ones(2, 1, 28, 28)).square().sum().backward()
-        optimizers[which].step()
-
-    step(0)
-    nets[1].load_state_dict(nets[0].state_dict())
-    optimizers[1].load_state_dict(deepcopy(optimizers[0].state_dict()))
-    for which in (0, 1):
-        torch.manual_seed(1)
-        step(which)
-    assert all(a.equal(b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+def compare(ours: Optimizer, theirs: Optimizer, w: list[nn.Parameter], v: list[nn.Parameter], steps: int = 5) -> None:
+    """Step both by the same gradients, the rate changing on the way."""
+    for t in range(steps):
+        for group in [*ours.param_groups, *theirs.param_groups]:
+            group["lr"] *= 1.5 if t < 2 else 0.9
+        for a, b in zip(w, v, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.reshape(b.shape).clone()
+        ours.step()
+        theirs.step()
 
 
-@pytest.mark.parametrize("option", [{"lr": -1}, {"betas": (1.0, 0.9)}, {"weight_decay": -1}])
-def test_lion_refuses_values_out_of_range_by_name(option: dict) -> None:
-    with pytest.raises(ValueError, match=f"^{next(iter(option))} must be"):
-        Lion([nn.Parameter(torch.zeros(1))], **option)
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_is_torchs_on_matrices_and_on_kernels_as_matrices(nesterov: bool) -> None:
+    torch.manual_seed(0)
+    w = [nn.Parameter(torch.randn(shape)) for shape in ((6, 4), (4, 9), (8, 2, 3, 3))]
+    v = [nn.Parameter(p.detach().flatten(1).clone()) for p in w]
+    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1, "nesterov": nesterov}
+    compare(Muon(w, **options), torch.optim.Muon(v, **options), w, v)
+    for a, b in zip(w, v, strict=True):
+        torch.testing.assert_close(a.detach().flatten(1), b.detach(), atol=1e-6, rtol=1e-5)
+
+
+def test_muon_is_adamw_on_1d_parameters() -> None:
+    torch.manual_seed(0)
+    w, v = [nn.Parameter(torch.arange(3.0))], [nn.Parameter(torch.arange(3.0))]
+    ours = Muon(w, adamw_lr=0.01, betas=(0.8, 0.9), weight_decay=0.1)
+    compare(ours, torch.optim.AdamW(v, lr=0.01, betas=(0.8, 0.9), weight_decay=0.1), w, v)
+    torch.testing.assert_close(w[0].detach(), v[0].detach())
+
+
+def test_orthogonalised_keeps_directions_and_evens_their_sizes_out() -> None:
+    torch.manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(5, 8), full_matrices=False)
+    found = orthogonalised(u @ torch.diag(torch.tensor([9.0, 5.0, 2.0, 1.0, 0.5])) @ vh)
+    sizes = torch.diag(u.T @ found @ vh.T)
+    assert (sizes > 0.6).all()
+    assert (sizes < 1.3).all()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (ScheduleFreeSGD, schedulefree.SGDScheduleFree, {"lr": 0.3, "momentum": 0.8, "weight_decay": 0.1}),
+        (
+            ScheduleFreeAdamW,
+            schedulefree.AdamWScheduleFree,
+            {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1},
+        ),
+    ],
+)
+def test_schedule_free_is_the_authors(ours: type, theirs: type, options: dict) -> None:
+    torch.manual_seed(0)
+    w = [nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(4))]
+    v = [nn.Parameter(p.detach().clone()) for p in w]
+    one, other = ours(w, **options), theirs(v, **options)
+    other.train()
+    compare(one, other, w, v)
+    torch.testing.assert_close([p.detach() for p in w], [p.detach() for p in v])
+    one.eval()
+    other.eval()
+    torch.testing.assert_close([p.detach() for p in w], [p.detach() for p in v])
+
+
+def test_schedule_free_changes_to_its_average_and_back_to_the_same_bits() -> None:
+    w = nn.Parameter(torch.randn(100))
+    optimizer = ScheduleFreeSGD([w], lr=0.1)
+    for _ in range(3):
+        w.grad = torch.randn(100)
+        optimizer.step()
+    training = w.detach().clone()
+    optimizer.eval()
+    assert not w.equal(training)
+    with pytest.raises(RuntimeError, match=r"call train\(\)"):
+        optimizer.step()
+    optimizer.train()
+    assert w.equal(training)
+
+
+@pytest.mark.parametrize("name", SCHEDULE_FREE)
+def test_schedule_free_runs_save_and_test_the_average(tmp_path: Path, name: str) -> None:
+    between = "+callbacks.last_checkpoint.every_n_train_steps=3"  # of 4: one between validations
+    fit(tmp_path / "run", f"optimizer={name}", "scheduler=none", "scheduler.warmup=0.1", between)
+    for file in sorted((tmp_path / "run" / "checkpoints").glob("*.ckpt")):
+        checkpoint = torch.load(file, weights_only=True)
+        weights = [p for key, p in checkpoint["state_dict"].items() if key.startswith("model.")]
+        state = checkpoint["optimizer_states"][0]["state"].values()
+        assert len(state) == len(weights)
+        assert all(any(p.equal(part["x"]) for part in state) for p in weights)
+        assert not any(part["x"].equal(part["z"]) for part in state)
+
+
+def test_schedule_free_is_refused_with_a_schedule_and_with_another_average(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be none with a schedule-free"):
+        fit(tmp_path / "a", "optimizer=schedule_free_sgd", "scheduler=cosine")
+    with pytest.raises(ConfigError, match="leave out ema"):
+        fit(tmp_path / "b", "optimizer=schedule_free_sgd", "scheduler=none", "+callbacks=ema")
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "rprop"])
+def test_full_batch_optimizers_are_refused_with_mini_batches_unless_asked_for(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer.mini_batches must be true for \d+ batches.*data.batch_size=all"):
+        fit(tmp_path / "a", f"optimizer={name}")
+    fit(tmp_path / "b", f"optimizer={name}", "optimizer.mini_batches=true", "model=linear")
+
+
+def test_lbfgs_fits_a_linear_model_in_few_epochs(tmp_path: Path) -> None:
+    metrics = fit(
+        tmp_path / "run",
+        *("optimizer=lbfgs", "scheduler=none", "data.batch_size=all", "data.augment=null", "model=linear"),
+        "trainer.max_epochs=5",
+    )
+    assert metrics["train/loss"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        *[(Lion, "lr", -1), (Lion, "betas", (1.0, 0.9)), (Lion, "weight_decay", -1)],
+        *[(Muon, "lr", -1), (Muon, "adamw_lr", -1), (Muon, "momentum", 1), (Muon, "weight_decay", -1)],
+        *[(ScheduleFreeSGD, "lr", -1), (ScheduleFreeSGD, "momentum", 1), (ScheduleFreeSGD, "weight_decay", -1)],
+        *[(ScheduleFreeAdamW, "lr", -1), (ScheduleFreeAdamW, "betas", (1.0, 0.9))],
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(make: type, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        make([nn.Parameter(torch.zeros(1))], **{name: value})

@@ -45,7 +45,7 @@ OTHER_KEYS = {
 FACTS = frozenset(  # arguments that the engine supplies
     {
         *("seed", "num_classes", "class_counts", "class_names", "image_shape", "cost_matrix"),  # of run and data
-        *("logit_scale", "total_steps", "save_dir", "dirpath"),  # of model, trainer and run folder
+        *("logit_scale", "batches_per_epoch", "total_steps", "save_dir", "dirpath"),  # of model, data, trainer, run
     }
 )
 METRICS = (
@@ -179,12 +179,13 @@ def _mistakes(node: Any, key: str) -> Iterator[str]:
         yield str(error)
         return
     parameters, more = arguments(target)
+    known = {*parameters} - FACTS
     for name, value in node.items():
         if name in SPECIAL or value == "???":
             continue
         if name not in parameters:
             if not more:
-                yield f"{key}.{name}: {node['_target_']} has no such argument{did_you_mean(name, parameters)}"
+                yield f"{key}.{name}: {node['_target_']} has no such argument{did_you_mean(name, known)}"
         elif not _fits(value, parameters[name].annotation):
             yield f"{key}.{name} must be {_words(parameters[name].annotation)}, got {value!r}"
     if not node.get("_partial_"):

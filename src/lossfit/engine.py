@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from lossfit import runs
+from lossfit import runs, schedules
 from lossfit.config import Config, build, call, check
 from lossfit.costs import cost_matrix
 from lossfit.data import InMemoryDataModule
@@ -23,6 +23,7 @@ from lossfit.distributed import cleaned_up, start_ranks_from
 from lossfit.errors import ConfigError
 from lossfit.models.head import logit_scale
 from lossfit.module import Classifier
+from lossfit.optim.schedule_free import ScheduleFree
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +86,13 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
     call(loss, "loss", _trial_logits(model, data), F.one_hot(labels, data.num_classes).float() if data.mix else labels)
     if config["compile"]:
         model.compile()
-    optimizer = build(config["optimizer"], "optimizer", **facts)
+    optimizer = build(config["optimizer"], "optimizer", **facts, batches_per_epoch=len(data.train_dataloader()))
     scheduler = build(config["scheduler"], "scheduler", **facts)
     trial = call(optimizer, "optimizer", [nn.Parameter(torch.zeros(1, 1))])
     call(scheduler, "scheduler", trial, total_steps=100)
+    averaging = isinstance(trial, ScheduleFree)
+    if averaging and scheduler.func is not schedules.none:
+        raise ConfigError("scheduler must be none with a schedule-free optimizer: scheduler=none scheduler.warmup=0.05")
     hparams = {
         "config": config,
         "class_names": list(data.class_names),
@@ -100,6 +104,8 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
     }
     module = Classifier(model, loss, optimizer, scheduler, hparams, costs)
     callbacks = _given(build(config.get("callbacks"), "callbacks", **facts))
+    if averaging and any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise ConfigError("callbacks: a schedule-free optimizer averages the weights already: leave out ema")
     trainer = build(
         config["trainer"],
         "trainer",

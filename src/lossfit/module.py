@@ -13,6 +13,7 @@ from lossfit.errors import ConfigError
 from lossfit.losses.loss import Loss
 from lossfit.metrics import Evaluation
 from lossfit.optim import make_optimizer
+from lossfit.optim.schedule_free import ScheduleFree
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or (N, C) float
 
@@ -62,6 +63,14 @@ class Classifier(LightningModule):
         if self.trainer.global_rank > 0:
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
+    def on_train_start(self) -> None:
+        """Train a schedule-free optimizer's own weights; its average is what is evaluated, saved and left."""
+        self._hold_average(False)
+
+    def on_train_end(self) -> None:
+        """Leave the average in the model."""
+        self._hold_average(True)
+
     def on_train_epoch_start(self) -> None:
         """Start the epoch's sums at zero."""
         self.train_sums = torch.zeros(2, device=self.device)
@@ -89,6 +98,14 @@ class Classifier(LightningModule):
         assert isinstance(totals, Tensor)
         self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
 
+    def on_validation_start(self) -> None:
+        """Evaluate the average."""
+        self._hold_average(True)
+
+    def on_validation_end(self) -> None:
+        """Go on training."""
+        self._hold_average(False)
+
     def on_validation_epoch_start(self) -> None:
         """Let every rank evaluate rank 0's running statistics, which are the ones that a checkpoint holds."""
         if self.trainer.world_size > 1:
@@ -114,6 +131,10 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep with the weights what was measured of them."""
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if any(not optimizer.evaluating for optimizer in self._schedule_free()):  # a checkpoint between validations
+            self._hold_average(True)
+            checkpoint["state_dict"] = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+            self._hold_average(False)
 
     def configure_optimizers(self) -> Any:
         """Apply the optimizer to the parameter groups and the schedule to the trainer's number of steps."""
@@ -127,6 +148,13 @@ class Classifier(LightningModule):
         if "monitor" in scheduler:
             scheduler["frequency"] = self.trainer.check_val_every_n_epoch
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _schedule_free(self) -> list[ScheduleFree]:
+        return [optimizer for optimizer in self.trainer.optimizers if isinstance(optimizer, ScheduleFree)]
+
+    def _hold_average(self, average: bool) -> None:
+        for optimizer in self._schedule_free():
+            optimizer.eval() if average else optimizer.train()
 
     def _evaluate(self, metric: Evaluation, batch: Batch) -> None:
         images, target = batch

@@ -1,0 +1,130 @@
+"""Optimizers that need no schedule: they average the weights that they pass instead of slowing down (2405.15682).
+
+Three sequences of weights: z takes plain steps, x is the average of all z and is what the training is for, and the
+gradient is taken between them at y = (1 - b) z + b x. So the model holds y while it trains and must hold x when it is
+evaluated or saved: train() and eval() say which. Both z and x are kept, so that the change is exact both ways.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+
+class ScheduleFree(Optimizer):
+    """What the two share; each defines `_directions`, and its group names the share b of the average as `average`.
+
+    Weights that pass while the learning rate warms up count by its square. Goes with scheduler=none alone, with its
+    warmup. Running statistics of batch norm are of y, which b near 1 keeps close to x.
+    """
+
+    evaluating = False
+
+    def _directions(self, group: dict[str, Any], parameters: list[Tensor]) -> list[Tensor]:
+        """Return new tensors: the step of z for each parameter, at learning rate 1."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; return what the closure does. Raises RuntimeError after eval() without train()."""
+        if self.evaluating:
+            raise RuntimeError("the weights are the average after eval(): call train() before a step")
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            for p in parameters:
+                if "z" not in self.state[p]:
+                    self.state[p] |= {"z": p.detach().clone(), "x": p.detach().clone()}
+            lr = group["lr"]
+            group["largest_lr"] = max(lr, group.get("largest_lr", 0.0))
+            group["steps"] = group.get("steps", 0) + 1
+            weight = group["largest_lr"] ** 2
+            group["total"] = group.get("total", 0.0) + weight
+            z, x = ([self.state[p][name] for p in parameters] for name in "zx")
+            directions = self._directions(group, parameters)
+            torch._foreach_add_(directions, parameters, alpha=group["weight_decay"])
+            torch._foreach_add_(z, directions, alpha=-lr)
+            torch._foreach_lerp_(x, z, weight / group["total"] if weight else 0.0)
+            torch._foreach_copy_(parameters, torch._foreach_lerp(x, z, 1 - group["average"]))
+        return loss
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the average x into the model."""
+        self.evaluating = True
+        for _, p in self._moved():
+            p.copy_(self.state[p]["x"])
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Put y, where the next gradient is taken, into the model."""
+        self.evaluating = False
+        for group, p in self._moved():
+            p.copy_(self.state[p]["x"].lerp(self.state[p]["z"], 1 - group["average"]))
+
+    def _moved(self) -> list[tuple[dict[str, Any], Tensor]]:
+        return [(group, p) for group in self.param_groups for p in group["params"] if "z" in self.state[p]]
+
+
+class ScheduleFreeSGD(ScheduleFree):
+    """z <- z - lr (g + wd y): gradient descent with the average in place of momentum and schedule.
+
+    lr is larger than SGD's, by 10 to 50 times; momentum in [0, 1): the average's share b of y.
+    """
+
+    def __init__(self, params: ParamsT, lr: float = 1.0, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        _check("lr", lr)
+        _check("weight_decay", weight_decay)
+        _check("momentum", momentum, below=1)
+        super().__init__(params, {"lr": lr, "average": momentum, "weight_decay": weight_decay})
+
+    def _directions(self, group: dict[str, Any], parameters: list[Tensor]) -> list[Tensor]:
+        return [p.grad.clone() for p in parameters if p.grad is not None]
+
+
+class ScheduleFreeAdamW(ScheduleFree):
+    """z <- z - lr (g / (sqrt(v) + eps) + wd y), v the corrected mean of g^2: AdamW, its momentum an average.
+
+    betas: the average's share b of y, and the decay of v. lr is 1 to 10 times AdamW's.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 2.5e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _check("lr", lr)
+        _check("weight_decay", weight_decay)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be in [0, 1), got {list(betas)}")
+        defaults = {"lr": lr, "average": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    def _directions(self, group: dict[str, Any], parameters: list[Tensor]) -> list[Tensor]:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if group["steps"] == 1:
+            for p in parameters:
+                self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+        squares = [self.state[p]["exp_avg_sq"] for p in parameters]
+        torch._foreach_mul_(squares, group["beta2"])
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["beta2"])
+        sizes = torch._foreach_div(squares, 1 - group["beta2"] ** group["steps"])
+        torch._foreach_sqrt_(sizes)
+        torch._foreach_add_(sizes, group["eps"])
+        return list(torch._foreach_div(gradients, sizes))
+
+
+def _check(name: str, value: float, below: float = float("inf")) -> None:
+    if not 0 <= value < below:
+        raise ValueError(f"{name} must be >= 0{f' and < {below}' if below < 2 else ''}, got {value}")
