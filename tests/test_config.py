@@ -15,6 +15,7 @@ from tests.conftest import ROOT, compose
 
 CONF = ROOT / "conf"
 FACTS = {
+    "batches_per_epoch": 1,
     "num_classes": 10,
     "image_shape": (1, 28, 28),
     "class_counts": [50] * 10,
