@@ -4,10 +4,11 @@
     python scripts/bench.py --epochs 3 --repeats 9 trainer=gpu
 
 (a) the loop of PyTorch's quickstart (torchvision's data set, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64;
-(b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on in-memory tensors: MLP and CNN.
+(b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on in-memory tensors: MLP and CNN;
+(c) the default CNN's training step with each loss over the same step with cross-entropy.
 
-All train and validate each epoch on the images that lossfit uses; the bare loop has lossfit's optimizer, fused where
-the device has it, the quickstart loop the tutorial's. A repeat times both in turn; its figure is the ratio of the two
+In (a) and (b) all train and validate each epoch on the images that lossfit uses; the bare loop has lossfit's optimizer,
+fused where the device has it, the quickstart loop the tutorial's. A repeat times both in turn; its figure is the ratio of the two
 times, so that a drift of the machine's speed cancels.
 """
 
@@ -31,6 +32,9 @@ from lossfit.optim import make_optimizer
 
 MLP = ["experiment=quickstart"]
 CNN = ["scheduler=none", "data.augment=null"]
+LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
+NEEDED = {"ldam": ["model.cosine_scale=30"]}
+STEPS = 20  # a timing of (c)
 
 
 def main() -> None:
@@ -38,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="how often each pair is timed (default 5)")
     parser.add_argument("--epochs", type=int, default=2, help="epochs a timing (default 2)")
+    parser.add_argument("--losses", default=",".join(LOSSES), help="the losses of (c), with commas between")
     parser.add_argument("overrides", nargs="*", help="overrides for all runs, as train.py takes them")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_intermixed_args()
@@ -52,21 +57,27 @@ def main() -> None:
         ("lossfit / bare loop, MLP", lambda: lossfit(mlp), lambda: bare(mlp)),
         ("lossfit / bare loop, CNN", lambda: lossfit(cnn), lambda: bare(cnn)),
     ):
-        figures[name] = compare(name, above, below, options.repeats, options.epochs)
+        figures[name] = compare(name, above, below, options.repeats, options.epochs, "s an epoch")
+    for loss in filter(None, options.losses.split(",")):
+        ours, plain = (
+            steps(cli.composed(*shared, *NEEDED.get(loss, []), f"loss={n}")) for n in (loss, "cross_entropy")
+        )
+        name = f"{loss} / cross_entropy, CNN"
+        figures[name] = compare(name, ours, plain, options.repeats, STEPS / 1000, "ms a step")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def compare(
-    name: str, above: Callable[[], float], below: Callable[[], float], repeats: int, epochs: int
+    name: str, above: Callable[[], float], below: Callable[[], float], repeats: int, units: float, unit: str
 ) -> dict[str, list[float]]:
     """Time both in turn and print the ratio's median and range."""
-    pairs = [(above() / epochs, below() / epochs) for _ in range(repeats)]
+    pairs = [(above() / units, below() / units) for _ in range(repeats)]
     ratios = [a / b for a, b in pairs]
     times = " and ".join(f"{statistics.median(column):.2f}" for column in zip(*pairs, strict=True))
     print(
         f"{name}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {repeats} pairs; "
-        f"{times} s an epoch)",
+        f"{times} {unit})",
         flush=True,
     )
     return {"ratio": ratios, "above_s": [a for a, _ in pairs], "below_s": [b for _, b in pairs]}
@@ -82,6 +93,28 @@ def lossfit(config: Config) -> float:
             trainer.fit(module, data)
             synchronize()
             return time.perf_counter() - start
+
+
+def steps(config: Config) -> Callable[[], float]:
+    """Return what trains a run's model on a batch for some steps and returns the seconds."""
+    with tempfile.TemporaryDirectory() as folder, runs.quiet():
+        data, module, trainer = engine.parts(config, Path(folder))
+    device = trainer.strategy.root_device
+    images, target = (tensor.to(device) for tensor in next(iter(data.train_dataloader())))
+    optimizer = make_optimizer(module.optimizer, module.to(device).model)
+
+    def seconds() -> float:
+        synchronize()
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            module.loss(module.model(images), target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        synchronize()
+        return time.perf_counter() - start
+
+    seconds()
+    return seconds
 
 
 def bare(config: Config) -> float:

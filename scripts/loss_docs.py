@@ -24,6 +24,7 @@ from lossfit.losses.loss import Loss
 
 DOCS = CONF.parent / "docs"
 PAGE = DOCS / "losses.md"
+MEASURED = DOCS / "losses_measured.md"  # put at its end as it is
 FAMILIES = {  # module -> heading
     "cross_entropy": "Cross-entropy and its kin",
     "focal": "Focusing on the hard",
@@ -84,7 +85,7 @@ def page() -> str:
             heading = FAMILIES[family(file)]
             parts.append(f"## {heading}\n")
         parts.append(entry(file))
-    return "\n".join(parts)
+    return "\n".join([*parts, MEASURED.read_text(encoding="utf-8")])
 
 
 def entry(file: Path) -> str:

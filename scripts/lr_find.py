@@ -3,9 +3,11 @@
     python scripts/lr_find.py loss=huber optimizer=sgd
     python scripts/lr_find.py model=mlp optimizer=adam --steps 400 --high 1
 
-Trains with a rate that rises evenly in log from --low to --high, prints the rate at which the loss falls fastest, and
-leaves the curve, as lr_find.csv and lr_find.png, in a folder under logs/lr_find. The suggestion is for a constant rate
-or for the peak of a schedule.
+Trains with a rate that rises evenly in log from --low to --high and leaves the curve, as lr_find.csv and lr_find.png,
+in a folder under logs/lr_find. Suggests the rate with the lowest loss before the first rise, for the peak of a schedule
+such as one_cycle; a constant rate wants about a third of it. In nine pairs of loss and optimizer, trained for an epoch
+of 10,000 images, this was better than a third and a tenth of it and than the steepest point, but for mae, where the
+steepest was.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lossfit import cli, engine
+from lossfit import cli, engine, runs
 from lossfit.config import check
 from lossfit.errors import UserError, reported
 from lossfit.lr_range import RangeTest, range_test
@@ -37,7 +39,8 @@ def main() -> None:
     config = cli.composed(*options.overrides, "callbacks=[]", "logger=[]")
     check(config)
     folder = Path("logs/lr_find") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-    data, module, trainer = engine.parts(config, folder)
+    with runs.quiet():
+        data, module, trainer = engine.parts(config, folder)
     module.to(trainer.strategy.root_device)
     batches = data.train_dataloader()
     test = range_test(module.model, module.loss, module.optimizer, batches, options.low, options.high, options.steps)
@@ -48,7 +51,7 @@ def main() -> None:
     print(f"Curve       {folder / 'lr_find.png'}")
     if test.suggestion is None:
         raise UserError(f"the loss did not fall between --low {options.low} and --high {options.high}")
-    print(f"Suggestion  optimizer.lr={two_digits(test.suggestion)}")
+    print(f"Suggestion  optimizer.lr={two_digits(test.suggestion)}  (a constant rate wants about a third of it)")
 
 
 def draw(test: RangeTest) -> Figure:

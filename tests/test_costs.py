@@ -8,7 +8,7 @@ import torch
 
 from lossfit.costs import cheapest, cost_matrix, probabilities
 from lossfit.metrics import Evaluation
-from tests.conftest import fit
+from tests.conftest import ROOT, compose, fit
 
 NAMES = ["Shirt", "Coat", "Bag"]
 
@@ -70,3 +70,10 @@ def test_a_run_with_costs_logs_them(tmp_path: Path, loss: str) -> None:
     assert {"val/cost", "test/cost", "test/cost_argmax"} <= set(metrics)
     with pytest.raises(Exception, match=r"costs\.Shrt|costs: Shrt is no class"):
         fit(tmp_path / "other", "+costs.Shrt.Coat=5")
+
+
+def test_class_names_with_spaces_and_slashes_can_be_typed() -> None:
+    typed = "+costs={Shirt: {Coat: 5, T-shirt/top: 3}}"
+    assert typed in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert compose(typed)["costs"] == {"Shirt": {"Coat": 5, "T-shirt/top": 3}}
+    assert compose("+costs={Ankle boot: {Sneaker: 2}}")["costs"] == {"Ankle boot": {"Sneaker": 2}}

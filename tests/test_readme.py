@@ -59,7 +59,11 @@ def test_train_commands(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "arguments", "expected"),
     [
-        ("bench", ["--repeats", "1", "--epochs", "1", "data=sample"], r"lossfit / bare loop, CNN: \d"),
+        (
+            "bench",
+            ["--repeats", "1", "--epochs", "1", "--losses", "ldam", "data=sample"],
+            r"lossfit / bare loop, CNN: \d.*s an epoch\)\nldam / cross_entropy, CNN: \d.*ms a step\)\n",
+        ),
         (
             "losses_by_optimizers",
             ["--losses", "mse", "--optimizers", "adam,sgd", *TINY],

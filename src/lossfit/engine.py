@@ -168,7 +168,8 @@ def _ending(folder: Path, result: dict[str, Any]) -> list[str]:
     lines = []
     if "test/acc" in metrics:
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
-        lines.append(f"Test accuracy {metrics['test/acc']:.4f}, nll {metrics['test/nll']:.4f}{at}")
+        cost = f", cost {metrics['test/cost']:.4f}" if "test/cost" in metrics else ""
+        lines.append(f"Test accuracy {metrics['test/acc']:.4f}, nll {metrics['test/nll']:.4f}{cost}{at}")
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shown}"]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,12 +22,14 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """Return the rate at which the loss falls fastest per decade, before its lowest point."""
-        losses = torch.tensor(self.losses)
-        if len(losses) < 3 or int(losses.argmin()) < 2 or float(losses.min()) > 0.98 * self.losses[0]:
-            return None
-        slopes = torch.gradient(losses)[0][: int(losses.argmin())]  # the rates are evenly spaced in log lr
-        return self.rates[int(slopes.argmin())]
+        """Return the rate with the lowest loss before it first rises by a tenth: for the peak of a schedule."""
+        lowest, found = float("inf"), None
+        for rate, loss in zip(self.rates, self.losses, strict=True):
+            if loss > 1.1 * lowest:
+                break
+            if loss < lowest:
+                lowest, found = loss, rate
+        return found if found is not None and lowest <= 0.98 * self.losses[0] else None
 
 
 def range_test(

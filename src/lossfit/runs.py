@@ -139,26 +139,42 @@ def logged(folder: Path, main: bool) -> Iterator[None]:
     if main:
         handlers.append(logging.FileHandler(folder / "train.log", encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    levels = {None: logging.INFO, "lossfit": logging.DEBUG}
-    levels |= dict.fromkeys(("lightning.pytorch", "lightning.fabric", "lightning"), logging.WARNING)
-    loggers = [logging.getLogger(name) for name in levels]
-    before = [(logger, logger.level, logger.handlers) for logger in loggers]
-    for logger, level in zip(loggers, levels.values(), strict=True):
-        logger.setLevel(level)
-        logger.handlers = [] if logger.name != "root" else handlers
+    root = logging.getLogger()
+    before = root.level, root.handlers
+    root.setLevel(logging.INFO)
+    root.handlers = handlers
+    ours = logging.getLogger("lossfit")
+    ours.setLevel(logging.DEBUG)
     logging.captureWarnings(True)
+    try:
+        with quiet():
+            yield
+    finally:
+        logging.captureWarnings(False)
+        ours.setLevel(logging.NOTSET)
+        root.setLevel(before[0])
+        root.handlers = before[1]
+        for handler in handlers:
+            handler.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what Lightning says of itself and its advice that does not apply here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    before = [(logger, logger.level, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+        logger.handlers = []
     try:
         with warnings.catch_warnings():
             for message in QUIET:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        logging.captureWarnings(False)
         for logger, level, old in before:
             logger.setLevel(level)
             logger.handlers = old
-        for handler in handlers:
-            handler.close()
 
 
 def versions() -> dict[str, str]:
