@@ -8,8 +8,8 @@
 (c) the default CNN's training step with each loss over the same step with cross-entropy.
 
 In (a) and (b) all train and validate each epoch on the images that lossfit uses; the bare loop has lossfit's optimizer,
-fused where the device has it, the quickstart loop the tutorial's. A repeat times both in turn; its figure is the ratio of the two
-times, so that a drift of the machine's speed cancels.
+fused where the device has it, the quickstart loop the tutorial's. A repeat times both in turn; its figure is the ratio
+of the two times, so that a drift of the machine's speed cancels.
 """
 
 import argparse
