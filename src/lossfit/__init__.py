@@ -1,1 +1,17 @@
-"""lossfit: train image classifiers well. Importing this package imports no torch."""
+"""lossfit: train image classifiers well. Importing this package imports no torch; lossfit.load does."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lossfit.trained import TrainedClassifier as TrainedClassifier
+    from lossfit.trained import load as load
+
+__all__ = ["TrainedClassifier", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from lossfit import trained
+
+        return getattr(trained, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
