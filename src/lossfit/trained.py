@@ -21,6 +21,9 @@ class TrainedClassifier(nn.Module):
     config: the run's.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, model: nn.Module, checkpoint: dict[str, Any]) -> None:
         super().__init__()
         about = checkpoint["hyper_parameters"]
@@ -48,7 +51,7 @@ class TrainedClassifier(nn.Module):
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
-        """uint8 pixels (N, C, H, W) -> class indices (N,): the cheapest decision where costs were given, else the likeliest."""
+        """uint8 pixels (N, C, H, W) -> class indices (N,): the cheapest ones where costs were given, else the likeliest."""
         logits = self.logits(images)
         if self.costs is None:
             return logits.argmax(1)
