@@ -80,7 +80,7 @@ def compare(
         f"{times} {unit})",
         flush=True,
     )
-    return {"ratio": ratios, "above_s": [a for a, _ in pairs], "below_s": [b for _, b in pairs]}
+    return {"ratio": ratios, "above": [a for a, _ in pairs], "below": [b for _, b in pairs]}
 
 
 def lossfit(config: Config) -> float:

@@ -38,7 +38,7 @@ FAMILIES = {  # module -> heading
 }
 INTRO = """# Losses
 
-<!-- Written by scripts/loss_docs.py from the docstrings and YAML files: change those. -->
+<!-- Written by scripts/loss_docs.py from the docstrings, YAML files and losses_measured.md: change those. -->
 
 z are the logits (N, C), p = softmax(z), q the target (one-hot, smoothed or mixed), y the true class. Each formula is
 one sample's value; the loss is their mean, computed in float32 whatever the precision of the logits. The pictures show

@@ -51,6 +51,8 @@ def main() -> None:
     print(f"Curve       {folder / 'lr_find.png'}")
     if test.suggestion is None:
         raise UserError(f"the loss did not fall between --low {options.low} and --high {options.high}")
+    if test.suggestion == test.rates[-1] and len(test.rates) == options.steps:
+        raise UserError(f"the loss still fell at --high {options.high:g}: raise it")
     print(f"Suggestion  optimizer.lr={two_digits(test.suggestion)}  (a constant rate wants about a third of it)")
 
 

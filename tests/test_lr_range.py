@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from lossfit.errors import UserError
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.lr_range import RangeTest, range_test
+from lossfit.optim.full_batch import LBFGS, Rprop
 
 
 def problem(scale: float = 1.0) -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -23,7 +25,7 @@ def problem(scale: float = 1.0) -> tuple[nn.Module, list[tuple[torch.Tensor, tor
 
 def run(scale: float = 1.0, **options: float) -> RangeTest:
     model, batches = problem(scale)
-    return range_test(model, CrossEntropy(3), partial(SGD, lr=0.0), batches, **{"high": 1e4, **options})  # type: ignore[arg-type]
+    return range_test(model, CrossEntropy(3), partial(SGD, lr=0.1), batches, **{"high": 1e4, **options})  # type: ignore[arg-type]
 
 
 def test_the_suggestion_trains_and_follows_the_curvature() -> None:
@@ -54,10 +56,37 @@ def test_nothing_is_suggested_where_the_loss_never_falls() -> None:
     assert run(low=1e-9, high=1e-8).suggestion is None
 
 
+def test_a_dip_after_the_loss_has_risen_is_chance() -> None:
+    assert RangeTest([1, 2, 3, 4, 5, 6], [2.0, 1.5, 1.0, 1.05, 1.2, 0.5]).suggestion == 3
+
+
+def test_groups_keep_their_ratio() -> None:
+    model, batches = problem()
+    seen = []
+
+    class Watched(SGD):
+        def __init__(self, groups: list, lr: float) -> None:
+            groups = [{**group, "lr": lr * 10**i} for i, group in enumerate(groups)]
+            super().__init__(groups, lr=lr)
+
+        def step(self, closure: None = None) -> None:
+            seen.append(self.param_groups[1]["lr"] / self.param_groups[0]["lr"])
+
+    range_test(model, CrossEntropy(3), partial(Watched, lr=0.1), batches, steps=10)
+    assert seen == pytest.approx([10] * 10)
+
+
+@pytest.mark.parametrize("optimizer", [LBFGS, Rprop])
+def test_an_optimizer_without_a_rate_to_find_is_refused(optimizer: type) -> None:
+    model, batches = problem()
+    with pytest.raises(UserError, match="finds its step sizes itself"):
+        range_test(model, CrossEntropy(3), partial(optimizer, batches_per_epoch=1), batches)
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model, batches = problem()
     before = [p.clone() for p in model.parameters()]
-    range_test(model, CrossEntropy(3), partial(SGD, lr=0.0), batches)
+    range_test(model, CrossEntropy(3), partial(SGD, lr=0.1), batches)
     assert all(a.equal(b) for a, b in zip(before, model.parameters(), strict=True))
 
 

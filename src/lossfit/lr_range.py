@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lossfit.errors import UserError
 from lossfit.losses.loss import Loss
 from lossfit.optim import make_optimizer
 
 
 @dataclass
 class RangeTest:
-    """rates (steps,), and at each the smoothed training loss; `suggestion` is None where the loss never fell."""
+    """rates (steps,), and at each the smoothed training loss; suggestion is None where the loss never fell."""
 
     rates: list[float]
     losses: list[float]
@@ -29,7 +31,9 @@ class RangeTest:
                 break
             if loss < lowest:
                 lowest, found = loss, rate
-        return found if found is not None and lowest <= 0.98 * self.losses[0] else None
+        if found is None or lowest > 0.98 * self.losses[0]:
+            return None
+        return found
 
 
 def range_test(
@@ -56,12 +60,15 @@ def range_test(
     loss.train()
     device = next(model.parameters()).device
     stepper = make_optimizer(optimizer, model)
+    if isinstance(stepper, (torch.optim.LBFGS, torch.optim.Rprop)):
+        raise UserError(f"optimizer: {type(stepper).__name__} finds its step sizes itself; there is no lr to look for")
+    shares = [group["lr"] / stepper.param_groups[0]["lr"] for group in stepper.param_groups]
     test = RangeTest([], [])
     mean, best = 0.0, float("inf")
     for step, (images, target) in zip(range(steps), chain.from_iterable(repeat(batches)), strict=False):
         rate = low * (high / low) ** (step / (steps - 1))
-        for group in stepper.param_groups:
-            group["lr"] = rate
+        for group, share in zip(stepper.param_groups, shares, strict=True):
+            group["lr"] = share * rate
         stepper.zero_grad()
         value = loss(model(images.to(device)), target.to(device))
         value.backward()

@@ -33,6 +33,11 @@ class LBFGS(torch.optim.LBFGS):
         tolerance_change: float = 1e-9,
     ) -> None:
         _refuse_mini_batches(batches_per_epoch, mini_batches)
+        if line_search_fn not in ("strong_wolfe", None):
+            raise ValueError(f"line_search_fn must be strong_wolfe or null, got {line_search_fn}")
+        for name, value in (("max_iter", max_iter), ("history_size", history_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
         super().__init__(
             [p for group in as_groups(params) for p in group["params"]],
             lr=lr,
@@ -46,21 +51,28 @@ class LBFGS(torch.optim.LBFGS):
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         """Take one step of up to max_iter passes; return the loss at its start."""
 
-        def contiguous() -> Any:  # torch's class flattens gradients as views, which channels_last ones do not allow
+        def shared() -> Any:
             loss = closure()
-            for p in self.param_groups[0]["params"]:
+            for p in self.param_groups[0]["params"]:  # flattened as views, which channels_last gradients do not allow
                 p.grad = None if p.grad is None else p.grad.contiguous()
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                loss = loss.detach().clone()  # all ranks must search along the same line
+                torch.distributed.all_reduce(loss)
+                loss /= torch.distributed.get_world_size()
             return loss
 
-        return super().step(contiguous)
+        return super().step(shared)
 
 
 class Rprop(torch.optim.Rprop):
     """A step size for each weight that grows while its gradient keeps its sign (Riedmiller and Braun 1993).
 
-    lr: the first step size; etas: factors of a changed and of a kept sign; step_sizes: their bounds. Has no weight
-    decay. With mini-batches signs change by chance and the steps shrink to nothing: rmsprop is its form for them.
+    lr: the first step size, and no later one's, so that a schedule is lost on it; etas: factors of a changed and of a
+    kept sign; step_sizes: their bounds. Has no weight decay. With mini-batches signs change by chance and the steps
+    shrink to nothing: rmsprop is its form for them.
     """
+
+    unscheduled = True
 
     def __init__(
         self,
@@ -79,5 +91,5 @@ def _refuse_mini_batches(batches_per_epoch: int, mini_batches: bool) -> None:
     if batches_per_epoch > 1 and not mini_batches:
         raise ValueError(
             f"mini_batches must be true for {batches_per_epoch} batches an epoch: this optimizer needs the same data "
-            f"at each step; take data.batch_size=all, or set it to go on all the same"
+            f"at each step; take data.batch_size=all data.augment=null, or set it to go on all the same"
         )

@@ -13,13 +13,13 @@ from lossfit.optim.groups import as_groups
 
 
 class Muon(Optimizer):
-    """Step a matrix by its momentum made orthogonal, all directions alike, and 1-D parameters by AdamW (2502.16982).
+    """Step a matrix by its momentum made orthogonal, all directions alike, and vectors by AdamW (Jordan 2024).
 
     m <- momentum m + (1 - momentum) g, n = momentum m + (1 - momentum) g (Nesterov's look ahead; m without it), then
     W <- (1 - lr wd) W - lr sqrt(max(1, rows / columns)) orth(n), where orth brings all singular values near 1 by five
     Newton-Schulz steps in bfloat16. A kernel (out, in, height, width) is taken as the matrix (out, in height width).
-    lr is the matrices' and moves little from net to net; adamw_lr, betas and eps are of the 1-D parameters. Gets far
-    in few epochs, at some more time a step.
+    lr is the matrices' and moves little from net to net; adamw_lr, betas and eps are of the vectors: biases, gains, and
+    what has one axis longer than 1. Gets far in few epochs, at some more time a step. kellerjordan.github.io/posts/muon
     """
 
     def __init__(
@@ -33,16 +33,18 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        for name, value in (("lr", lr), ("adamw_lr", adamw_lr), ("weight_decay", weight_decay)):
+        for name, value in (("lr", lr), ("adamw_lr", adamw_lr), ("weight_decay", weight_decay), ("eps", eps)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be >= 0, got {value}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be in [0, 1), got {list(betas)}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         groups = as_groups(params)
-        others = [{**group, "params": [p for p in group["params"] if p.ndim <= 1]} for group in groups]
+        others = [{**group, "params": [p for p in group["params"] if _vector(p)]} for group in groups]
         self._adamw = AdamW(others, lr=adamw_lr, betas=betas, eps=eps, weight_decay=weight_decay)
         own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
-        matrices = [own | group | {"params": [p for p in group["params"] if p.ndim > 1]} for group in groups]
+        matrices = [own | group | {"params": [p for p in group["params"] if not _vector(p)]} for group in groups]
         every = [*matrices, *self._adamw.param_groups]
         super().__init__([group for group in every if group["params"]], {})
 
@@ -76,6 +78,10 @@ class Muon(Optimizer):
             size = lr * sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
             p.mul_(1 - lr * group["weight_decay"])
             p.add_(orthogonalised(matrix).view_as(p), alpha=-size)
+
+
+def _vector(p: Tensor) -> bool:
+    return p.numel() == max(p.shape, default=1)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

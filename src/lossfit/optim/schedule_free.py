@@ -21,6 +21,7 @@ class ScheduleFree(Optimizer):
     warmup. Running statistics of batch norm are of y, which b near 1 keeps close to x.
     """
 
+    unscheduled = True
     evaluating = False
 
     def _directions(self, group: dict[str, Any], parameters: list[Tensor]) -> list[Tensor]:
@@ -106,6 +107,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     ) -> None:
         _check("lr", lr)
         _check("weight_decay", weight_decay)
+        _check("eps", eps)
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), got {list(betas)}")
         defaults = {"lr": lr, "average": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
@@ -113,8 +115,8 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     def _directions(self, group: dict[str, Any], parameters: list[Tensor]) -> list[Tensor]:
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if group["steps"] == 1:
-            for p in parameters:
+        for p in parameters:
+            if "exp_avg_sq" not in self.state[p]:
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
         squares = [self.state[p]["exp_avg_sq"] for p in parameters]
         torch._foreach_mul_(squares, group["beta2"])
