@@ -11,12 +11,16 @@ cli.register_resolvers()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    """Put the composed config into a new run folder and train that."""
+    """Put the composed config into a new run folder, or take up an old one, and train that."""
     config, folder, overrides = cli.resolved(cfg)
 
-    from lossfit import engine, runs  # torch is imported only now: help and mistakes answer at once
+    from lossfit import runs
 
-    engine.train(runs.create(folder, config, overrides))
+    run = runs.create(folder, config, overrides) if cfg.resume is None else runs.resume(cfg.resume, config, overrides)
+
+    from lossfit import engine  # and with it torch: help and mistakes answer at once
+
+    engine.train(run)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="holds a run already"):
         runs.create(run, compose(), [])
-    with pytest.raises(ConfigError, match="holds a trained run already"):
+    with pytest.raises(UserError, match="is complete after"):
         engine.train(run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -249,7 +249,7 @@ def test_a_null_seed_is_drawn_and_written_down(tmp_path: Path) -> None:
 
 def test_a_killed_run_leaves_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(engine, "_train", lambda folder, config, _: seen.append(result(folder)) or {})
+    monkeypatch.setattr(engine, "_train", lambda folder, config, begun, _: seen.append(result(folder)) or {})
     engine.train(runs.create(tmp_path / "run", compose(*QUICK), []))
     assert (seen[0]["status"], result(tmp_path / "run")["status"]) == ("running", "completed")
 

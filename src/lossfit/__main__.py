@@ -9,7 +9,7 @@ from lossfit.errors import reported
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run folder that has a config.yaml and no checkpoints yet")
+    parser.add_argument("run", type=Path, help="a run folder that has a config.yaml; a run that was begun goes on")
     run = parser.parse_args().run
     with reported():
         from lossfit.engine import train

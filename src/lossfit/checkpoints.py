@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lossfit.errors import UserError
 
-NEEDED = ("state_dict", "hyper_parameters", "epoch", "global_step", "metrics")
+NEEDED = ("state_dict", "hyper_parameters", "epochs", "global_step", "metrics")
 
 
 def find(path: str | os.PathLike[str]) -> Path:
@@ -54,13 +54,19 @@ def read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the state dict of the model alone."""
+    state = checkpoint["state_dict"].items()
+    return {name.removeprefix("model."): value for name, value in state if name.startswith("model.")}
+
+
 def _whole_beside(path: Path) -> str:
     """Offer a checkpoint of the same folder that can be read."""
     for other in sorted(path.parent.glob("*.ckpt")):
         if other.name != path.name:
             try:
                 checkpoint = torch.load(other, map_location="cpu", weights_only=True)
-                return f"; {other}, after {checkpoint['epoch'] + 1} epochs, is whole: give that instead"
+                return f"; {other}, after {checkpoint['epochs']} epochs, is whole: give that instead"
             except Exception:  # whatever is wrong with it, it is nothing to offer
                 continue
     return ""

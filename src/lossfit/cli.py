@@ -11,14 +11,19 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from lossfit.config import Config
-from lossfit.errors import did_you_mean
+from lossfit.errors import UserError, did_you_mean
+from lossfit.runs import folder_of
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 def register_resolvers() -> None:
-    """Make ${run_id:} (six random characters) and ${groups:} (the options of every group) known to configs."""
+    """Make ${run_id:} (six random characters) and ${groups:} (the options of every group) known to configs.
+
+    And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one.
+    """
     OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_folder", lambda old, new: str(folder_of(old)) if old else new, replace=True)
     OmegaConf.register_new_resolver("groups", groups, replace=True)
 
 
@@ -43,7 +48,7 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     """Turn a composed config into dicts and lists, with the chosen options beside it under `choices`."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    plain = {str(key): value for key, value in config.items()}
+    plain = {str(key): value for key, value in config.items() if key != "resume"}  # of the command, not of the run
     return {**plain, "choices": {group: choices[group] for group in plain if group in choices}}
 
 
@@ -76,6 +81,11 @@ def explain(error: Exception) -> str | None:
         reason = lines[0] if lines else "not an override"
         return f"cannot read {error.override!r} ({reason}); write KEY=VALUE, in quotes if it holds brackets or spaces"
     cause: BaseException = error
+    while cause.__cause__ is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    if isinstance(cause, UserError):  # raised in a resolver
+        return str(cause)
+    cause = error
     while isinstance(cause, HydraException) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):

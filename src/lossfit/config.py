@@ -40,12 +40,13 @@ OTHER_KEYS = {
     "test": bool,
     "compile": bool,
     "costs": dict[str, Any] | None,
+    "init_from": str | None,
     "choices": dict[str, Any] | None,
 }
 FACTS = frozenset(  # arguments that the engine supplies
     {
         *("seed", "num_classes", "class_counts", "class_names", "image_shape", "cost_matrix"),  # of run and data
-        *("logit_scale", "batches_per_epoch", "total_steps", "save_dir", "dirpath"),  # of model, data, trainer, run
+        *("logit_scale", "batches_per_epoch", "total_steps", "first_step", "save_dir", "dirpath"),  # of model to run
     }
 )
 METRICS = (

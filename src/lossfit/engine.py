@@ -15,12 +15,13 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from lossfit import runs, schedules
+from lossfit import checkpoints, runs, schedules
+from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.config import Config, build, call, check
 from lossfit.costs import cost_matrix
 from lossfit.data import InMemoryDataModule
 from lossfit.distributed import cleaned_up, start_ranks_from
-from lossfit.errors import ConfigError
+from lossfit.errors import ConfigError, UserError
 from lossfit.models.head import logit_scale
 from lossfit.module import Classifier
 from lossfit.optim.schedule_free import ScheduleFree
@@ -29,37 +30,56 @@ log = logging.getLogger(__name__)
 
 
 def train(folder: Path) -> dict[str, float]:
-    """Train the run in `folder` and return its final metrics; every rank of a distributed run calls this.
+    """Train the run in `folder` to its end and return its final metrics; every rank of a distributed run calls this.
 
-    Raises ConfigError for a config that cannot be built, RunError for a run that fails, Interrupted for one
-    that is asked to stop; result.json says so too.
+    A run that was begun goes on from its last checkpoint, to the same bits as if it had not stopped. Raises ConfigError
+    for a config that cannot be built, UserError for a folder that cannot be trained (on), RunError for a run that
+    fails, Interrupted for one that is asked to stop; result.json says so too.
     """
     config = runs.read_config(folder)
-    if list((folder / "checkpoints").glob("*.ckpt")):
-        raise ConfigError(f"{folder} holds a trained run already")
+    begun = _begun(folder, config)
     if rank_zero_only.rank > 0 or os.environ.get("NODE_RANK", "0") != "0":  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
-            return _train(folder, config, {"metrics": {}, "timings": {}})
+            return _train(folder, config, begun, {"metrics": {}, "timings": {}})
     with runs.logged(folder, main=True), runs.recorded(folder, config) as result:
-        return _train(folder, config, result)
+        return _train(folder, config, begun, result)
 
 
-def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, float]:
+def _begun(folder: Path, config: Config) -> dict[str, Any] | None:
+    """Return the last checkpoint of a run that has one; refuse a run that has nothing left to do."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if not last.exists():
+        if list(last.parent.glob("*.ckpt")):
+            raise UserError(f"{folder} holds a trained run without a last.ckpt to go on from")
+        return None
+    checkpoint = checkpoints.read(last)
+    done, wanted = checkpoint["epochs"], config["trainer"].get("max_epochs")
+    if wanted is not None and done > wanted:
+        raise UserError(f"trainer.max_epochs={wanted}: {folder} has trained {done} epochs already")
+    if runs.status(folder) == "completed" and done == wanted:
+        raise UserError(f"{folder} is complete after {done} epochs: trainer.max_epochs={2 * done} would train it on")
+    return checkpoint
+
+
+def _train(folder: Path, config: Config, begun: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, float]:
     check(config)
-    data, module, trainer = parts(config, folder)
+    data, module, trainer = parts(config, folder, begun)
     start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, result, reason))
     with cleaned_up(trainer):
         log.info("%s", _summary(config, data, module, trainer))
+        if begun is not None:
+            log.info("%s", _resumption(config, begun))
         if data.changes:
             runs.write_json(folder / "data_changes.json", data.changes)
+        last = folder / "checkpoints" / "last.ckpt" if begun is not None else None
         with _timed(result, "fit_s"):
-            trainer.fit(module, data)
+            trainer.fit(module, data, ckpt_path=last, weights_only=True)
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        metrics = _plain(trainer.callback_metrics)
+        metrics = (begun["metrics"] if begun is not None else {}) | _plain(trainer.callback_metrics)
         result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics}
         if best:
             checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-            result |= {"best_epoch": checkpoint["epoch"] + 1, "metrics": metrics | checkpoint["metrics"]}
+            result |= {"best_epoch": checkpoint["epochs"], "metrics": metrics | checkpoint["metrics"]}
         if config["test"]:
             with _timed(result, "test_s"):
                 trainer.test(module, data, ckpt_path=best or None, weights_only=True, verbose=False)
@@ -69,8 +89,21 @@ def _train(folder: Path, config: Config, result: dict[str, Any]) -> dict[str, fl
     return result["metrics"]
 
 
-def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier, Trainer]:
-    """Build the data module, already set up, the classifier and the trainer of a run, by its seed."""
+def _resumption(config: Config, begun: dict[str, Any]) -> str:
+    trained = begun["hyper_parameters"]["config"]["trainer"]["max_epochs"]
+    text = f"Going on after {begun['epochs']} epochs and {begun['global_step']} steps"
+    if config["trainer"].get("max_epochs") != trained:
+        text += f"; max_epochs was {trained}: the schedule is fitted anew to {config['trainer'].get('max_epochs')}"
+    return text
+
+
+def parts(
+    config: Config, folder: Path, begun: dict[str, Any] | None = None
+) -> tuple[InMemoryDataModule, Classifier, Trainer]:
+    """Build the data module, already set up, the classifier and the trainer of a run, by its seed.
+
+    begun: the checkpoint that the run will go on from.
+    """
     seed = config["seed"] or 0  # a run folder's is drawn where the config leaves it open
     seed_everything(seed, workers=True, verbose=False)
     _check_accelerator(config["trainer"])
@@ -80,6 +113,8 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
     facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
     facts |= {"save_dir": str(folder), "dirpath": str(folder / "checkpoints")}
     model = build(config["model"], "model", **facts)
+    if config.get("init_from") and begun is None:
+        log.info("%s", start_from(model, Path(config["init_from"])))
     costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
     loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
     labels = torch.tensor([0, 1])
@@ -90,9 +125,9 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
     scheduler = build(config["scheduler"], "scheduler", **facts)
     trial = call(optimizer, "optimizer", [nn.Parameter(torch.zeros(1, 1))])
     call(scheduler, "scheduler", trial, total_steps=100)
-    averaging = isinstance(trial, ScheduleFree)
-    if averaging and scheduler.func is not schedules.none:
-        raise ConfigError("scheduler must be none with a schedule-free optimizer: scheduler=none scheduler.warmup=0.05")
+    if getattr(trial, "unscheduled", False) and scheduler.func is not schedules.none:
+        name = type(trial).__name__
+        raise ConfigError(f"scheduler must be none with {name}, on which a falling lr is lost: set scheduler=none")
     hparams = {
         "config": config,
         "class_names": list(data.class_names),
@@ -104,13 +139,14 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
     }
     module = Classifier(model, loss, optimizer, scheduler, hparams, costs)
     callbacks = _given(build(config.get("callbacks"), "callbacks", **facts))
-    if averaging and any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    if isinstance(trial, ScheduleFree) and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ConfigError("callbacks: a schedule-free optimizer averages the weights already: leave out ema")
     trainer = build(
         config["trainer"],
         "trainer",
         callbacks=callbacks,
-        logger=_given(build(config.get("logger"), "logger", **facts)),
+        logger=_given(build(config.get("logger"), "logger", **facts, first_step=begun["global_step"] if begun else 0)),
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
@@ -120,6 +156,22 @@ def parts(config: Config, folder: Path) -> tuple[InMemoryDataModule, Classifier,
 
 def _given(options: dict[str, Any] | None) -> list[Any]:
     return [option for option in (options or {}).values() if option is not None]
+
+
+def start_from(model: nn.Module, path: Path) -> str:
+    """Copy a trained run's weights into a new model where name and shape agree; say what was left out.
+
+    Raises ConfigError where none fit.
+    """
+    file = checkpoints.find(path)
+    found = checkpoints.weights(checkpoints.read(file))
+    own = model.state_dict()
+    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise ConfigError(f"init_from={path}: none of its weights fit this model")
+    model.load_state_dict(fitting, strict=False)
+    left = [name for name in own if name not in fitting]
+    return f"Weights from {file}" + (f"; anew, since they differ in name or shape: {', '.join(left)}" if left else "")
 
 
 def _check_accelerator(trainer: Config) -> None:

@@ -16,11 +16,12 @@ from torch.utils.tensorboard.summary import hparams
 class TensorBoardLogger(loggers.TensorBoardLogger):
     """Lightning's logger, writing straight into save_dir.
 
-    metrics: names of the scalars that the HPARAMS tab shows; it takes their last values from the curves.
+    metrics: names of the scalars that the HPARAMS tab shows; it takes their last values from the curves. first_step:
+    where a resumed run goes on; what its curves have from there on is dropped.
     """
 
-    def __init__(self, save_dir: str, metrics: Sequence[str] = ()) -> None:
-        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+    def __init__(self, save_dir: str, metrics: Sequence[str] = (), first_step: int = 0) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=first_step or None)
         self.metrics = list(metrics)
 
     @rank_zero_only
@@ -55,12 +56,19 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 class CSVLogger(Logger):
-    """metrics.csv in save_dir: one row an epoch, a column for each metric; what is logged by the step is left out."""
+    """metrics.csv in save_dir: one row an epoch, a column for each metric; what is logged by the step is left out.
+
+    Rows that are there already are kept up to the first epoch that is logged (again).
+    """
 
     def __init__(self, save_dir: str) -> None:
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
-        self.rows: dict[int, dict[str, float]] = {}
+        self.rows: dict[int, dict[str, Any]] = {}
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as stream:
+                for row in csv.DictReader(stream):
+                    self.rows[int(row["epoch"]) - 1] = {name: value for name, value in row.items() if value}
 
     @property
     def name(self) -> str:
@@ -88,6 +96,7 @@ class CSVLogger(Logger):
             return
         epoch = int(values.pop("epoch"))
         if values:
+            self.rows = {number: row for number, row in self.rows.items() if number <= epoch}
             self.rows.setdefault(epoch, {"epoch": epoch + 1, "step": step or 0}).update(values)
             self._write()
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from lossfit.errors import ConfigError
 from lossfit.losses.loss import Loss
@@ -46,6 +48,7 @@ class Classifier(LightningModule):
         self.test_evaluation = Evaluation(loss.num_classes, loss.link, costs)
         self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
         self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and correct answers, and of samples
+        self.counted = -1  # the last batch in them
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Spare Lightning's bookkeeping, some fifty writes a step, nn.Module's search among its parameters."""
@@ -64,8 +67,17 @@ class Classifier(LightningModule):
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     def on_train_start(self) -> None:
-        """Train a schedule-free optimizer's own weights; its average is what is evaluated, saved and left."""
+        """Train a schedule-free optimizer's own weights; its average is what is evaluated, saved and left.
+
+        A resumed run whose schedule was fitted to another end takes its learning rate from the new one.
+        """
         self._hold_average(False)
+        for config in self.trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if isinstance(schedule, LambdaLR):
+                factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+                for group, lr, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, factors, strict=True):
+                    group["lr"] = lr * factor
 
     def on_train_end(self) -> None:
         """Leave the average in the model."""
@@ -74,13 +86,16 @@ class Classifier(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Start the epoch's sums at zero."""
         self.train_sums = torch.zeros(2, device=self.device)
-        self.train_count = 0
+        self.train_count, self.counted = 0, -1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and add it to the epoch's sums."""
         images, target = batch
         logits = self.model(images)
         loss = self.loss(logits, target)
+        if batch_idx == self.counted:  # a further pass of an optimizer that makes several a step
+            return loss
+        self.counted = batch_idx
         with torch.no_grad():
             label = target if target.ndim == 1 else target.argmax(1)
             self.train_sums += torch.stack([loss * len(label), (logits.argmax(1) == label).sum()])
@@ -99,12 +114,14 @@ class Classifier(LightningModule):
         self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
 
     def on_validation_start(self) -> None:
-        """Evaluate the average."""
-        self._hold_average(True)
+        """Evaluate the average; outside of training, whatever weights there are."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._hold_average(True)
 
     def on_validation_end(self) -> None:
         """Go on training."""
-        self._hold_average(False)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._hold_average(False)
 
     def on_validation_epoch_start(self) -> None:
         """Let every rank evaluate rank 0's running statistics, which are the ones that a checkpoint holds."""
@@ -130,6 +147,7 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep with the weights what was measured of them."""
+        checkpoint["epochs"] = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if any(not optimizer.evaluating for optimizer in self._schedule_free()):  # a checkpoint between validations
             self._hold_average(True)

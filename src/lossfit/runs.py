@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -66,6 +67,66 @@ def read_config(folder: Path) -> Config:
     return config
 
 
+MAY_CHANGE = (
+    *("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
+    *("trainer.strategy", "test"),
+)
+
+
+def folder_of(path: str | Path) -> Path:
+    """Return the run folder that a path, of it or of a checkpoint in it, means; raise UserError if it is none."""
+    path = Path(path)
+    folder = path.parent.parent if path.suffix == ".ckpt" else path
+    if not (folder / "config.yaml").is_file() or not path.exists():
+        raise UserError(f"resume={path}: no such run folder or checkpoint of one")
+    return folder
+
+
+def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> Path:
+    """Prepare a run folder to be trained on, and return it; `config` has the values that `overrides` gave.
+
+    path: a run folder, which goes on from its last.ckpt, or another checkpoint in it to go on from. Raises UserError
+    for an override of what cannot change within a run.
+    """
+    path, folder = Path(path), folder_of(path)
+    saved = read_config(folder)
+    given = [override for override in overrides if not override.startswith("resume=")]
+    for override in given:
+        key = override.split("=")[0]
+        if key not in MAY_CHANGE:
+            raise UserError(
+                f"{override} cannot change within a run: only {', '.join(MAY_CHANGE)} can; init_from={path} starts a "
+                f"new run from its weights"
+            )
+        part, _, name = key.rpartition(".")
+        (saved[part] if part else saved)[name] = (config[part] if part else config)[name]
+    if given:
+        typed = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8")) or []
+        _write_yaml(folder / "overrides.yaml", [*typed, *given])
+        _write_yaml(folder / "config.yaml", saved)
+    last = folder / "checkpoints" / "last.ckpt"
+    if path.suffix == ".ckpt" and path.name != last.name:
+        if last.exists():
+            os.replace(last, last.with_suffix(".ckpt.replaced"))
+        part_file = last.with_suffix(".ckpt.part")
+        shutil.copyfile(path, part_file)
+        os.replace(part_file, last)
+    return folder
+
+
+def status(folder: Path) -> str | None:
+    """Return how a run stands by its result.json; None without one that can be read."""
+    return _result(folder).get("status")
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is either there in full or not at all."""
     part = path.with_name(f".{path.name}.part")
@@ -80,13 +141,14 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     status is running, completed, failed (with the reason) or interrupted. SIGTERM is taken as Ctrl-C while
     this lasts, and both end in Interrupted. What is raised inside and is not the user's mistake becomes a RunError.
     """
+    before = _result(folder)  # of a run that is resumed
     result: dict[str, Any] = {
         "status": "running",
         "reason": None,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": config.get("seed"),
         "choices": config.get("choices", {}),
-        "metrics": {},
+        "metrics": before.get("metrics", {}),
         "timings": {},
         "versions": versions(),
         "git": git_revision(),
@@ -99,7 +161,7 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         result["status"] = "completed"
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
         result |= {"status": "interrupted", "reason": "stopped by Ctrl-C or SIGTERM"}
-        raise Interrupted(f"What there is stands in {folder}") from error
+        raise Interrupted(f"To go on: python train.py resume={folder}") from error
     except UserError as error:
         result |= {"status": "failed", "reason": str(error)}
         raise
@@ -107,7 +169,8 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         reason = f"{type(error).__name__}: {error}"
         result |= {"status": "failed", "reason": reason}
         log.debug("the run failed", exc_info=True)
-        raise RunError(f"{reason} (traceback in {folder / 'train.log'})") from error
+        resume = f"; to go on: python train.py resume={folder}" if (folder / "checkpoints/last.ckpt").exists() else ""
+        raise RunError(f"{reason} (traceback in {folder / 'train.log'}){resume}") from error
     finally:
         result["timings"]["total_s"] = round(time.perf_counter() - start, 3)
         write_json(folder / "result.json", result)
@@ -213,8 +276,9 @@ def _finite(content: Any) -> Any:
 
 
 def _write_yaml(path: Path, content: Any) -> None:
-    with path.open("x", encoding="utf-8") as stream:
-        yaml.safe_dump(content, stream, sort_keys=False)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    os.replace(part, path)
 
 
 @contextmanager
@@ -226,8 +290,10 @@ def _terminated_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, interrupt)
+    stops = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in (*stops, signal.SIGINT)}
+    for number in stops:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ class TrainedClassifier(nn.Module):
     """uint8 pixels (N, C, H, W) -> probabilities (N, num_classes), by the link of the loss it was trained with.
 
     classes: the names of the classes. image_shape: (C, H, W) of the images it was trained on. costs: (true, predicted)
-    -> cost, or None. metrics and epoch: what was measured when the checkpoint was written, after how many epochs.
+    -> cost, or None. metrics and epochs: what was measured when the checkpoint was written, after how many of them.
     config: the run's.
     """
 
@@ -34,7 +34,7 @@ class TrainedClassifier(nn.Module):
         self.costs: list[list[float]] | None = about["costs"]
         self.config: dict[str, Any] = about["config"]
         self.metrics: dict[str, float] = checkpoint["metrics"]
-        self.epoch: int = checkpoint["epoch"] + 1
+        self.epochs: int = checkpoint["epochs"]
         normalize = Normalize(about["mean"], about["std"])
         self.register_buffer("scale", normalize.scale, persistent=False)
         self.register_buffer("shift", normalize.shift, persistent=False)
@@ -51,7 +51,7 @@ class TrainedClassifier(nn.Module):
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
-        """uint8 pixels (N, C, H, W) -> class indices (N,): the cheapest ones where costs were given, else the likeliest."""
+        """uint8 pixels (N, C, H, W) -> class indices (N,): the cheapest where there are costs, else the likeliest."""
         logits = self.logits(images)
         if self.costs is None:
             return logits.argmax(1)
@@ -73,13 +73,8 @@ def load(path: str | os.PathLike[str]) -> TrainedClassifier:
     facts = {"num_classes": len(about["class_names"]), "image_shape": tuple(about["image_shape"])}
     with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
         model = build(node, "model", **facts, class_names=about["class_names"])
-    weights = {
-        name.removeprefix("model."): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith("model.")
-    }
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(checkpoints.weights(checkpoint))
     except RuntimeError as error:
         raise UserError(f"{file}: its weights do not fit its own model {node['_target_']}: {error}") from error
     return TrainedClassifier(model, checkpoint).eval()

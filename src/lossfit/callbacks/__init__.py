@@ -1,6 +1,7 @@
 """Callbacks that Lightning does not have; the others are named in conf/callbacks."""
 
 from lossfit.callbacks.epochs import EpochReport, ProgressBar
+from lossfit.callbacks.last_checkpoint import LastCheckpoint
 from lossfit.callbacks.pictures import Pictures
 
-__all__ = ["EpochReport", "Pictures", "ProgressBar"]
+__all__ = ["EpochReport", "LastCheckpoint", "Pictures", "ProgressBar"]

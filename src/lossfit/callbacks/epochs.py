@@ -15,6 +15,10 @@ SHOWN = ("train/loss", "val/loss", "val/acc")
 class EpochReport(Callback):
     """Logs train/lr and train/epoch_s (seconds, validation included) and prints a line when an epoch is over."""
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, for a run that is resumed within an epoch."""
+        self.start, self.validated = time.perf_counter(), False
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before: only now are all its metrics known."""
         self._report(trainer)

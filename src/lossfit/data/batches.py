@@ -59,12 +59,24 @@ class Batches:
         self.mix, self.num_classes = mix, num_classes
         self.shuffle, self.seed, self.epoch = shuffle, seed, epoch
         self.rank, self.world_size = rank, world_size
+        self.epoch_begun, self.given = -1, 0  # the epoch last iterated, and how many of its batches were handed out
+        self.resumed: dict[str, int] = {}
+
+    def state_dict(self) -> dict[str, int]:
+        """Say where the iteration stands, for a checkpoint."""
+        return {"epoch": self.epoch_begun, "given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Have the iteration of that epoch, if it comes, go on where it stood."""
+        self.resumed = state
 
     def __len__(self) -> int:
         return len(self._bounds())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         count, epoch = len(self.labels), self.epoch()
+        first = self.resumed["given"] if self.resumed.get("epoch") == epoch else 0
+        self.epoch_begun, self.given, self.resumed = epoch, first, {}
         if self.shuffle and self.batch_size < count:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(self.seed, epoch)))
         else:
@@ -72,7 +84,7 @@ class Batches:
         if not self.shuffle:
             order = order[self.rank :: self.world_size]
         generator = torch.Generator(self.images.device)
-        for number, (start, stop) in enumerate(self._bounds()):
+        for number, (start, stop) in list(enumerate(self._bounds()))[first:]:
             index = order[start:stop]
             if self.shuffle:
                 index = index[self.rank :: self.world_size]
@@ -85,6 +97,7 @@ class Batches:
             images = self.normalize(images)
             if self.mix:
                 images, labels = self.mix(images, labels, self.num_classes, generator)
+            self.given = number + 1
             yield images, labels
 
     def _bounds(self) -> list[tuple[int, int]]:

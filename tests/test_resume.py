@@ -1,0 +1,268 @@
+"""A run that was stopped goes on to the bits of one that was not, and what cannot go on says why."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lossfit import engine, runs
+from lossfit.callbacks import LastCheckpoint
+from lossfit.errors import ConfigError, RunError, UserError
+from tests.conftest import QUICK, ROOT, compose, fit
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+THREE = ["trainer.max_epochs=3", "data.batch_size=64"]  # 8 steps an epoch
+
+
+class Killed(RuntimeError):
+    """Ends a run on the spot, as far as its folder can tell."""
+
+
+def fit_killed(monkeypatch: pytest.MonkeyPatch, step: int, folder: Path, *overrides: str) -> None:
+    """Train, and end right after the first checkpoint at or after `step` steps."""
+    save = LastCheckpoint._save
+
+    def save_and_die(self: LastCheckpoint, trainer: Any) -> None:
+        save(self, trainer)
+        if trainer.global_step >= step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "_save", save_and_die)
+        with pytest.raises(RunError):
+            fit(folder, *overrides)
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def curves(folder: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return [{name: value for name, value in row.items() if not name.endswith("_s")} for row in rows]
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    """Equal to the bit, whatever is in it."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert a.equal(b), where
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("step", [5, 16])  # of 24: within the first epoch, at the end of the second
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "data/mix=mixup"],  # dropout, batch norm, mixing
+        ["optimizer=momentum", "scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=val/acc"],
+        ["optimizer=muon", "scheduler=cosine", "scheduler.warmup=0.2", "+callbacks=ema"],
+        ["optimizer=schedule_free_adamw", "scheduler=none", "trainer.accumulate_grad_batches=3"],
+        ["optimizer=lion", "scheduler=wsd", "trainer.val_check_interval=0.5", "+callbacks=early_stopping"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_a_killed_run_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], step: int
+) -> None:
+    overrides = [*THREE, *overrides, "callbacks.last_checkpoint.every_n_steps=1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    fit(whole, *overrides)
+    steps = last(whole)["global_step"]
+    fit_killed(monkeypatch, step * steps // 24, killed, *overrides)
+    assert json.loads((killed / "result.json").read_text())["status"] == "failed"
+    engine.train(killed)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "ranks", "epochs", "global_step"):
+        assert_same(last(killed)[part], last(whole)[part], part)
+    assert curves(killed) == curves(whole)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, killed)]
+    for result in results:
+        del result["metrics"]["train/epoch_s"]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert (results[1]["status"], results[1]["best_epoch"]) == ("completed", results[0]["best_epoch"])
+    assert sorted(p.name for p in (killed / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed for real, in the middle of an epoch; each rank has random numbers of its own."""
+    overrides = [*QUICK, *THREE, "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[2]"]
+    overrides += ["data.batch_size=32", "callbacks.last_checkpoint.every_n_steps=5"]
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif os.environ.get('DIE_AT') and 'LOCAL_RANK' not in os.environ:\n"
+        "    import lossfit.callbacks.last_checkpoint as module\n"
+        "    save = module.LastCheckpoint._save\n"
+        "    def dying(self, trainer):\n"
+        "        save(self, trainer)\n"
+        "        if trainer.global_step == 10: os.kill(os.getpid(), 9)\n"
+        "    module.LastCheckpoint._save = dying\n"
+    )
+    for name, die_at in (("whole", ""), ("killed", "10")):
+        folder = runs.create(tmp_path / name, compose(*overrides), [])
+        done = subprocess.run(
+            [sys.executable, "-m", "lossfit", str(folder)],
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "DIE_AT": die_at},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == (-9 if die_at else 0), done.stderr
+    assert last(tmp_path / "killed")["global_step"] == 10
+    done = subprocess.run(
+        [sys.executable, "-m", "lossfit", str(folder)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Going on after 1 epochs and 10 steps" in done.stdout
+    for part in ("state_dict", "optimizer_states", "ranks"):
+        assert_same(last(tmp_path / "killed")[part], last(tmp_path / "whole")[part], part)
+    assert len(last(folder)["ranks"]) == 2
+    assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={folder}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2"):
+            process.send_signal(number)
+            break
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said == f"Interrupted. To go on: python train.py resume={folder}\n"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "interrupted"
+    epochs = last(folder)["epochs"]
+    done = train_py(f"resume={folder}", f"trainer.max_epochs={epochs + 2}")
+    assert done.returncode == 0, done.stderr
+    assert f"Going on after {epochs} epochs" in done.stdout
+    assert f"max_epochs was 100000: the schedule is fitted anew to {epochs + 2}" in done.stdout
+    assert [int(row["epoch"]) for row in curves(folder)] == list(range(1, epochs + 3))
+    assert runs.status(folder) == "completed"
+
+
+def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fit(folder, "scheduler=linear", "logger=csv")
+    assert float(curves(folder)[0]["train/lr"]) < 0.26 * 4e-3
+    runs.resume(folder, compose(*QUICK, "trainer.max_epochs=2"), [f"resume={folder}", "trainer.max_epochs=2"])
+    engine.train(folder)
+    fit(tmp_path / "whole", "scheduler=linear", "logger=csv", "trainer.max_epochs=2")
+    assert curves(folder)[1]["train/lr"] == curves(tmp_path / "whole")[1]["train/lr"]
+    assert "trainer.max_epochs=2" in (folder / "overrides.yaml").read_text()
+    assert runs.read_config(folder)["trainer"]["max_epochs"] == 2
+
+
+def test_a_folder_that_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(tmp_path / "whole", *THREE)
+    fit_killed(monkeypatch, 16, tmp_path / "old", *THREE)
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    engine.train(tmp_path / "new")
+    assert not (tmp_path / "old").exists()
+    assert_same(last(tmp_path / "new")["state_dict"], last(tmp_path / "whole")["state_dict"])
+    best = [torch.load(tmp_path / name / "checkpoints/best.ckpt", weights_only=True) for name in ("new", "whole")]
+    assert best[0]["epochs"] == best[1]["epochs"]
+
+
+def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_killed(monkeypatch, 16, tmp_path / "run", *THREE)
+    torn = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    torn.write_bytes(torn.read_bytes()[:10000])
+    best = torn.with_name("best.ckpt")
+    with pytest.raises(UserError, match=rf"{torn} is torn, or no checkpoint; {best}, after \d epochs, is whole"):
+        engine.train(tmp_path / "run")
+    runs.resume(best, compose(*QUICK), [f"resume={best}"])
+    engine.train(tmp_path / "run")
+    assert torn.with_name("last.ckpt.replaced").stat().st_size == 10000
+    fit(tmp_path / "whole", *THREE)
+    assert_same(last(tmp_path / "run")["state_dict"], last(tmp_path / "whole")["state_dict"])
+    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["resume=nowhere"], "resume=nowhere: no such run folder or checkpoint of one"),
+        (["resume=RUN"], "RUN is complete after 1 epochs: trainer.max_epochs=2 would train it on"),
+        (["resume=RUN", "loss=focal"], "loss=focal cannot change within a run: only trainer.max_epochs,"),
+        (["resume=RUN", "trainer.max_epochs=0"], "trainer.max_epochs=0: RUN has trained 1 epochs already"),
+        (["resume=RUN/checkpoints/best"], "resume=RUN/checkpoints/best: no such run folder or checkpoint of one"),
+    ],
+)
+def test_what_cannot_be_resumed_says_why_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], message: str
+) -> None:
+    fit(tmp_path / "run")
+    before = {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file() and p.suffix != ".yaml"}
+    arguments = [argument.replace("RUN", str(tmp_path / "run")) for argument in given]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message.replace("RUN", str(tmp_path / "run")) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p: p.read_bytes() for p in before} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_full_disk_fails_the_run_and_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = torch.save, []
+
+    def full(checkpoint: Any, stream: Any) -> None:
+        calls.append(1)
+        if len(calls) == 4:  # best and last of each epoch
+            stream.write(b"half a checkpoint")
+            raise OSError(28, "No space left on device")
+        save(checkpoint, stream)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(RunError, match=r"No space left on device.*resume="):
+            fit(tmp_path / "run", *THREE)
+    assert runs.status(tmp_path / "run") == "failed"
+    engine.train(tmp_path / "run")
+    fit(tmp_path / "whole", *THREE)
+    assert_same(last(tmp_path / "run")["state_dict"], last(tmp_path / "whole")["state_dict"])
+
+
+def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(tmp_path / "old", "model.hidden=[16]")
+    weights = {n.removeprefix("model."): v for n, v in last(tmp_path / "old")["state_dict"].items()}
+    config = compose(*QUICK, "model.hidden=[16]", f"init_from={tmp_path}/old")
+    _, module, _ = engine.parts(config, tmp_path / "new")
+    assert_same(dict(module.model.state_dict()), weights)
+    wider = engine.parts(compose(*QUICK, "model.hidden=[16]"), tmp_path / "new")[1].model
+    last_layer = wider[-1]
+    wider[-1] = torch.nn.Linear(16, 3)
+    said = engine.start_from(wider, tmp_path / "old")
+    assert "anew, since they differ in name or shape: 3.weight, 3.bias" in said
+    assert wider[1].weight.equal(weights["1.weight"])
+    assert last_layer.weight.shape == (10, 16)
+    with pytest.raises(ConfigError, match="none of its weights fit this model"):
+        engine.parts(compose(*QUICK, "model=linear", f"init_from={tmp_path}/old"), tmp_path / "new")
+    with pytest.raises(UserError, match="nowhere: no such run folder or checkpoint"):
+        engine.parts(compose(*QUICK, "init_from=nowhere"), tmp_path / "new")
