@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def read(path: Path) -> dict[str, Any]:
     Only tensors and plain values are loaded: a file that holds more could run code, and is refused unread.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _load(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError) as error:
@@ -54,13 +55,18 @@ def read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*pickle protocol.*")  # of a foreign file, which is refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _whole_beside(path: Path) -> str:
     """Offer a checkpoint of the same folder that can be read."""
     for other in sorted(path.parent.glob("*.ckpt")):
         if other.name != path.name:
             try:
-                checkpoint = torch.load(other, map_location="cpu", weights_only=True)
-                return f"; {other}, after {checkpoint['epoch'] + 1} epochs, is whole: give that instead"
+                return f"; {other}, of epoch {_load(other)['epoch'] + 1}, is whole: give that instead"
             except Exception:  # whatever is wrong with it, it is nothing to offer
                 continue
     return ""

@@ -10,7 +10,7 @@ from lossfit import checkpoints
 from lossfit.config import build
 from lossfit.costs import cheapest, probabilities
 from lossfit.data.batches import Normalize
-from lossfit.errors import UserError
+from lossfit.errors import ConfigError, UserError
 
 
 class TrainedClassifier(nn.Module):
@@ -51,7 +51,7 @@ class TrainedClassifier(nn.Module):
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
-        """uint8 pixels (N, C, H, W) -> class indices (N,): the cheapest ones where costs were given, else the likeliest."""
+        """uint8 pixels (N, C, H, W) -> classes (N,): the cheapest ones where costs were given, else the likeliest."""
         logits = self.logits(images)
         if self.costs is None:
             return logits.argmax(1)
@@ -71,8 +71,11 @@ def load(path: str | os.PathLike[str]) -> TrainedClassifier:
     if "weights" in node:
         node = {**node, "weights": None}  # pretrained ones would be downloaded, only to be replaced
     facts = {"num_classes": len(about["class_names"]), "image_shape": tuple(about["image_shape"])}
-    with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
-        model = build(node, "model", **facts, class_names=about["class_names"])
+    try:
+        with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
+            model = build(node, "model", **facts, class_names=about["class_names"])
+    except ConfigError as error:
+        raise UserError(f"{file}: {error}") from error
     weights = {
         name.removeprefix("model."): value
         for name, value in checkpoint["state_dict"].items()
@@ -81,5 +84,8 @@ def load(path: str | os.PathLike[str]) -> TrainedClassifier:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"{file}: its weights do not fit its own model {node['_target_']}: {error}") from error
+        first = str(error).splitlines()[1:2] or [str(error)]  # after a headline that says less
+        raise UserError(
+            f"{file}: its weights do not fit its own model {node['_target_']}: {first[0].strip()}"
+        ) from error
     return TrainedClassifier(model, checkpoint).eval()
