@@ -15,9 +15,8 @@ import pytest
 import torch
 
 import lossfit
-from lossfit.config import build
 from lossfit.errors import UserError
-from tests.conftest import ROOT, compose, fit
+from tests.conftest import ROOT, fit, sample
 
 FAMILIES = {  # module of losses -> overrides
     "cross_entropy": ["loss=label_smoothing"],
@@ -31,19 +30,6 @@ FAMILIES = {  # module of losses -> overrides
     "costs": ["loss=expected_cost", "+costs.Shirt.Coat=5"],
     "custom": ["loss=custom", "loss.function=torch.nn.functional.cross_entropy"],
 }
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    os.chdir(ROOT)
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    fit(folder, "model=linear")
-    return folder
-
-
-def sample() -> tuple[torch.Tensor, torch.Tensor]:
-    """The sample's 200 test images (N, 1, 28, 28) uint8 and labels (N,)."""
-    return build(compose("data=sample")["data"], "data").read(train=False)
 
 
 def test_every_family_of_losses_is_tried() -> None:
@@ -65,9 +51,9 @@ def test_it_has_the_accuracy_that_the_run_measured(overrides: list[str], tmp_pat
         assert cost == pytest.approx(metrics["test/cost"], rel=1e-5)
 
 
-def test_it_knows_the_run(run: Path) -> None:
-    classifier = lossfit.load(run / "checkpoints" / "best.ckpt")
-    result = json.loads((run / "result.json").read_text())
+def test_it_knows_the_run(trained: Path) -> None:
+    classifier = lossfit.load(trained / "checkpoints" / "best.ckpt")
+    result = json.loads((trained / "result.json").read_text())
     assert classifier.image_shape == (1, 28, 28)
     assert classifier.classes[9] == "Ankle boot"
     assert classifier.epoch == result["best_epoch"]
@@ -78,17 +64,17 @@ def test_it_knows_the_run(run: Path) -> None:
         classifier(torch.zeros(1, 1, 28, 28))
 
 
-def test_two_lines_without_hydra(run: Path) -> None:
+def test_two_lines_without_hydra(trained: Path) -> None:
     code = "\n".join(
         [
             "import lossfit, torch, sys",
-            f"classifier = lossfit.load({str(run)!r})",
+            f"classifier = lossfit.load({str(trained)!r})",
             "print(classifier(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape)",
             "assert not any(name.split('.')[0] in ('hydra', 'omegaconf') for name in sys.modules)",
         ]
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=trained.parent, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "torch.Size([2, 10])\n", done.stderr
 
 
@@ -108,10 +94,10 @@ def test_pretrained_weights_are_not_downloaded_again(tmp_path: Path, monkeypatch
     assert lossfit.load(file)(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).shape == (1, 10)
 
 
-def test_random_numbers_go_on_as_if_nothing_was_loaded(run: Path) -> None:
+def test_random_numbers_go_on_as_if_nothing_was_loaded(trained: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    lossfit.load(run)
+    lossfit.load(trained)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -135,12 +121,12 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_what_is_no_checkpoint_is_refused_by_name(run: Path, tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
     assert refused(tmp_path / "nowhere").endswith("no such run folder or checkpoint")
     assert "is no run folder: it has no config.yaml" in refused(tmp_path)
 
     file = tmp_path / "file.ckpt"
-    whole = (run / "checkpoints" / "best.ckpt").read_bytes()
+    whole = (trained / "checkpoints" / "best.ckpt").read_bytes()
     for content in (b"", whole[: len(whole) // 2], whole[:-100], b"learning rate: 0.1\n", pickle.dumps({"a": 1})):
         file.write_bytes(content)
         assert "is torn, or no checkpoint" in refused(file)
@@ -151,12 +137,12 @@ def test_what_is_no_checkpoint_is_refused_by_name(run: Path, tmp_path: Path) -> 
     assert "is no checkpoint of a lossfit run: it has no state_dict" in refused(file)
     torch.save([1, 2], file)
     assert "is no checkpoint of a lossfit run" in refused(file)
-    torch.save({**torch.load(run / "checkpoints" / "best.ckpt", weights_only=True), "hyper_parameters": {}}, file)
+    torch.save({**torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True), "hyper_parameters": {}}, file)
     assert "is no checkpoint of a lossfit run: its hyper-parameters have no config" in refused(file)
 
 
-def test_a_payload_is_refused_and_not_run(run: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+def test_a_payload_is_refused_and_not_run(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     trace = tmp_path / "was_run"
     file = tmp_path / "file.ckpt"
     torch.save({**checkpoint, "callbacks": Payload(trace)}, file)
@@ -164,27 +150,27 @@ def test_a_payload_is_refused_and_not_run(run: Path, tmp_path: Path) -> None:
     file.write_bytes(pickle.dumps({**checkpoint, "callbacks": Payload(trace)}))
     refused(file)
     assert not trace.exists()
-    torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)  # the refusal leaves torch as it was
+    torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)  # the refusal leaves torch as it was
     pickle.loads(pickle.dumps(Payload(trace)))
     assert trace.exists(), "the payload works, if it is run"
 
 
-def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+def test_weights_of_another_model_are_refused(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["config"]["model"] = {"_target_": "lossfit.models.mlp.MLP"}
     torch.save(checkpoint, tmp_path / "file.ckpt")
     assert "its weights do not fit its own model lossfit.models.mlp.MLP" in refused(tmp_path / "file.ckpt")
 
 
-def test_a_target_outside_the_allowed_ones_is_refused(run: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+def test_a_target_outside_the_allowed_ones_is_refused(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["config"]["model"] = {"_target_": "os.system", "command": "true"}
     torch.save(checkpoint, tmp_path / "file.ckpt")
     assert "model._target_=os.system is not allowed" in refused(tmp_path / "file.ckpt")
 
 
-def test_a_torn_best_offers_the_last(run: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(run, tmp_path / "run")
+def test_a_torn_best_offers_the_last(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
     best, last = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     best.write_bytes(best.read_bytes()[:1000])
     with pytest.raises(UserError) as caught:

@@ -49,10 +49,18 @@ class TrainedClassifier(nn.Module):
         """uint8 pixels (N, C, H, W) -> probabilities (N, num_classes) that sum to 1."""
         return probabilities(self.logits(images), self.link)
 
+    @property
+    def light(self) -> bool:
+        """Whether the images it was trained on are light rather than dark, in the mean."""
+        return bool((-self.shift / self.scale).mean() > 127.5)
+
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
         """uint8 pixels (N, C, H, W) -> classes (N,): the cheapest ones where costs were given, else the likeliest."""
-        logits = self.logits(images)
+        return self.decide(self.logits(images))
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """Logits (N, num_classes) -> classes (N,), as `predict` does."""
         if self.costs is None:
             return logits.argmax(1)
         return cheapest(logits, self.link, torch.tensor(self.costs, device=logits.device))
