@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lossfit import export, load
+from lossfit import checkpoints, export, load
 from lossfit.errors import UserError, did_you_mean, reported
 from lossfit.evaluation import split
 
@@ -41,7 +41,7 @@ def main() -> None:
             formats.remove(name)
     classifier = load(options.run)
     images, labels = split(classifier, "test", options.data)
-    folder = options.out or (options.run if options.run.is_dir() else options.run.parent) / "export"
+    folder = options.out or checkpoints.home(options.run) / "export"
     card = export.export(classifier, images, labels, formats, folder)
     for name, file in card["files"].items():
         print(

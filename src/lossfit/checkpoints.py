@@ -34,6 +34,14 @@ def find(path: str | os.PathLike[str]) -> Path:
     return found
 
 
+def home(path: str | os.PathLike[str]) -> Path:
+    """Return the run folder that a run folder or one of its checkpoints means; of another checkpoint, its folder."""
+    path = Path(path).absolute()
+    if path.is_dir():
+        return path
+    return path.parents[1] if (path.parents[1] / "config.yaml").exists() else path.parent
+
+
 def read(path: Path) -> dict[str, Any]:
     """Load a checkpoint of this project on the CPU; raise UserError, naming the file, for anything else.
 
