@@ -1,5 +1,7 @@
 """Shared by all tests: composing configs, training in this process, running train.py in another."""
 
+import importlib.util
+import io
 import os
 import subprocess
 import sys
@@ -7,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from lossfit import runs
 from lossfit.cli import composed as compose
+from lossfit.config import build
 from lossfit.data.fashion_mnist import SHA256, SYSTEM
 from lossfit.data.sources import present
+from lossfit.errors import reported
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=1"]
@@ -49,6 +54,45 @@ def train_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a script of scripts/ in this process; return its exit status and what it said on stdout and stderr."""
+
+    def run(name: str, *arguments: object, stdin: str = "") -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        try:
+            with reported():
+                status = module.main() or 0
+        except SystemExit as ending:
+            status = ending.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a quick run that tests may read but not change."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    fit(folder, "model=linear")
+    os.chdir(before)
+    return folder
+
+
+def sample(train: bool = False) -> tuple[Tensor, Tensor]:
+    """The sample's images (N, 1, 28, 28) uint8 and labels (N,): 600 for training or 200 for testing."""
+    return build(compose("data=sample")["data"], "data").read(train)
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,19 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.conftest import ROOT
+import lossfit
+from tests.conftest import ROOT, sample
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -21,6 +25,7 @@ COMMANDS = [
     for command in line.split("#")[0].split("&&")
     if command.split()[:1] and command.split()[0] in ("python", "pip", "pytest", "tensorboard", "ruff", "mypy", "git")
 ]
+PYTHON = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
 INLINE = re.findall(r"`(python [^`]+)`", README)
 SMALL = ["data=sample", "trainer.max_epochs=1"]
 TINY = ["data=sample", "data.subset=200", "model=linear"]
@@ -39,14 +44,18 @@ def test_installing_and_testing_are_what_ci_does(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS + INLINE if c.startswith("python train.py")])
-def test_train_commands(command: str, tmp_path: Path) -> None:
-    arguments = shlex.split(command)[2:]
-    if not {"--help", "--cfg"} & set(arguments):
+def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "old")
+    arguments = [argument.replace("logs/train/runs/RUN", str(run)) for argument in shlex.split(command)[2:]]
+    if command.startswith("python train.py resume="):
+        arguments += ["trainer.max_epochs=2"]  # it is complete
+    elif "init_from=" in command:
+        arguments += [*SMALL, "model=linear", f"hydra.run.dir={tmp_path}/run"]
+    elif not {"--help", "--cfg"} & set(arguments):
         small = [a for a in arguments if not a.startswith("data.subset")] + SMALL
         arguments = [*small, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
-    code = re.search(r"```python\n(.+?)```", README, flags=re.DOTALL)
-    assert code is not None
-    (tmp_path / "my_losses.py").write_text(code[1])
+    code = next(block for block in PYTHON if "def tempered" in block)
+    (tmp_path / "my_losses.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "train.py", *arguments],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -84,6 +93,35 @@ def test_scripts(script: str, arguments: list[str], expected: str, tmp_path: Pat
     help_page = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert help_page.returncode == 0
     assert "python scripts/" in help_page.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if " RUN" in c])
+def test_commands_on_a_trained_run(
+    command: str, script: Callable[..., tuple[int, str, str]], trained: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(sample()[0][0, 0].numpy()).save(tmp_path / "photos" / "boot.png")
+    arguments = [{"RUN": str(run), "photos/": str(tmp_path / "photos")}.get(a, a) for a in shlex.split(command)[1:]]
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = {"evaluate": r"acc +0\.\d+ \(", "predict": r"boot\.png  0\.\d+ [A-Z]", "export": r"0 predictions differ"}
+    assert re.search(expected[Path(arguments[0]).stem], done.stdout), done.stdout
+    status, said, _ = script(Path(arguments[0]).stem, "--help")
+    assert status == 0
+    assert f"python {arguments[0]} RUN" in said
+
+
+def test_the_lines_for_a_notebook(trained: Path) -> None:
+    code = next(block for block in PYTHON if "lossfit.load" in block)
+    scope = {"lossfit": lossfit, "images": sample()[0]}
+    exec(
+        code.replace("logs/train/runs/<run>", str(trained)).replace("classifier(images)", "p = classifier(images)"),
+        scope,
+    )
+    assert scope["p"].shape == (200, 10)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tensorboard")])

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,21 @@ def find(path: str | os.PathLike[str]) -> Path:
     return found
 
 
+def home(path: str | os.PathLike[str]) -> Path:
+    """Return the run folder that a run folder or one of its checkpoints means; of another checkpoint, its folder."""
+    path = Path(path).absolute()
+    if path.is_dir():
+        return path
+    return path.parents[1] if (path.parents[1] / "config.yaml").exists() else path.parent
+
+
 def read(path: Path) -> dict[str, Any]:
     """Load a checkpoint of this project on the CPU; raise UserError, naming the file, for anything else.
 
     Only tensors and plain values are loaded: a file that holds more could run code, and is refused unread.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _load(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError) as error:
@@ -60,12 +69,18 @@ def weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name.removeprefix("model."): value for name, value in state if name.startswith("model.")}
 
 
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*pickle protocol.*")  # of a foreign file, which is refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _whole_beside(path: Path) -> str:
     """Offer a checkpoint of the same folder that can be read."""
     for other in sorted(path.parent.glob("*.ckpt")):
         if other.name != path.name:
             try:
-                checkpoint = torch.load(other, map_location="cpu", weights_only=True)
+                checkpoint = _load(other)
                 return f"; {other}, after {checkpoint['epochs']} epochs, is whole: give that instead"
             except Exception:  # whatever is wrong with it, it is nothing to offer
                 continue

@@ -75,15 +75,16 @@ def _train(folder: Path, config: Config, begun: dict[str, Any] | None, result: d
         with _timed(result, "fit_s"):
             trainer.fit(module, data, ckpt_path=last, weights_only=True)
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        metrics = (begun["metrics"] if begun is not None else {}) | _plain(trainer.callback_metrics)
+        metrics = rounded(begun["metrics"] if begun is not None else {}) | rounded(trainer.callback_metrics)
         result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics}
         if best:
             checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-            result |= {"best_epoch": checkpoint["epochs"], "metrics": metrics | checkpoint["metrics"]}
+            result |= {"best_epoch": checkpoint["epochs"], "metrics": metrics | rounded(checkpoint["metrics"])}
+            module.load_state_dict(checkpoint["state_dict"])  # an average, where one was kept
         if config["test"]:
             with _timed(result, "test_s"):
-                trainer.test(module, data, ckpt_path=best or None, weights_only=True, verbose=False)
-            result["metrics"] |= _plain(trainer.callback_metrics)
+                trainer.test(module, data, verbose=False)
+            result["metrics"] |= rounded(trainer.callback_metrics)
         for line in _ending(folder, result):
             log.info("%s", line)
     return result["metrics"]
@@ -227,7 +228,8 @@ def _ending(folder: Path, result: dict[str, Any]) -> list[str]:
     return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shown}"]
 
 
-def _plain(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+def rounded(metrics: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
+    """Return metrics as numbers for a file."""
     return {name: float(f"{float(value):.7g}") for name, value in metrics.items()}  # float32's digits
 
 

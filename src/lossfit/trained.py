@@ -10,7 +10,7 @@ from lossfit import checkpoints
 from lossfit.config import build
 from lossfit.costs import cheapest, probabilities
 from lossfit.data.batches import Normalize
-from lossfit.errors import UserError
+from lossfit.errors import ConfigError, UserError
 
 
 class TrainedClassifier(nn.Module):
@@ -49,10 +49,18 @@ class TrainedClassifier(nn.Module):
         """uint8 pixels (N, C, H, W) -> probabilities (N, num_classes) that sum to 1."""
         return probabilities(self.logits(images), self.link)
 
+    @property
+    def light(self) -> bool:
+        """Whether the images it was trained on are light rather than dark, in the mean."""
+        return bool((-self.shift / self.scale).mean() > 127.5)
+
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:
-        """uint8 pixels (N, C, H, W) -> class indices (N,): the cheapest where there are costs, else the likeliest."""
-        logits = self.logits(images)
+        """uint8 pixels (N, C, H, W) -> classes (N,): the cheapest ones where costs were given, else the likeliest."""
+        return self.decide(self.logits(images))
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """Logits (N, num_classes) -> classes (N,), as `predict` does."""
         if self.costs is None:
             return logits.argmax(1)
         return cheapest(logits, self.link, torch.tensor(self.costs, device=logits.device))
@@ -71,10 +79,16 @@ def load(path: str | os.PathLike[str]) -> TrainedClassifier:
     if "weights" in node:
         node = {**node, "weights": None}  # pretrained ones would be downloaded, only to be replaced
     facts = {"num_classes": len(about["class_names"]), "image_shape": tuple(about["image_shape"])}
-    with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
-        model = build(node, "model", **facts, class_names=about["class_names"])
+    try:
+        with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
+            model = build(node, "model", **facts, class_names=about["class_names"])
+    except ConfigError as error:
+        raise UserError(f"{file}: {error}") from error
     try:
         model.load_state_dict(checkpoints.weights(checkpoint))
     except RuntimeError as error:
-        raise UserError(f"{file}: its weights do not fit its own model {node['_target_']}: {error}") from error
+        first = str(error).splitlines()[1:2] or [str(error)]  # after a headline that says less
+        raise UserError(
+            f"{file}: its weights do not fit its own model {node['_target_']}: {first[0].strip()}"
+        ) from error
     return TrainedClassifier(model, checkpoint).eval()

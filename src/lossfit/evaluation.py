@@ -1,0 +1,159 @@
+"""What a trained classifier is worth on a split: metrics with 95% intervals, by class, calibration, confusion.
+
+Shapes: logits (V, N, C) of V views of N images, one unless the views are averaged; labels (N,) int64.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lossfit.config import build, call
+from lossfit.costs import probabilities
+from lossfit.data import InMemoryDataModule
+from lossfit.errors import ConfigError, UserError
+from lossfit.trained import TrainedClassifier
+
+Z = 1.959964  # standard deviations on each side of the mean that hold 95% of a normal distribution
+BINS = 15  # of confidence, from 0 to 1
+
+
+def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = None) -> tuple[Tensor, Tensor]:
+    """Return a split's images (N, C, H, W) uint8 and labels (N,) as the run had it; folder: where the files lie now.
+
+    name: train, val or test. Raises UserError where the data cannot be had.
+    """
+    node = classifier.config["data"] if folder is None else {**classifier.config["data"], "dir": str(folder)}
+    try:
+        data: InMemoryDataModule = build(node, "data", seed=classifier.config["seed"] or 0)
+        call(data.setup, "data")
+    except ConfigError as error:
+        raise UserError(f"{error}\n(of a run's data: --data FOLDER says where the files lie now)") from error
+    return data.splits[name]
+
+
+@torch.inference_mode()
+def logits_of(classifier: TrainedClassifier, images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) -> logits (N, num_classes), in the batches of the run's own evaluation."""
+    batches = images.split(classifier.config["data"].get("eval_batch_size", 1000))
+    return torch.cat([classifier.logits(batch) for batch in batches])
+
+
+def measure(logits: Tensor, labels: Tensor, classifier: TrainedClassifier) -> dict[str, Any]:
+    """Return all that is known of the logits (V, N, C) of a split; the probabilities of the views are averaged.
+
+    acc, nll, brier (the squared distance of the probabilities from the label, 0 to 2) and, with costs, cost and
+    cost_argmax are value, low and high; nll is that of softmax whatever the loss, as in a run's metrics. ece is the
+    expected calibration error, the mean distance of confidence and accuracy over 15 bins of equal width. classes
+    holds recall, precision, F1 and support by class, confusion (C, C) how often the row's class was taken for the
+    column's.
+    """
+    views, count, num_classes = logits.shape
+    p = torch.stack([probabilities(view, classifier.link) for view in logits.double()]).mean(0)
+    likeliest = (logits[0] if views == 1 else p).argmax(1)
+    log_likelihood = logits.double().log_softmax(2).logsumexp(0) - math.log(views)
+    correct = likeliest == labels
+    truth = torch.nn.functional.one_hot(labels, num_classes)
+    confusion = torch.bincount(labels * num_classes + likeliest, minlength=num_classes**2).view(num_classes, -1)
+    bins = calibration(p.amax(1), correct)
+    found: dict[str, Any] = {
+        "samples": count,
+        "acc": share(int(correct.sum()), count),
+        "nll": mean(-log_likelihood.gather(1, labels[:, None])),
+        "brier": mean((p - truth).square().sum(1)),
+    }
+    if classifier.costs is not None:
+        costs = torch.tensor(classifier.costs)
+        cheapest = classifier.decide(logits[0]) if views == 1 else (p.float() @ costs).argmin(1)
+        found |= {"cost": mean(costs[labels, cheapest]), "cost_argmax": mean(costs[labels, likeliest])}
+    return found | {
+        "ece": _digits(sum(b["count"] * abs(b["acc"] - b["confidence"]) for b in bins if b["count"]) / count),
+        "classes": by_class(confusion, classifier.classes),
+        "calibration": bins,
+        "confusion": confusion.tolist(),
+    }
+
+
+def share(count: int, total: int) -> dict[str, float] | None:
+    """Return a share and its 95% interval by Wilson's score; None of nothing."""
+    if not total:
+        return None
+    p, spread = count / total, Z**2 / total
+    middle = (p + spread / 2) / (1 + spread)
+    half = math.sqrt(p * (1 - p) * spread + spread**2 / 4) / (1 + spread)
+    return {"value": _digits(p), "low": _digits(max(0, middle - half)), "high": _digits(min(1, middle + half))}
+
+
+def mean(values: Tensor) -> dict[str, float]:
+    """Return the mean of one value a sample and its 95% interval by the normal distribution."""
+    values = values.double()
+    middle = values.mean().item()
+    half = Z * values.std(correction=min(1, values.numel() - 1)).item() / math.sqrt(values.numel())
+    return {"value": _digits(middle), "low": _digits(middle - half), "high": _digits(middle + half)}
+
+
+def by_class(confusion: Tensor, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return recall, precision, F1 and support of each class; null where there is nothing to take a share of."""
+    found = {}
+    for k, name in enumerate(names):
+        hits, support, predicted = (int(n) for n in (confusion[k, k], confusion[k].sum(), confusion[:, k].sum()))
+        found[name] = {
+            "recall": share(hits, support),
+            "precision": share(hits, predicted),
+            "f1": _digits(2 * hits / (support + predicted)) if support + predicted else None,
+            "support": support,
+        }
+    return found
+
+
+def calibration(confidence: Tensor, correct: Tensor) -> list[dict[str, Any]]:
+    """Return count, mean confidence and accuracy of the samples in each of the bins of confidence, (N,) each."""
+    places = (confidence * BINS).long().clamp(max=BINS - 1)
+    found = []
+    for k in range(BINS):
+        inside = places == k
+        some = bool(inside.any())
+        found.append(
+            {
+                "from": _digits(k / BINS),
+                "to": _digits((k + 1) / BINS),
+                "count": int(inside.sum()),
+                "confidence": _digits(confidence[inside].mean().item()) if some else None,
+                "acc": _digits(correct[inside].double().mean().item()) if some else None,
+            }
+        )
+    return found
+
+
+def reliability_figure(bins: Sequence[dict[str, Any]], ece: float) -> Figure:
+    """Draw accuracy against confidence, with what is missing to or beyond the diagonal, over the bins' counts."""
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    filled = [b for b in bins if b["count"]]
+    left, width = [b["from"] for b in filled], 1 / len(bins)
+    gaps = [b["confidence"] - b["acc"] for b in filled]
+    axes.bar(
+        left, [b["acc"] for b in filled], width, align="edge", color="tab:blue", edgecolor="white", label="accuracy"
+    )
+    axes.bar(
+        left, gaps, width, [b["acc"] for b in filled], align="edge", color="none", edgecolor="tab:red", hatch="///",
+        label="gap to the confidence",
+    )  # fmt: skip
+    axes.plot([0, 1], [0, 1], color="black", linestyle="--", label="calibrated")
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("accuracy")
+    axes.set_title(f"expected calibration error {ece:.4f}")
+    axes.legend(loc="upper left")
+    below.bar(left, [b["count"] for b in filled], width, align="edge", color="grey", edgecolor="white")
+    below.set_xlim(0, 1)
+    below.set_xlabel("confidence, the largest probability")
+    below.set_ylabel("images")
+    return figure
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.7g}")  # float32's
