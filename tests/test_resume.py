@@ -28,7 +28,7 @@ class Killed(RuntimeError):
 
 
 def fit_killed(monkeypatch: pytest.MonkeyPatch, step: int, folder: Path, *overrides: str) -> None:
-    """Train, and end right after the first checkpoint at or after `step` steps."""
+    """Train (on), and end right after the first checkpoint at or after `step` steps."""
     save = LastCheckpoint._save
 
     def save_and_die(self: LastCheckpoint, trainer: Any) -> None:
@@ -39,7 +39,7 @@ def fit_killed(monkeypatch: pytest.MonkeyPatch, step: int, folder: Path, *overri
     with monkeypatch.context() as patch:
         patch.setattr(LastCheckpoint, "_save", save_and_die)
         with pytest.raises(RunError):
-            fit(folder, *overrides)
+            engine.train(folder) if folder.exists() else fit(folder, *overrides)
 
 
 def last(folder: Path) -> dict[str, Any]:
@@ -99,6 +99,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert results[0]["metrics"] == results[1]["metrics"]
     assert (results[1]["status"], results[1]["best_epoch"]) == ("completed", results[0]["best_epoch"])
     assert sorted(p.name for p in (killed / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*THREE, "callbacks.last_checkpoint.every_n_steps=1"]
+    fit(tmp_path / "whole", *overrides)
+    for step in (8, 13, 16, 17, 23, 24):
+        fit_killed(monkeypatch, step, tmp_path / "killed", *overrides)
+    engine.train(tmp_path / "killed")
+    assert_same(last(tmp_path / "killed")["state_dict"], last(tmp_path / "whole")["state_dict"])
+    assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
 
 
 def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Kill a run with SIGKILL at random moments until it is done, and hold what is left against a run that was not killed.
+
+    python scripts/kill_and_resume.py --times 20
+    python scripts/kill_and_resume.py --times 1 model=mlp optimizer=schedule_free_sgd scheduler=none
+
+Each time, train.py is killed and resumed by `python train.py resume=RUN` until it ends by itself; then weights,
+optimizer and random states in last.ckpt must equal the undisturbed run's to the bit, and metrics.csv must have the same
+rows. Further arguments are overrides, as train.py takes them. Exit status 1 if any differ.
+"""
+
+import argparse
+import csv
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lossfit import runs
+
+TRAIN = [sys.executable, str(Path(__file__).parents[1] / "train.py")]
+SETTING = ["data=sample", "trainer=cpu", "trainer.max_epochs=80", "callbacks.last_checkpoint.every_n_steps=7"]
+COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "ranks")
+
+
+def main() -> None:
+    """Kill, resume, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=20, help="runs to disturb (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument("overrides", nargs="*", help="overrides, as train.py takes them")
+    options = parser.parse_intermixed_args()
+    moments = random.Random(options.seed)
+    overrides = [*SETTING, *options.overrides]
+    with tempfile.TemporaryDirectory() as parent:
+        whole = Path(parent) / "whole"
+        start = time.perf_counter()
+        subprocess.run([*TRAIN, *overrides, f"hydra.run.dir={whole}"], check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        print(f"undisturbed {seconds:.0f} s", flush=True)
+        same = 0
+        for number in range(options.times):
+            run = Path(parent) / str(number)
+            kills = disturb(run, overrides, seconds, moments)
+            different = differences(whole, run)
+            same += not different
+            print(f"run {number + 1}: killed {kills} times, {different or 'the same bits'}", flush=True)
+    print(f"{same} of {options.times} ended in the undisturbed run's bits")
+    sys.exit(same != options.times)
+
+
+def disturb(run: Path, overrides: list[str], seconds: float, moments: random.Random) -> int:
+    """Train a run to its end, killing it on the way; return how often."""
+    kills = 0
+    while True:
+        begun = (run / "config.yaml").exists()
+        arguments = [f"resume={run}"] if begun else [*overrides, f"hydra.run.dir={run}"]
+        process = subprocess.Popen([*TRAIN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            _, said = process.communicate(timeout=moments.uniform(0.3, 0.9) * seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            if runs.status(run) == "completed":  # killed on the way out
+                return kills
+            continue
+        if process.returncode:
+            sys.exit(f"after {kills} kills train.py ended with {process.returncode}: {said}")
+        return kills
+
+
+def differences(whole: Path, run: Path) -> str:
+    """Name what differs between two finished runs."""
+    first, second = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, run))
+    found = [part for part in COMPARED if not same(first[part], second[part])]
+    return ", ".join(found + ([] if rows(whole) == rows(run) else ["metrics.csv"]))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two nested values are equal, tensors to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a.equal(b) if isinstance(a, torch.Tensor) else a == b
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """Return metrics.csv without the times."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as stream:
+        return [{name: v for name, v in row.items() if not name.endswith("_s")} for row in csv.DictReader(stream)]
+
+
+if __name__ == "__main__":
+    main()
