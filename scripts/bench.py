@@ -50,6 +50,10 @@ def main() -> None:
         parser.error("--repeats and --epochs must be >= 1")
     shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]
     mlp, cnn = (cli.composed(*recipe, *shared) for recipe in (MLP, CNN))
+    losses = {
+        loss: [cli.composed(*shared, *NEEDED.get(loss, []), f"loss={name}") for name in (loss, "cross_entropy")]
+        for loss in filter(None, options.losses.split(","))
+    }
     print(hardware(mlp["trainer"]["accelerator"]))
     figures = {}
     for name, above, below in (
@@ -58,10 +62,8 @@ def main() -> None:
         ("lossfit / bare loop, CNN", lambda: lossfit(cnn), lambda: bare(cnn)),
     ):
         figures[name] = compare(name, above, below, options.repeats, options.epochs, "s an epoch")
-    for loss in filter(None, options.losses.split(",")):
-        ours, plain = (
-            steps(cli.composed(*shared, *NEEDED.get(loss, []), f"loss={n}")) for n in (loss, "cross_entropy")
-        )
+    for loss, configs in losses.items():
+        ours, plain = map(steps, configs)
         name = f"{loss} / cross_entropy, CNN"
         figures[name] = compare(name, ours, plain, options.repeats, STEPS / 1000, "ms a step")
     if options.json:
