@@ -78,6 +78,7 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
             ["--losses", "mse", "--optimizers", "adam,sgd", *TINY],
             r"\| mse +\|( +0\.\d{4} +\|)+$",
         ),
+        ("kill_and_resume", ["--times", "1", "model=linear", "trainer.max_epochs=2"], "1 of 1 ended in"),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
     ],
 )

@@ -104,7 +104,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         part = target.with_name(f".{target.name}.part{os.getpid()}")
         try:
             with part.open("wb") as stream:
-                torch.save(checkpoint, stream)
+                try:
+                    torch.save(checkpoint, stream)
+                except RuntimeError as error:  # what torch says of a file that it could not write on
+                    raise error.__context__ if isinstance(error.__context__, OSError) else error from None
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, target)

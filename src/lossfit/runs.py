@@ -19,7 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -100,18 +100,26 @@ def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> Path:
             )
         part, _, name = key.rpartition(".")
         (saved[part] if part else saved)[name] = (config[part] if part else config)[name]
+    try:
+        _take_up(folder, path, saved, given)
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
+    return folder
+
+
+def _take_up(folder: Path, path: Path, config: Config, given: Sequence[str]) -> None:
+    """Write down what changes, and put the checkpoint to go on from in the place of the last one."""
     if given:
         typed = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8")) or []
         _write_yaml(folder / "overrides.yaml", [*typed, *given])
-        _write_yaml(folder / "config.yaml", saved)
+        _write_yaml(folder / "config.yaml", config)
     last = folder / "checkpoints" / "last.ckpt"
     if path.suffix == ".ckpt" and path.name != last.name:
+        part = last.with_name(f".{last.name}.part")
+        shutil.copyfile(path, part)
         if last.exists():
             os.replace(last, last.with_suffix(".ckpt.replaced"))
-        part_file = last.with_suffix(".ckpt.part")
-        shutil.copyfile(path, part_file)
-        os.replace(part_file, last)
-    return folder
+        os.replace(part, last)
 
 
 def status(folder: Path) -> str | None:
@@ -129,9 +137,7 @@ def _result(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is either there in full or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    _place(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -154,7 +160,10 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         "git": git_revision(),
     }
     start = time.perf_counter()
-    write_json(folder / "result.json", result)  # what stays if the process is killed
+    try:
+        write_json(folder / "result.json", result)  # what stays if the process is killed
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
     try:
         with _terminated_as_interrupt():
             yield result
@@ -173,7 +182,8 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         raise RunError(f"{reason} (traceback in {folder / 'train.log'}){resume}") from error
     finally:
         result["timings"]["total_s"] = round(time.perf_counter() - start, 3)
-        write_json(folder / "result.json", result)
+        with suppress(OSError):  # a full disk: what ended the run is to be heard
+            write_json(folder / "result.json", result)
 
 
 def write_failed(folder: Path, result: dict[str, Any], reason: str) -> None:
@@ -276,9 +286,16 @@ def _finite(content: Any) -> Any:
 
 
 def _write_yaml(path: Path, content: Any) -> None:
+    _place(path, yaml.safe_dump(content, sort_keys=False))
+
+
+def _place(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

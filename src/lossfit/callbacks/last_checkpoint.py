@@ -81,7 +81,8 @@ class LastCheckpoint(Checkpoint):
             # Lightning would end the epoch that is over once more
             if loop.restarted_on_epoch_end:
                 loop.epoch_progress.increment_completed()
-            loop.epoch_progress.total.ready = loop.epoch_progress.total.started  # the next epoch is yet to be begun
+            total: Any = loop.epoch_progress.total
+            total.ready = total.started  # the next epoch is yet to be begun
             loop.restarting = False
             loop.reset_restart_stage()
             loop.epoch_loop.reset_restart_stage()
