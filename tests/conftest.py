@@ -3,12 +3,15 @@
 import importlib.util
 import io
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 
 from lossfit import runs
@@ -19,6 +22,7 @@ from lossfit.data.sources import present
 from lossfit.errors import reported
 
 ROOT = Path(__file__).parents[1]
+Command = Callable[..., tuple[Any, str]]
 QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=1"]
 
 
@@ -52,6 +56,25 @@ def train_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run a Python file of the project as from a shell, in this process; return its exit status and stderr."""
+
+    def run(file: str, *arguments: str) -> tuple[Any, str]:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / file), *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        status: Any = None
+        try:
+            runpy.run_path(str(ROOT / file), run_name="__main__")
+        except SystemExit as ending:
+            status = ending.code
+        return status, capfd.readouterr().err
 
     return run
 

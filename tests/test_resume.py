@@ -16,8 +16,9 @@ import torch
 
 from lossfit import engine, runs
 from lossfit.callbacks import LastCheckpoint
-from lossfit.errors import ConfigError, RunError, UserError
-from tests.conftest import QUICK, ROOT, compose, fit
+from lossfit.errors import ConfigError, Interrupted, RunError, UserError
+from lossfit.module import Classifier
+from tests.conftest import QUICK, Command, compose, fit
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 THREE = ["trainer.max_epochs=3", "data.batch_size=64"]  # 8 steps an epoch
@@ -135,6 +136,10 @@ def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == (-9 if die_at else 0), done.stderr
     assert last(tmp_path / "killed")["global_step"] == 10
+    alone = ["trainer.devices=1", "trainer.strategy=auto"]
+    copy = shutil.copytree(tmp_path / "killed", tmp_path / "copy")
+    with pytest.raises(UserError, match="stopped within an epoch that 2 processes share out, and there are 1 now"):
+        engine.train(runs.resume(copy, compose(*alone), alone))
     done = subprocess.run(
         [sys.executable, "-m", "lossfit", str(folder)], capture_output=True, text=True, timeout=120, check=False
     )
@@ -146,15 +151,14 @@ def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path: Path, number: int) -> None:
+def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={folder}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2"):
-            process.send_signal(number)
+            process.terminate()
             break
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
@@ -168,6 +172,31 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path:
     assert f"max_epochs was 100000: the schedule is fitted anew to {epochs + 2}" in done.stdout
     assert [int(row["epoch"]) for row in curves(folder)] == list(range(1, epochs + 3))
     assert runs.status(folder) == "completed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    training_step = Classifier.training_step
+
+    def signalled(self: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.trainer.global_step == 11:
+            os.kill(os.getpid(), number)
+        return training_step(self, batch, batch_idx)
+
+    before = {stop: signal.getsignal(stop) for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", signalled)
+        with pytest.raises(Interrupted, match=f"python train.py resume={tmp_path}/run"):
+            fit(tmp_path / "run", *THREE)
+    assert {stop: signal.getsignal(stop) for stop in before} == before
+    assert runs.status(tmp_path / "run") == "interrupted"
+    assert last(tmp_path / "run")["global_step"] == 12
+    engine.train(tmp_path / "run")
+    fit(tmp_path / "whole", *THREE)
+    assert_same(last(tmp_path / "run")["state_dict"], last(tmp_path / "whole")["state_dict"])
+    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
 
 
 def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
@@ -221,18 +250,16 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
     ],
 )
 def test_what_cannot_be_resumed_says_why_and_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, given: list[str], message: str
 ) -> None:
     fit(tmp_path / "run")
     before = {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file() and p.suffix != ".yaml"}
     arguments = [argument.replace("RUN", str(tmp_path / "run")) for argument in given]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert message.replace("RUN", str(tmp_path / "run")) in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    status, said = command("train.py", *arguments)
+    assert status == 2
+    assert message.replace("RUN", str(tmp_path / "run")) in said
+    assert "Traceback" not in said
     assert {p: p.read_bytes() for p in before} == before
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -1,18 +1,14 @@
 """Wrong command lines, made at random from the configs: each is refused in a few lines that name the word at fault."""
 
-import io
 import random
-import runpy
 import string
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
-from tests.conftest import QUICK, ROOT, compose
+from tests.conftest import QUICK, ROOT, Command, compose
 
 SOME, MANY = 40, 300
 OUT_OF_RANGE = [
@@ -136,37 +132,17 @@ def commands(seed: int) -> Iterator[tuple[list[str], str]]:
 
 
 @pytest.mark.parametrize("count", [SOME, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_wrong_command_lines_are_refused_by_name(
-    count: int, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_path: Path, command: Command) -> None:
     wrong = []
     lines = commands(seed=count)
     for number in range(count):
         (name, *arguments), word = next(lines)
         arguments = [argument.replace("RUN", str(trained)) for argument in arguments]
-        status, said = run(name, arguments, tmp_path / str(number), monkeypatch, capfd)
+        if name == "train":
+            arguments = [*QUICK, *arguments]
+            if not any(argument.startswith("resume") for argument in arguments):
+                arguments += [f"hydra.run.dir={tmp_path}/{number}", f"hydra.sweep.dir={tmp_path}/{number}"]
+        status, said = command("train.py" if name == "train" else f"scripts/{name}.py", *arguments)
         if status in (0, None) or word not in said or "Traceback" in said or len(said.splitlines()) > 12:
             wrong.append(f"{name} {arguments}: {status}, must name {word!r}\n{said}")
     assert not wrong, f"{len(wrong)} of {count}:\n" + "\n".join(wrong)
-
-
-def run(
-    name: str, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> tuple[Any, str]:
-    """Run a command in this process as from a shell; return its exit status and what it said on stderr."""
-    path = ROOT / "train.py" if name == "train" else ROOT / "scripts" / f"{name}.py"
-    if name == "train":
-        arguments = [*QUICK, *arguments, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        if any(argument.startswith("resume") for argument in arguments):
-            arguments = [a for a in arguments if not a.startswith("hydra")]
-    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-    GlobalHydra.instance().clear()
-    capfd.readouterr()
-    status: Any = None
-    try:
-        runpy.run_path(str(path), run_name="__main__")
-    except SystemExit as ending:
-        status = ending.code
-    said = capfd.readouterr()
-    return status, said.err

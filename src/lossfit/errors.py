@@ -42,6 +42,7 @@ def reported(explain: Callable[[Exception], str | None] = lambda error: None) ->
     2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted. `explain` words the
     mistakes that the caller's libraries raise, and gives None for what is no mistake.
     """
+    before = os.environ.get(TRACEBACK)
     os.environ[TRACEBACK] = "1"  # Hydra then raises its errors again instead of printing and exiting
     try:
         yield
@@ -56,3 +57,8 @@ def reported(explain: Callable[[Exception], str | None] = lambda error: None) ->
         print(f"Error: {text or unforeseen}", file=sys.stderr)
         print(f"({TRACEBACK}=1 shows the traceback)", file=sys.stderr)
         sys.exit(2 if text else 1)
+    finally:
+        if before is None:
+            del os.environ[TRACEBACK]
+        else:
+            os.environ[TRACEBACK] = before

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lossfit.data.batches import Batches
-from lossfit.errors import Interrupted
+from lossfit.errors import Interrupted, UserError
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +70,19 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from what was loaded, and take over the signals."""
         self.saved_at, self.last_step = time.monotonic(), trainer.global_step
+        loop = trainer.fit_loop
+        if loop.restarted_mid_epoch and len(self.ranks) != trainer.world_size:
+            raise UserError(
+                f"trainer.devices: the run was stopped within an epoch that {len(self.ranks)} processes share out, and "
+                f"there are {trainer.world_size} now; go on with as many, or from the epoch before with "
+                f"resume={self.path.with_name('best.ckpt')}"
+            )
         if self.ranks and len(self.ranks) == trainer.world_size:
             own = self.ranks[trainer.global_rank]
             set_random_states(own["random"])
             if isinstance(trainer.train_dataloader, Batches):  # Lightning looks for its state before it has loaded it
                 trainer.train_dataloader.load_state_dict(own["batches"])
             pl_module.train_sums, pl_module.train_count = own["train_sums"].to(pl_module.device), own["train_count"]
-        loop = trainer.fit_loop
         if loop.restarting and not loop.restarted_mid_epoch:
             # Lightning would end the epoch that is over once more
             if loop.restarted_on_epoch_end:
