@@ -14,13 +14,10 @@ def main(cfg: DictConfig) -> None:
     """Put the composed config into a new run folder, or take up an old one, and train that."""
     config, folder, overrides = cli.resolved(cfg)
 
-    from lossfit import runs
+    from lossfit import engine, runs  # torch is imported only now: help and mistakes answer at once
 
-    run = runs.create(folder, config, overrides) if cfg.resume is None else runs.resume(cfg.resume, config, overrides)
-
-    from lossfit import engine  # and with it torch: help and mistakes answer at once
-
-    engine.train(run)
+    resumed = cfg.resume is not None
+    engine.train(engine.resume(cfg.resume, config, overrides) if resumed else runs.create(folder, config, overrides))
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def test_one_mistake_is_one_line(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     "target",
     [
+        "lightning.pytorch.strategies.SingleDeviceStrategy.load_checkpoint",
         "os.system", "subprocess.run", "builtins.eval", "torch.hub.load", "torch.load", "torch.os.system",
         "lossfit.config.importlib.import_module", "lossfit.runs.subprocess.run", "torchvision.os.system",
         "lossfit.runs.os.system", "lossfitevil.run", "lightning.pytorch.trainer.trainer.os.system", "lossfit",

@@ -136,10 +136,11 @@ def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == (-9 if die_at else 0), done.stderr
     assert last(tmp_path / "killed")["global_step"] == 10
-    alone = ["trainer.devices=1", "trainer.strategy=auto"]
     copy = shutil.copytree(tmp_path / "killed", tmp_path / "copy")
-    with pytest.raises(UserError, match="stopped within an epoch that 2 processes share out, and there are 1 now"):
-        engine.train(runs.resume(copy, compose(*alone), alone))
+    config = (copy / "config.yaml").read_text().replace("devices: 2", "devices: 1")
+    (copy / "config.yaml").write_text(config.replace("strategy: ddp", "strategy: auto"))
+    with pytest.raises(UserError, match="was begun by 2 processes, which decides its steps, and there are 1 now"):
+        engine.train(copy)
     done = subprocess.run(
         [sys.executable, "-m", "lossfit", str(folder)], capture_output=True, text=True, timeout=120, check=False
     )
@@ -203,7 +204,7 @@ def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fit(folder, "scheduler=linear", "logger=csv")
     assert float(curves(folder)[0]["train/lr"]) < 0.26 * 4e-3
-    runs.resume(folder, compose(*QUICK, "trainer.max_epochs=2"), [f"resume={folder}", "trainer.max_epochs=2"])
+    engine.resume(folder, compose(*QUICK, "trainer.max_epochs=2"), [f"resume={folder}", "trainer.max_epochs=2"])
     engine.train(folder)
     fit(tmp_path / "whole", "scheduler=linear", "logger=csv", "trainer.max_epochs=2")
     assert curves(folder)[1]["train/lr"] == curves(tmp_path / "whole")[1]["train/lr"]
@@ -222,6 +223,45 @@ def test_a_folder_that_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert best[0]["epochs"] == best[1]["epochs"]
 
 
+def test_a_run_named_by_a_relative_path_or_a_link_keeps_its_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_killed(monkeypatch, 16, tmp_path / "run", *THREE)
+    checkpoint = last(tmp_path / "run")
+    (best,) = (state for state in checkpoint["callbacks"].values() if "best_model_score" in state)
+    best["kth_value"] = torch.tensor(2.0)  # beyond any accuracy
+    best["best_k_models"] = dict.fromkeys(best["best_k_models"], torch.tensor(2.0))
+    torch.save(checkpoint, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    before = (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "link").symlink_to("run")
+    engine.train(Path(os.path.relpath(tmp_path / "link")))
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes() == before
+
+
+def test_a_run_that_stopped_early_has_nothing_left_to_do(tmp_path: Path) -> None:
+    early = ["+callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=9"]
+    fit(tmp_path / "run", *early, "trainer.max_epochs=9")
+    epochs = last(tmp_path / "run")["epochs"]
+    assert epochs == 2
+    with pytest.raises(UserError, match="is complete after 2 epochs"):
+        engine.train(tmp_path / "run")
+    runs.write_json(tmp_path / "run" / "result.json", {"status": "running"})  # as if killed during its test
+    engine.train(tmp_path / "run")
+    assert last(tmp_path / "run")["epochs"] == 2
+    assert runs.status(tmp_path / "run") == "completed"
+
+
+def test_a_run_killed_before_its_first_last_checkpoint_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_killed(monkeypatch, 8, tmp_path / "run", *THREE)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+    engine.train(tmp_path / "run")
+    fit(tmp_path / "whole", *THREE)
+    assert_same(last(tmp_path / "run")["state_dict"], last(tmp_path / "whole")["state_dict"])
+    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+
+
 def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,9 +271,10 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
     best = torn.with_name("best.ckpt")
     with pytest.raises(UserError, match=rf"{torn} is torn, or no checkpoint; {best}, after \d epochs, is whole"):
         engine.train(tmp_path / "run")
-    runs.resume(best, compose(*QUICK), [f"resume={best}"])
+    engine.resume(best, compose(*QUICK), [f"resume={best}"])
     engine.train(tmp_path / "run")
-    assert torn.with_name("last.ckpt.replaced").stat().st_size == 10000
+    (replaced,) = torn.parent.glob("last.ckpt.replaced_*")
+    assert replaced.stat().st_size == 10000
     fit(tmp_path / "whole", *THREE)
     assert_same(last(tmp_path / "run")["state_dict"], last(tmp_path / "whole")["state_dict"])
     assert curves(tmp_path / "run") == curves(tmp_path / "whole")
@@ -245,6 +286,7 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
         (["resume=nowhere"], "resume=nowhere: no such run folder or checkpoint of one"),
         (["resume=RUN"], "RUN is complete after 1 epochs: trainer.max_epochs=2 would train it on"),
         (["resume=RUN", "loss=focal"], "loss=focal cannot change within a run: only trainer.max_epochs,"),
+        (["resume=RUN", "trainer.max_epochs=2", "trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
         (["resume=RUN", "trainer.max_epochs=0"], "trainer.max_epochs=0: RUN has trained 1 epochs already"),
         (["resume=RUN/checkpoints/best"], "resume=RUN/checkpoints/best: no such run folder or checkpoint of one"),
     ],
@@ -253,7 +295,7 @@ def test_what_cannot_be_resumed_says_why_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, given: list[str], message: str
 ) -> None:
     fit(tmp_path / "run")
-    before = {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file() and p.suffix != ".yaml"}
+    before = {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file()}
     arguments = [argument.replace("RUN", str(tmp_path / "run")) for argument in given]
     monkeypatch.chdir(tmp_path)
     status, said = command("train.py", *arguments)

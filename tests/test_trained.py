@@ -165,9 +165,15 @@ def test_weights_of_another_model_are_refused(trained: Path, tmp_path: Path) -> 
 
 def test_a_target_outside_the_allowed_ones_is_refused(trained: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    checkpoint["hyper_parameters"]["config"]["model"] = {"_target_": "os.system", "command": "true"}
-    torch.save(checkpoint, tmp_path / "file.ckpt")
-    assert "model._target_=os.system is not allowed" in refused(tmp_path / "file.ckpt")
+    strategy = "lightning.pytorch.strategies.SingleDeviceStrategy"
+    for model in (
+        {"_target_": "os.system", "command": "true"},
+        {"_target_": f"{strategy}.load_checkpoint", "self": {"_target_": strategy}, "checkpoint_path": "evil.pt"},
+        {"_target_": "torch.nn.Sequential", "args": [{"_target_": "lossfit.loggers.CSVLogger"}]},
+    ):
+        checkpoint["hyper_parameters"]["config"]["model"] = model
+        torch.save(checkpoint, tmp_path / "file.ckpt")
+        assert "and only lossfit.models., torch.nn., torchvision.models., timm. are" in refused(tmp_path / "file.ckpt")
 
 
 def test_a_torn_best_offers_the_last(trained: Path, tmp_path: Path) -> None:

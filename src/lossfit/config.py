@@ -134,7 +134,8 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
                 raise ConfigError(f"{key}._target_={path}: no {name!r} in {module}{did_you_mean(name, _public(found))}")
             found = getattr(found, name)
         break
-    if not callable(found) or not _allowed(str(getattr(found, "__module__", ""))):  # or of what a module imported
+    of_a_class = "." in getattr(found, "__qualname__", "")  # a method could do anything with what it is given
+    if not callable(found) or of_a_class or not _allowed(str(getattr(found, "__module__", ""))):  # or what it imported
         raise ConfigError(f"{key}._target_={path} is not a class or function of {', '.join(ALLOWED)}")
     return found
 

@@ -3,8 +3,9 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,36 @@ def train(folder: Path) -> dict[str, float]:
         return _train(folder, config, begun, result)
 
 
-def _begun(folder: Path, config: Config) -> dict[str, Any] | None:
-    """Return the last checkpoint of a run that has one; refuse a run that has nothing left to do."""
-    last = folder / "checkpoints" / "last.ckpt"
-    if not last.exists():
-        if list(last.parent.glob("*.ckpt")):
-            raise UserError(f"{folder} holds a trained run without a last.ckpt to go on from")
+def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> Path:
+    """Prepare a run folder to be trained on, and return it; `config` has the values that `overrides` gave.
+
+    path: a run folder, which goes on from its last.ckpt, or another checkpoint in it to go on from. Raises UserError,
+    with nothing changed, for what cannot go on.
+    """
+    path, folder = Path(path), runs.folder_of(path)
+    overrides = [override for override in overrides if not override.startswith("resume=")]
+    changed = runs.changed(folder, config, overrides)
+    check(changed)
+    _check_accelerator(changed["trainer"])
+    _begun(folder, changed, path if path.suffix == ".ckpt" else None)
+    runs.take_up(folder, path, changed, overrides)
+    return folder
+
+
+def _begun(folder: Path, config: Config, file: Path | None = None) -> dict[str, Any] | None:
+    """Return the checkpoint to go on from, `file` or the last; refuse a run that has nothing left to do."""
+    completed = runs.status(folder) == "completed"
+    file = file or folder / "checkpoints" / "last.ckpt"
+    if not file.exists():
+        if completed:
+            raise UserError(f"{folder} is complete, and has no {file.name} to go on from")
         return None
-    checkpoint = checkpoints.read(last)
+    checkpoint = checkpoints.read(file)
     done, wanted = checkpoint["epochs"], config["trainer"].get("max_epochs")
-    if wanted is not None and done > wanted:
+    then = checkpoint["hyper_parameters"]["config"]["trainer"].get("max_epochs")
+    if wanted is not None and wanted != -1 and done > wanted:
         raise UserError(f"trainer.max_epochs={wanted}: {folder} has trained {done} epochs already")
-    if runs.status(folder) == "completed" and done == wanted:
+    if completed and file.name == "last.ckpt" and wanted == then:
         raise UserError(f"{folder} is complete after {done} epochs: trainer.max_epochs={2 * done} would train it on")
     return checkpoint
 
@@ -178,7 +197,7 @@ def start_from(model: nn.Module, path: Path) -> str:
 def _check_accelerator(trainer: Config) -> None:
     wanted = trainer.get("accelerator", "auto")
     available = {"gpu": torch.accelerator.is_available(), "cuda": torch.cuda.is_available()}
-    available["mps"] = torch.backends.mps.is_available()
+    available |= {"mps": torch.backends.mps.is_available(), "tpu": find_spec("torch_xla") is not None}
     if not available.get(wanted, True):
         raise ConfigError(
             f"trainer.accelerator={wanted}: torch {torch.__version__} finds no such device on this machine; "

@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -53,9 +53,10 @@ def export(
         example = torch.zeros(2, *classifier.image_shape, dtype=torch.uint8)  # becomes part of the file
         program = torch.export.export(classifier, (example,), dynamic_shapes=({0: Dim("batch")},))
     files = {}
-    for name in formats:
-        target = folder / f"{NAME}.{name}"
-        with placed_atomically(target) as part:
+    with ExitStack() as proved:  # all of them, before any is put in place
+        for name in formats:
+            target = folder / f"{NAME}.{name}"
+            part = proved.enter_context(placed_atomically(target))
             with quiet():
                 run = _write_pt2(program, part) if name == "pt2" else _write_onnx(program, part)
             files[target.name] = {

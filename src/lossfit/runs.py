@@ -67,10 +67,7 @@ def read_config(folder: Path) -> Config:
     return config
 
 
-MAY_CHANGE = (
-    *("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
-    *("trainer.strategy", "test"),
-)
+MAY_CHANGE = ("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "test")
 
 
 def folder_of(path: str | Path) -> Path:
@@ -82,44 +79,40 @@ def folder_of(path: str | Path) -> Path:
     return folder
 
 
-def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> Path:
-    """Prepare a run folder to be trained on, and return it; `config` has the values that `overrides` gave.
+def changed(folder: Path, config: Config, overrides: Sequence[str]) -> Config:
+    """Return a run's config with the values of `config` that `overrides` gave.
 
-    path: a run folder, which goes on from its last.ckpt, or another checkpoint in it to go on from. Raises UserError
-    for an override of what cannot change within a run.
+    Raises UserError for an override of what cannot change within a run.
     """
-    path, folder = Path(path), folder_of(path)
     saved = read_config(folder)
-    given = [override for override in overrides if not override.startswith("resume=")]
-    for override in given:
+    for override in overrides:
         key = override.split("=")[0]
         if key not in MAY_CHANGE:
             raise UserError(
-                f"{override} cannot change within a run: only {', '.join(MAY_CHANGE)} can; init_from={path} starts a "
-                f"new run from its weights"
+                f"{override} cannot change within a run: only {', '.join(MAY_CHANGE)} can; init_from={folder} starts "
+                f"a new run from its weights"
             )
         part, _, name = key.rpartition(".")
         (saved[part] if part else saved)[name] = (config[part] if part else config)[name]
+    return saved
+
+
+def take_up(folder: Path, path: Path, config: Config, overrides: Sequence[str]) -> None:
+    """Write down what changes, and put the checkpoint to go on from, if it is another, in the place of last.ckpt."""
+    last = folder / "checkpoints" / "last.ckpt"
     try:
-        _take_up(folder, path, saved, given)
+        if overrides:
+            typed = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8")) or []
+            _write_yaml(folder / "overrides.yaml", [*typed, *overrides])
+            _write_yaml(folder / "config.yaml", config)
+        if path.suffix == ".ckpt" and path.name != last.name:
+            part = last.with_name(f".{last.name}.part")
+            shutil.copyfile(path, part)
+            if last.exists():
+                os.replace(last, last.with_name(f"last.ckpt.replaced_{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+            os.replace(part, last)
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
-    return folder
-
-
-def _take_up(folder: Path, path: Path, config: Config, given: Sequence[str]) -> None:
-    """Write down what changes, and put the checkpoint to go on from in the place of the last one."""
-    if given:
-        typed = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8")) or []
-        _write_yaml(folder / "overrides.yaml", [*typed, *given])
-        _write_yaml(folder / "config.yaml", config)
-    last = folder / "checkpoints" / "last.ckpt"
-    if path.suffix == ".ckpt" and path.name != last.name:
-        part = last.with_name(f".{last.name}.part")
-        shutil.copyfile(path, part)
-        if last.exists():
-            os.replace(last, last.with_suffix(".ckpt.replaced"))
-        os.replace(part, last)
 
 
 def status(folder: Path) -> str | None:

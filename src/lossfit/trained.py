@@ -1,6 +1,7 @@
 """A trained classifier, ready for use: from a run folder or a checkpoint alone, with no Hydra and no config file."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from lossfit.config import build
 from lossfit.costs import cheapest, probabilities
 from lossfit.data.batches import Normalize
 from lossfit.errors import ConfigError, UserError
+
+MODELS = ("lossfit.models.", "torch.nn.", "torchvision.models.", "timm.")
 
 
 class TrainedClassifier(nn.Module):
@@ -76,6 +79,9 @@ def load(path: str | os.PathLike[str]) -> TrainedClassifier:
     checkpoint = checkpoints.read(file)
     about = checkpoint["hyper_parameters"]
     node = about["config"]["model"]
+    for target in _targets(node):
+        if not target.startswith(MODELS):
+            raise UserError(f"{file}: its model is {target}, and only {', '.join(MODELS)} are built from a checkpoint")
     if "weights" in node:
         node = {**node, "weights": None}  # pretrained ones would be downloaded, only to be replaced
     facts = {"num_classes": len(about["class_names"]), "image_shape": tuple(about["image_shape"])}
@@ -92,3 +98,11 @@ def load(path: str | os.PathLike[str]) -> TrainedClassifier:
             f"{file}: its weights do not fit its own model {node['_target_']}: {first[0].strip()}"
         ) from error
     return TrainedClassifier(model, checkpoint).eval()
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """All that a config node names to be called."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key == "_target_":
+            yield str(value)
+        yield from _targets(value)

@@ -1,6 +1,7 @@
 """checkpoints/last.ckpt: all that a run needs to go on from where it was, to the same bits."""
 
 import logging
+import os
 import random
 import signal
 import threading
@@ -38,7 +39,7 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"every_n_steps must be >= 1 or null, got {every_n_steps}")
         if every_n_minutes is not None and every_n_minutes <= 0:
             raise ValueError(f"every_n_minutes must be > 0 or null, got {every_n_minutes}")
-        self.path = Path(dirpath) / "last.ckpt"
+        self.path = Path(os.path.realpath(dirpath)) / "last.ckpt"  # as Lightning's callbacks have it
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.stop = False
         self.ranks: list[dict[str, Any]] = []  # what a checkpoint had of each
@@ -52,6 +53,7 @@ class LastCheckpoint(Checkpoint):
             "batches": loader.state_dict() if isinstance(loader, Batches) else None,
             "train_sums": pl_module.train_sums.cpu(),
             "train_count": pl_module.train_count,
+            "should_stop": trainer.should_stop,
         }
         ranks: list[Any] = [own]
         if trainer.world_size > 1:
@@ -62,6 +64,7 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the ranks' states until training starts; let the folder have moved."""
         self.ranks = checkpoint["ranks"]
+        self.max_epochs = checkpoint["hyper_parameters"]["config"]["trainer"].get("max_epochs")
         for state in checkpoint["callbacks"].values():
             if state.get("dirpath"):
                 old = state["dirpath"]
@@ -69,20 +72,21 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from what was loaded, and take over the signals."""
-        self.saved_at, self.last_step = time.monotonic(), trainer.global_step
+        self.saved_at, self.saved_step, self.last_step = time.monotonic(), trainer.global_step, trainer.global_step
         loop = trainer.fit_loop
-        if loop.restarted_mid_epoch and len(self.ranks) != trainer.world_size:
-            raise UserError(
-                f"trainer.devices: the run was stopped within an epoch that {len(self.ranks)} processes share out, and "
-                f"there are {trainer.world_size} now; go on with as many, or from the epoch before with "
-                f"resume={self.path.with_name('best.ckpt')}"
-            )
-        if self.ranks and len(self.ranks) == trainer.world_size:
+        if self.ranks:
+            if len(self.ranks) != trainer.world_size:
+                raise UserError(
+                    f"trainer.devices: the run was begun by {len(self.ranks)} processes, which decides its steps, and "
+                    f"there are {trainer.world_size} now; go on with as many, or start anew with init_from"
+                )
             own = self.ranks[trainer.global_rank]
             set_random_states(own["random"])
             if isinstance(trainer.train_dataloader, Batches):  # Lightning looks for its state before it has loaded it
                 trainer.train_dataloader.load_state_dict(own["batches"])
             pl_module.train_sums, pl_module.train_count = own["train_sums"].to(pl_module.device), own["train_count"]
+            more = trainer.max_epochs != self.max_epochs
+            trainer.should_stop = own["should_stop"] and not more  # where it stopped early
         if loop.restarting and not loop.restarted_mid_epoch:
             # Lightning would end the epoch that is over once more
             if loop.restarted_on_epoch_end:
@@ -108,7 +112,7 @@ class LastCheckpoint(Checkpoint):
         """Save where it is time to, between two steps and not right before a validation."""
         if trainer.global_step == self.last_step or self._validates_next(trainer, batch_idx):
             return  # within accumulated gradients, which a checkpoint does not hold
-        due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        due = self.every_n_steps is not None and trainer.global_step - self.saved_step >= self.every_n_steps
         late = self.every_n_minutes is not None and time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
         self.last_step = trainer.global_step
         stop = self._agreed(trainer, self.stop)
@@ -132,13 +136,14 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        self.saved_at, self.last_step = time.monotonic(), trainer.global_step
+        self.saved_at, self.saved_step, self.last_step = time.monotonic(), trainer.global_step, trainer.global_step
 
     def _validates_next(self, trainer: Trainer, batch_idx: int) -> bool:
         """Whether the epoch ends or is validated after this batch: a state in between is not Lightning's to restore."""
         every = trainer.val_check_batch
+        count = batch_idx if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx
         last = batch_idx + 1 >= trainer.num_training_batches
-        return last or (isinstance(every, int) and (batch_idx + 1) % every == 0)
+        return last or (isinstance(every, int) and (count + 1) % every == 0)
 
     def _agreed(self, trainer: Trainer, flag: bool, now: bool = False) -> bool:
         """Whether any rank says so; the ranks ask each other every few steps only."""
