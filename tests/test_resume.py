@@ -114,6 +114,19 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_bits(
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("step", [5, 8, 11])
+def test_a_run_of_so_many_steps_ends_there_and_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    overrides = [*THREE, "trainer.max_steps=12", "callbacks.last_checkpoint.every_n_steps=1"]
+    fit(tmp_path / "whole", *overrides)
+    assert last(tmp_path / "whole")["global_step"] == 12
+    fit_killed(monkeypatch, step, tmp_path / "killed", *overrides)
+    engine.train(tmp_path / "killed")
+    assert_same(last(tmp_path / "killed")["state_dict"], last(tmp_path / "whole")["state_dict"])
+    assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
+
+
 def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
     """Killed for real, in the middle of an epoch; each rank has random numbers of its own."""
     overrides = [*QUICK, *THREE, "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[2]"]

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.loop import _Loop
 
 from lossfit.data.batches import Batches
 from lossfit.errors import Interrupted, UserError
@@ -93,7 +95,7 @@ class LastCheckpoint(Checkpoint):
                 loop.epoch_progress.increment_completed()
             total: Any = loop.epoch_progress.total
             total.ready = total.started  # the next epoch is yet to be begun
-            loop.restarting = False
+            _not_restarting(loop)
             loop.reset_restart_stage()
             loop.epoch_loop.reset_restart_stage()
         if threading.current_thread() is threading.main_thread():
@@ -123,7 +125,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End a resumed epoch like any other: Lightning would leave out the plateau schedule."""
-        trainer.fit_loop.restarting = False
+        _not_restarting(trainer.fit_loop)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last epoch."""
@@ -165,6 +167,11 @@ class LastCheckpoint(Checkpoint):
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
+
+
+def _not_restarting(loop: _FitLoop) -> None:
+    """Have the loop and those in it go on as after any other epoch; its own setter knows better under max_steps."""
+    vars(_Loop)["restarting"].fset(loop, False)
 
 
 def random_states() -> dict[str, Any]:
