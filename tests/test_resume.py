@@ -130,7 +130,7 @@ def test_a_run_of_so_many_steps_ends_there_and_goes_on_to_the_same_bits(
 def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
     """Killed for real, in the middle of an epoch; each rank has random numbers of its own."""
     overrides = [*QUICK, *THREE, "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[2]"]
-    overrides += ["data.batch_size=32", "callbacks.last_checkpoint.every_n_steps=5"]
+    overrides += ["data.batch_size=32", "callbacks.last_checkpoint.every_n_steps=2"]
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\nif os.environ.get('DIE_AT') and 'LOCAL_RANK' not in os.environ:\n"
         "    import lossfit.callbacks.last_checkpoint as module\n"
