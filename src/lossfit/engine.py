@@ -97,7 +97,7 @@ def _train(folder: Path, config: Config, begun: dict[str, Any] | None, result: d
         metrics = rounded(begun["metrics"] if begun is not None else {}) | rounded(trainer.callback_metrics)
         result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics}
         if best:
-            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+            checkpoint = checkpoints.read(Path(best))
             result |= {"best_epoch": checkpoint["epochs"], "metrics": metrics | rounded(checkpoint["metrics"])}
             module.load_state_dict(checkpoint["state_dict"])  # an average, where one was kept
         if config["test"]:

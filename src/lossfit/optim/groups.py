@@ -4,9 +4,11 @@ An optimizer option is a partial of a torch.optim class: it is applied once, to 
 """
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Adagrad, Optimizer
 from torch.optim.optimizer import ParamsT
@@ -44,3 +46,11 @@ def as_groups(params: ParamsT) -> list[dict[str, Any]]:
     """Return parameters, given as tensors or as groups, as groups."""
     given: list[Any] = list(params)
     return given if given and isinstance(given[0], dict) else [{"params": given}]
+
+
+def evaluated(closure: Callable[[], Any] | None) -> Any:
+    """Return what an optimizer's closure gives, with gradients, for a step that computes none; None without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
-from lossfit.optim.groups import as_groups
+from lossfit.optim.groups import as_groups, evaluated
 
 
 class Muon(Optimizer):
@@ -51,10 +51,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Take one step; return what the closure does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         # AdamW works on this optimizer's state, so that there is one to save and to load
         self._adamw.state = self.state
         self._adamw.param_groups = [group for group in self.param_groups if "betas" in group]

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from lossfit.optim.groups import evaluated
+
 
 class ScheduleFree(Optimizer):
     """What the two share; each defines `_directions`, and its group names the share b of the average as `average`.
@@ -33,10 +35,7 @@ class ScheduleFree(Optimizer):
         """Take one step; return what the closure does. Raises RuntimeError after eval() without train()."""
         if self.evaluating:
             raise RuntimeError("the weights are the average after eval(): call train() before a step")
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
