@@ -1,5 +1,7 @@
 """Train an image classifier: python train.py optimizer=adam loss=focal (see --help for every option)."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -16,10 +18,14 @@ def main(cfg: DictConfig) -> None:
 
     from lossfit import engine, runs  # torch is imported only now: help and mistakes answer at once
 
-    resumed = cfg.resume is not None
-    engine.train(engine.resume(cfg.resume, config, overrides) if resumed else runs.create(folder, config, overrides))
+    if cfg.resume is not None:
+        engine.resume(cfg.resume, config, overrides)
+    elif not cli.swept() or not runs.is_made_for(folder, overrides):
+        runs.create(folder, config, overrides)
+    engine.train(folder)
 
 
 if __name__ == "__main__":
     with reported(cli.explain):
+        sys.argv[1:] = cli.arguments(sys.argv[1:])
         main()

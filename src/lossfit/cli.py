@@ -6,13 +6,15 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from lossfit import runs, sweeps
 from lossfit.config import Config
 from lossfit.errors import UserError, did_you_mean
-from lossfit.runs import folder_of
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -23,7 +25,9 @@ def register_resolvers() -> None:
     And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one.
     """
     OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("run_folder", lambda old, new: str(folder_of(old)) if old else new, replace=True)
+    OmegaConf.register_new_resolver(
+        "run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True
+    )
     OmegaConf.register_new_resolver("groups", groups, replace=True)
 
 
@@ -33,13 +37,42 @@ def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
     return _plain(cfg, hydra.runtime.choices), Path(hydra.runtime.output_dir), list(hydra.overrides.task)
 
 
+def swept() -> bool:
+    """Whether this is a job of a sweep, whose sweeper may have made its run folder."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def arguments(typed: list[str]) -> list[str]:
+    """Spell out `resume=SWEEP`: the command of that sweep, with what is typed beside it in place of the old."""
+    for argument in typed:
+        name, _, value = argument.partition("=")
+        folder = Path(value.strip("'\""))
+        if name == "resume" and sweeps.is_sweep(folder):
+            now = [other for other in typed if other not in (argument, "-m", "--multirun")]
+            keys = {sweeps.key(other) for other in now}
+            before = [other for other in runs.read_overrides(folder) if sweeps.key(other) not in keys]
+            extend = ["hydra.sweeper.extend=true"] if now else []
+            return ["--multirun", *before, *now, f"hydra.sweep.dir={quoted(str(folder))}", *extend]
+    return typed
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value that Hydra reads as it stands."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
 def composed(*overrides: str) -> Config:
     """Return the plain config of a command line's overrides, for scripts and notebooks."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*overrides], return_hydra_config=True)
+    return plain(cfg)
+
+
+def plain(cfg: DictConfig) -> Config:
+    """Return the plain config of a composed one that has Hydra's own beside it."""
     choices = cfg.hydra.runtime.choices
-    with open_dict(cfg):
+    with read_write(cfg), open_dict(cfg):
         del cfg.hydra
     return _plain(cfg, choices)
 

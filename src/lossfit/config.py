@@ -32,6 +32,8 @@ ALLOWED = (
     "torchvision.transforms",
     "torchmetrics",
     "timm",
+    "optuna.pruners",
+    "optuna.samplers",
 )
 PARTS = ("data", "model", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer")
 OPTIONAL = ("callbacks", "logger")  # absent where none is chosen

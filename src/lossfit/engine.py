@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from lossfit import checkpoints, runs, schedules
+from lossfit.callbacks import Pruning
 from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.config import Config, build, call, check
 from lossfit.costs import cost_matrix
@@ -64,7 +65,7 @@ def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> Path:
 
 def _begun(folder: Path, config: Config, file: Path | None = None) -> dict[str, Any] | None:
     """Return the checkpoint to go on from, `file` or the last; refuse a run that has nothing left to do."""
-    completed = runs.status(folder) == "completed"
+    completed = runs.status(folder) in runs.DONE
     file = file or folder / "checkpoints" / "last.ckpt"
     if not file.exists():
         if completed:
@@ -83,9 +84,10 @@ def _begun(folder: Path, config: Config, file: Path | None = None) -> dict[str, 
 def _train(folder: Path, config: Config, begun: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, float]:
     check(config)
     data, module, trainer = parts(config, folder, begun)
-    start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, result, reason))
+    start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, reason))
     with cleaned_up(trainer):
-        log.info("%s", _summary(config, data, module, trainer))
+        result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
+        log.info("%s", _summary(config, data, result["parameters"], trainer))
         if begun is not None:
             log.info("%s", _resumption(config, begun))
         if data.changes:
@@ -100,7 +102,10 @@ def _train(folder: Path, config: Config, begun: dict[str, Any] | None, result: d
             checkpoint = checkpoints.read(Path(best))
             result |= {"best_epoch": checkpoint["epochs"], "metrics": metrics | rounded(checkpoint["metrics"])}
             module.load_state_dict(checkpoint["state_dict"])  # an average, where one was kept
-        if config["test"]:
+        pruned = next((one.reason for one in trainer.callbacks if isinstance(one, Pruning) and one.reason), None)  # type: ignore[attr-defined]
+        if pruned:
+            result |= {"status": "pruned", "reason": pruned}
+        elif config["test"]:
             with _timed(result, "test_s"):
                 trainer.test(module, data, verbose=False)
             result["metrics"] |= rounded(trainer.callback_metrics)
@@ -226,8 +231,7 @@ def _trial_logits(model: nn.Module, data: InMemoryDataModule) -> torch.Tensor:
     return logits
 
 
-def _summary(config: Config, data: InMemoryDataModule, module: Classifier, trainer: Trainer) -> str:
-    parameters = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
+def _summary(config: Config, data: InMemoryDataModule, parameters: int, trainer: Trainer) -> str:
     sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())
     choices = config.get("choices", {})
     named = [f"{part} {choices[part]}" for part in ("model", "loss", "optimizer", "scheduler") if part in choices]
@@ -237,7 +241,7 @@ def _summary(config: Config, data: InMemoryDataModule, module: Classifier, train
 
 def _ending(folder: Path, result: dict[str, Any]) -> list[str]:
     metrics = result["metrics"]
-    lines = []
+    lines = [f"{result['reason'].capitalize()}"] if result["status"] == "pruned" else []
     if "test/acc" in metrics:
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
         cost = f", cost {metrics['test/cost']:.4f}" if "test/cost" in metrics else ""

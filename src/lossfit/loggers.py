@@ -16,13 +16,20 @@ from torch.utils.tensorboard.summary import hparams
 class TensorBoardLogger(loggers.TensorBoardLogger):
     """Lightning's logger, writing straight into save_dir.
 
-    metrics: names of the scalars that the HPARAMS tab shows; it takes their last values from the curves. first_step:
-    where a resumed run goes on; what its curves have from there on is dropped.
+    metrics: names of the scalars that the HPARAMS tab shows; it takes their last values from the curves. hparams: the
+    options that it shows, group or dotted key; null for all. first_step: where a resumed run goes on; what its curves
+    have from there on is dropped.
     """
 
-    def __init__(self, save_dir: str, metrics: Sequence[str] = (), first_step: int = 0) -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        metrics: Sequence[str] = (),
+        hparams: Sequence[str] | None = None,
+        first_step: int = 0,
+    ) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=first_step or None)
-        self.metrics = list(metrics)
+        self.metrics, self.hparams_shown = list(metrics), hparams
 
     @rank_zero_only
     def log_hyperparams(
@@ -33,8 +40,11 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     ) -> None:
         """Declare the run's options and which metrics belong to them."""
         config = dict(params)["config"] if isinstance(params, Mapping) else vars(params)["config"]
-        shown = {part: node for part, node in config.items() if part not in ("callbacks", "logger")}
-        for summary in hparams(dict(_flat(shown)), dict.fromkeys(self.metrics, 0.0)):
+        shown = dict(_flat({part: node for part, node in config.items() if part not in ("callbacks", "logger")}))
+        if self.hparams_shown is not None:
+            choices = {part: str(option) for part, option in config.get("choices", {}).items()}
+            shown = {key: value for key, value in (shown | choices).items() if key in self.hparams_shown}
+        for summary in hparams(shown, dict.fromkeys(self.metrics, 0.0)):
             self.experiment._get_file_writer().add_summary(summary)
 
     @rank_zero_only

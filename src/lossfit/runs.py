@@ -46,11 +46,16 @@ def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
         raise UserError(f"{folder} holds a run already; choose another with hydra.run.dir=FOLDER")
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        _write_yaml(folder / "overrides.yaml", list(overrides))
-        _write_yaml(folder / "config.yaml", config)
+        write_yaml(folder / "overrides.yaml", list(overrides))
+        write_yaml(folder / "config.yaml", config)
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
     return folder
+
+
+def is_made_for(folder: Path, overrides: Sequence[str]) -> bool:
+    """Whether a folder holds the run of these overrides, begun or not."""
+    return (folder / "config.yaml").exists() and read_overrides(folder) == list(overrides)
 
 
 def read_config(folder: Path) -> Config:
@@ -67,6 +72,17 @@ def read_config(folder: Path) -> Config:
     return config
 
 
+def read_overrides(folder: Path) -> list[str]:
+    """Read what was typed for a run or a sweep."""
+    path = folder / "overrides.yaml"
+    try:
+        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return [str(override) for override in overrides or []]
+
+
+DONE = ("completed", "pruned")  # the statuses of runs that have nothing left to do
 MAY_CHANGE = ("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "test")
 
 
@@ -102,9 +118,8 @@ def take_up(folder: Path, path: Path, config: Config, overrides: Sequence[str]) 
     last = folder / "checkpoints" / "last.ckpt"
     try:
         if overrides:
-            typed = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8")) or []
-            _write_yaml(folder / "overrides.yaml", [*typed, *overrides])
-            _write_yaml(folder / "config.yaml", config)
+            write_yaml(folder / "overrides.yaml", [*read_overrides(folder), *overrides])
+            write_yaml(folder / "config.yaml", config)
         if path.suffix == ".ckpt" and path.name != last.name:
             part = last.with_name(f".{last.name}.part")
             shutil.copyfile(path, part)
@@ -117,10 +132,11 @@ def take_up(folder: Path, path: Path, config: Config, overrides: Sequence[str]) 
 
 def status(folder: Path) -> str | None:
     """Return how a run stands by its result.json; None without one that can be read."""
-    return _result(folder).get("status")
+    return result_of(folder).get("status")
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def result_of(folder: Path) -> dict[str, Any]:
+    """Return what a run's result.json says; nothing without one that can be read."""
     try:
         found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -133,14 +149,20 @@ def write_json(path: Path, content: Any) -> None:
     _place(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
+def write_yaml(path: Path, content: Any) -> None:
+    """Write a file that is either there in full or not at all."""
+    _place(path, yaml.safe_dump(content, sort_keys=False))
+
+
 @contextmanager
 def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     """Keep result.json: the caller fills in the dict it is given, and how the run ended is added here.
 
-    status is running, completed, failed (with the reason) or interrupted. SIGTERM is taken as Ctrl-C while
-    this lasts, and both end in Interrupted. What is raised inside and is not the user's mistake becomes a RunError.
+    status is running, completed, failed (with the reason) or interrupted, unless the caller gives another. SIGTERM is
+    taken as Ctrl-C while this lasts, and both end in Interrupted. What is raised inside and is not the user's mistake
+    becomes a RunError.
     """
-    before = _result(folder)  # of a run that is resumed
+    before = result_of(folder)  # of a run that is resumed
     result: dict[str, Any] = {
         "status": "running",
         "reason": None,
@@ -158,9 +180,10 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
     try:
-        with _terminated_as_interrupt():
+        with terminated_as_interrupt():
             yield result
-        result["status"] = "completed"
+        if result["status"] == "running":
+            result["status"] = "completed"
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
         result |= {"status": "interrupted", "reason": "stopped by Ctrl-C or SIGTERM"}
         raise Interrupted(f"To go on: python train.py resume={folder}") from error
@@ -179,9 +202,9 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
             write_json(folder / "result.json", result)
 
 
-def write_failed(folder: Path, result: dict[str, Any], reason: str) -> None:
-    """Write the result of a run that is about to be ended from another thread."""
-    write_json(folder / "result.json", {**result, "status": "failed", "reason": reason})
+def write_failed(folder: Path, reason: str) -> None:
+    """Write the result of a run that cannot do so itself: it was killed, or is about to be."""
+    write_json(folder / "result.json", {**result_of(folder), "status": "failed", "reason": reason})
 
 
 QUIET = (  # Lightning's advice that does not apply here
@@ -278,10 +301,6 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def _write_yaml(path: Path, content: Any) -> None:
-    _place(path, yaml.safe_dump(content, sort_keys=False))
-
-
 def _place(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
@@ -292,7 +311,8 @@ def _place(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
+def terminated_as_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt for SIGTERM and SIGUSR1 too, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

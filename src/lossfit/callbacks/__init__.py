@@ -3,5 +3,6 @@
 from lossfit.callbacks.epochs import EpochReport, ProgressBar
 from lossfit.callbacks.last_checkpoint import LastCheckpoint
 from lossfit.callbacks.pictures import Pictures
+from lossfit.callbacks.pruning import Pruning
 
-__all__ = ["EpochReport", "LastCheckpoint", "Pictures", "ProgressBar"]
+__all__ = ["EpochReport", "LastCheckpoint", "Pictures", "ProgressBar", "Pruning"]

@@ -1,0 +1,36 @@
+"""The launcher for one machine: hydra/launcher=local."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+
+from lossfit.errors import UserError
+from lossfit.jobs import Job, train_all
+from lossfit.progress import Progress
+
+
+class LocalLauncher(Launcher):
+    """Trains the run folders that lossfit's sweepers prepare, each in a process of its own.
+
+    n_jobs: jobs at once; null for one, or one for each place on a GPU. jobs_per_gpu: places on each. fail_fast: the
+    first failure ends the sweep.
+    """
+
+    def __init__(self, n_jobs: int | None = None, jobs_per_gpu: int = 1, fail_fast: bool = False) -> None:
+        for name, value in (("n_jobs", n_jobs), ("jobs_per_gpu", jobs_per_gpu)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UserError(f"hydra.launcher.{name} must be a whole number >= 1, got {value}")
+        self.n_jobs, self.jobs_per_gpu, self.fail_fast = n_jobs, jobs_per_gpu, fail_fast
+
+    def setup(self, **context: Any) -> None:
+        """Need nothing: a folder is enough to train."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
+        """Refuse sweepers that prepare no folders; lossfit's call `train`."""
+        raise UserError("hydra/launcher=local goes with hydra/sweeper=grid or optuna; give others hydra/launcher=basic")
+
+    def train(self, jobs: Iterable[Job], total: int, metric: str) -> None:
+        """Train the jobs, of which there are `total`, and say how they do by `metric`."""
+        with Progress(total, metric) as progress:
+            train_all(jobs, progress, self.n_jobs, self.jobs_per_gpu, self.fail_fast)

@@ -1,0 +1,121 @@
+"""What lossfit's sweepers share: a job is a run folder, prepared here, and trained by whatever launcher there is."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.lossfit.local import LocalLauncher
+from lossfit import cli, runs, sweeps
+from lossfit.config import Config, check
+from lossfit.errors import Interrupted, RunError, UserError
+from lossfit.jobs import Job
+
+log = logging.getLogger(__name__)
+
+
+class RunFolderSweeper(Sweeper):
+    """A sweeper whose jobs are run folders.
+
+    extend: go on with the folder of another command.
+    """
+
+    def __init__(self, extend: bool = False) -> None:
+        self.extend = extend
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher."""
+        self.loader: ConfigLoader = hydra_context.config_loader
+        self.config: DictConfig = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self.folder = Path(config.hydra.sweep.dir).absolute()
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the sweep's folder."""
+        overrides = self.config.hydra.overrides
+        return sweeps.claimed(self.folder, [*overrides.task, *overrides.hydra], self.extend)
+
+    def composed(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the whole config of a job; raise what Hydra raises."""
+        if any(sweeps.key(override) == "resume" for override in overrides):
+            raise UserError("resume: goes on with one run or one sweep, and is no part of a sweep")
+        return self.loader.load_sweep_config(self.config, list(overrides))
+
+    def checked(self, overrides: Sequence[str]) -> Config:
+        """Return a job's plain config; raise what is wrong with it."""
+        config = cli.plain(self.composed(overrides))
+        check(config)
+        return config
+
+    def train(self, jobs: Iterator[Job], total: int, metric: str, batch: int | None = None) -> None:
+        """Train jobs, `batch` at a time (all, if None) with launchers that need to know them beforehand.
+
+        Raises Interrupted, with the command to go on.
+        """
+        try:
+            if isinstance(self.launcher, LocalLauncher):
+                self.launcher.train(jobs, total, metric)
+            else:
+                while some := list(islice(jobs, batch)):
+                    self._launch(some)
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"To go on: python train.py resume={self.folder}") from error
+
+    def _launch(self, jobs: list[Job]) -> None:
+        log.info("%d jobs in %s", len(jobs), self.folder)
+        arguments = [
+            [
+                *runs.read_overrides(job.folder),
+                f"hydra.sweep.dir={cli.quoted(str(self.folder))}",
+                f"hydra.sweep.subdir='{job.folder.name}'",
+            ]
+            for job in jobs
+        ]
+        for job, returned in zip(jobs, self.launcher.launch(arguments, initial_job_idx=0), strict=True):
+            if runs.status(job.folder) in (None, "running"):  # its process died
+                failed = returned.status != JobStatus.COMPLETED
+                runs.write_failed(job.folder, str(returned._return_value) if failed else "ended with no result")
+
+    def end(self, folders: Sequence[Path]) -> None:
+        """Print the table of the sweep; raise RunError if a job failed."""
+        failed = [folder for folder in folders if runs.status(folder) == "failed"]
+        missing = [folder for folder in folders if runs.status(folder) not in (*runs.DONE, "failed")]
+        if failed or missing:
+            reasons = "\n".join(f"  #{path.name}: {runs.result_of(path)['reason']}" for path in failed)
+            raise RunError(
+                f"{len(failed)} of {len(folders)} jobs failed"
+                + (f", {len(missing)} were not begun or not ended" if missing else "")
+                + (f":\n{reasons}" if reasons else "")
+                + f"\nTo train only these again: python train.py resume={self.folder}"
+            )
+
+
+def as_text(overrides: Sequence[str], varying: set[str]) -> str:
+    """Return what a person knows a job by: the overrides that differ among the jobs."""
+    return " ".join(override for override in overrides if sweeps.key(override) in varying) or " ".join(overrides)
+
+
+def in_hparams(config: Config, keys: Sequence[str]) -> Config:
+    """Return a config whose HPARAMS in TensorBoard are these keys."""
+    logger: dict[str, Any] = config.get("logger") or {}
+    tensorboard = logger.get("tensorboard")
+    if not isinstance(tensorboard, dict) or "hparams" not in tensorboard or tensorboard["hparams"] is not None:
+        return config
+    return {**config, "logger": {**logger, "tensorboard": {**tensorboard, "hparams": list(keys)}}}
+
+
+def plain_node(node: Any) -> Any:
+    """Return a sweeper's own option as plain data."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -1,0 +1,88 @@
+"""What the console says of a sweep while it runs: each job that ends, and those that run with epoch and metric."""
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from lossfit import runs
+from lossfit.jobs import Job
+
+
+class Progress:
+    """A line for each job that ends, and in a terminal a picture of those that run.
+
+    total: how many jobs there are. metric: the one shown, by its name in metrics.csv and result.json.
+    """
+
+    def __init__(self, total: int, metric: str) -> None:
+        self.total, self.metric = total, metric
+        self.console = Console()  # of its own: the processes of jobs inherit what is drawn on the shared one
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.begun = 0.0
+        self.counts: Counter[str] = Counter()
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.live.stop()
+
+    def started(self, job: Job) -> None:
+        """Start the clock with the first."""
+        self.begun = self.begun or time.monotonic()
+
+    def ended(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Say how, and how much is left."""
+        self.counts[result["status"]] += 1
+        value = result.get("metrics", {}).get(self.metric)
+        said = f"#{job.folder.name} {job.text}: {result['status']}"
+        if result["status"] == "failed":
+            said += f" after {_time(job.seconds)}: {result['reason']} ({job.folder}/console.log)"
+        else:
+            said += f" in {_time(job.seconds)}" + (f", {self.metric} {value:.4f}" if value is not None else "")
+        self.console.print(f"{said} | {self._standing()}", soft_wrap=True, markup=False, highlight=False)
+
+    def tick(self, running: list[Job]) -> None:
+        """Draw the jobs that run."""
+        if self.console.is_terminal:
+            lines = [Text(self._running(job), no_wrap=True, overflow="ellipsis") for job in running]
+            self.live.update(Group(*lines, Text(self._standing(), style="bold")), refresh=True)
+
+    def _running(self, job: Job) -> str:
+        row = last_row(job.folder / "metrics.csv")
+        with suppress(KeyError, ValueError):
+            epochs = runs.read_config(job.folder)["trainer"]["max_epochs"]
+            return f"#{job.folder.name} {job.text}: epoch {row['epoch']}/{epochs}  {self.metric} {row[self.metric]}"
+        return f"#{job.folder.name} {job.text}: {_time(job.seconds)}"
+
+    def _standing(self) -> str:
+        done = sum(self.counts.values())
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        left = ""
+        if 0 < done < self.total:
+            left = f", about {_time((time.monotonic() - self.begun) / done * (self.total - done))} left"
+        return f"{done} of {self.total}" + (f" ({counts})" if counts else "") + left
+
+
+def last_row(path: Path) -> dict[str, str]:
+    """Return the last row of a CSV file; nothing of one that is not there yet."""
+    with suppress(OSError), path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+        return rows[-1] if rows else {}
+    return {}
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,89 @@
+"""What a sweep folder holds: a run folder for each job, numbered, and overrides.yaml, the command that it was begun by.
+
+A job is known by its overrides: a sweep that is taken up again finds the folder that was made for them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lossfit import runs
+from lossfit.config import Config
+from lossfit.errors import UserError
+
+MAY_CHANGE = ("hydra.launcher", "hydra/launcher", "hydra.sweeper.n_trials", "hydra.sweeper.extend")
+OWN = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.extend")  # of one call of the command, not of the sweep
+PATIENCE = 30.0  # seconds for the jobs of a sweep that was killed to end
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return (folder / "overrides.yaml").is_file() and not (folder / "config.yaml").exists()
+
+
+def key(override: str) -> str:
+    """Return what an override sets: `optimizer.lr` of `++optimizer.lr=1`."""
+    return override.split("=", maxsplit=1)[0].lstrip("+~")
+
+
+@contextmanager
+def claimed(folder: Path, overrides: Sequence[str], extend: bool) -> Iterator[None]:
+    """Hold a new sweep folder, or one of the same command, for as long as the sweep runs.
+
+    extend: the command may be another one; its jobs are added to those that are there. Raises UserError for a folder
+    of something else, and for one that another process holds.
+    """
+    lock = FileLock(folder / ".lock", timeout=PATIENCE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"hydra.sweep.dir={folder}: another process is running this sweep") from error
+    except OSError as error:
+        raise UserError(f"the sweep folder {folder} cannot be written: {error}") from error
+    with lock:
+        _begin(folder, [override for override in overrides if key(override) not in OWN], extend)
+        yield
+
+
+def _begin(folder: Path, overrides: Sequence[str], extend: bool) -> None:
+    if is_sweep(folder):
+        before = runs.read_overrides(folder)
+        if not extend and _decisive(before) != _decisive(overrides):
+            raise UserError(
+                f"hydra.sweep.dir={folder} holds another sweep ({' '.join(before)}): choose another folder, or give "
+                f"resume={folder} and what is to change"
+            )
+    elif any(path.name != ".lock" for path in folder.iterdir()):
+        raise UserError(f"hydra.sweep.dir={folder} is not empty and holds no sweep: choose another folder")
+    runs.write_yaml(folder / "overrides.yaml", list(overrides))
+
+
+def _decisive(overrides: Sequence[str]) -> set[str]:
+    return {override for override in overrides if not key(override).startswith(MAY_CHANGE)}
+
+
+class Jobs:
+    """The jobs of a sweep folder, by their overrides."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[tuple[str, ...], Path] = {}
+        numbered = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+        for path in sorted(numbered, key=lambda path: int(path.name)):
+            if (path / "overrides.yaml").exists():
+                self.known[tuple(runs.read_overrides(path))] = path
+        self.next = max((int(path.name) for path in numbered), default=-1) + 1
+
+    def prepare(self, overrides: Sequence[str], config: Config, number: int | None = None) -> Path:
+        """Return the run folder of a job, which is made with this config if it is not there yet."""
+        path = self.known.get(tuple(overrides))
+        if path is None:
+            path = self.folder / str(self.next if number is None else number)
+            self.next = max(self.next, int(path.name)) + 1
+            self.known[tuple(overrides)] = path
+        if not (path / "config.yaml").exists():
+            runs.create(path, config, overrides)
+        return path

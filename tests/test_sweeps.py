@@ -1,0 +1,224 @@
+"""Sweeps on this machine: jobs that fail, are killed or stopped, sweeps that are taken up again, ranks in a job."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lossfit import cli, runs, sweeps
+from lossfit.errors import UserError
+from tests.conftest import QUICK, ROOT
+
+TROUBLE = """
+import os, resource, signal, torch, torch.nn.functional as F
+
+def loss(logits, target):
+    seed = torch.initial_seed()
+    if "CURED" not in os.environ and logits.requires_grad:
+        if seed == 3:
+            raise ValueError("out of cheese")
+        if seed == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if seed == 7:
+            resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+            torch.zeros(2**32)
+    return F.cross_entropy(logits, target)
+"""
+
+
+def swept(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def results(folder: Path) -> dict[str, dict[str, object]]:
+    """What the runs of a sweep came to, by their overrides, without times."""
+    found = {}
+    for path in folder.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        values = {name: value for name, value in result["metrics"].items() if not name.endswith("_s")}
+        found[" ".join(runs.read_overrides(path.parent))] = {"status": result["status"], **values}
+    return found
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines that name a folder, of processes that are still there."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # gone
+            continue
+        if str(folder) in line:
+            lines.append(line)
+    return lines
+
+
+def test_a_job_that_fails_takes_no_other_with_it_and_only_it_is_trained_again(tmp_path: Path) -> None:
+    (tmp_path / "trouble.py").write_text(TROUBLE)
+    sweep = tmp_path / "sweep"
+    command = [
+        *("-m", *QUICK, "loss=custom", "loss.function=trouble.loss", "seed=range(1,13)", f"hydra.sweep.dir={sweep}"),
+        "hydra.launcher.n_jobs=2",
+    ]
+    done = swept(*command, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "#2 seed=3: failed after" in done.stdout
+    assert "ValueError: out of cheese" in done.stdout
+    assert "#4 seed=5: failed after" in done.stdout
+    assert "killed by SIGKILL, as the system does when memory runs out" in done.stdout
+    assert re.search(r"#6 seed=7: failed .* memory", done.stdout)
+    said = done.stdout.splitlines()
+    failed = next(i for i, line in enumerate(said) if "seed=3: failed" in line)
+    assert any("seed=12: completed" in line for line in said[failed:]), "it is told when it happens"
+    assert "Error: 3 of 12 jobs failed:" in done.stderr
+    assert f"To train only these again: python train.py resume={sweep}" in done.stderr
+    statuses = {int(path.parent.name): runs.status(path.parent) for path in sweep.glob("*/result.json")}
+    assert [job for job in range(12) if statuses[job] == "failed"] == [2, 4, 6]
+    assert [job for job in range(12) if statuses[job] == "completed"] == [0, 1, 3, 5, 7, 8, 9, 10, 11]
+
+    again = swept(*command, PYTHONPATH=str(tmp_path), CURED="1")
+    assert again.returncode == 0, again.stderr
+    assert "12 jobs" in again.stdout
+    assert "9 of them done already" in again.stdout
+    assert re.findall(r"^#(\d+)", again.stdout, flags=re.MULTILINE) == ["2", "4", "6"]
+    assert len(list(sweep.glob("*/result.json"))) == 12
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """A sweep's command without its folder, and the folder of one that was left alone."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
+    command = ["-m", *QUICK, "model=linear", "seed=1,2", "trainer.max_epochs=4,40", "hydra.launcher.n_jobs=2"]
+    done = swept(*command, f"hydra.sweep.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return command, folder
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_stopped_goes_on_to_the_same_results(
+    stop: signal.Signals, undisturbed: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    command, alone = undisturbed
+    sweep = tmp_path / "sweep"
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *command, f"hydra.sweep.dir={sweep}"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("#"):  # the first short job has ended, and a long one is in its midst
+            process.send_signal(stop)
+            break
+    _, said = process.communicate(timeout=60)
+    if stop != signal.SIGKILL:
+        assert process.returncode == 130
+        assert said == f"Interrupted. To go on: python train.py resume={sweep}\n"
+        assert "interrupted" in {runs.status(path.parent) for path in sweep.glob("*/result.json")}
+
+    done = swept(f"resume={sweep}")
+    assert done.returncode == 0, done.stderr
+    assert results(sweep) == results(alone)
+    assert len(list(sweep.glob("[0-9]*"))) == 4, "no job twice"
+    goes_on = [path for path in sweep.glob("*/console.log") if "Going on after" in path.read_text()]
+    assert goes_on, "those that were running went on from their checkpoint"
+
+
+@pytest.mark.parametrize("swept_key", ["optimizer=sgd,adam trainer=ddp_sim", "+trainer.devices=1,2"])
+def test_ranks_in_a_sweep_are_those_of_a_run_alone(swept_key: str, tmp_path: Path) -> None:
+    options = [*QUICK, "trainer=ddp_sim", *swept_key.removeprefix("+").split()]
+    options = list(dict.fromkeys(options))
+    sweep = tmp_path / "sweep"
+    done = swept("-m", *options, f"hydra.sweep.dir={sweep}")
+    assert done.returncode == 0, done.stderr
+    assert not processes_of(tmp_path)
+    assert sorted(path.name for path in sweep.iterdir()) == [".lock", "0", "1", "overrides.yaml"]
+    for job in ("0", "1"):
+        overrides = runs.read_overrides(sweep / job)
+        alone = swept(*overrides, f"hydra.run.dir={tmp_path / 'alone' / job}")
+        assert alone.returncode == 0, alone.stderr
+        ours, theirs = (runs.result_of(folder / job) for folder in (sweep, tmp_path / "alone"))
+        assert ours["steps"] == theirs["steps"] == (4 if "trainer.devices=1" in overrides else 2)
+        assert results(sweep)[" ".join(overrides)] == results(tmp_path / "alone")[" ".join(overrides)]
+
+
+def claim(folder: Path, *overrides: str, extend: bool = False) -> None:
+    with sweeps.claimed(folder, overrides, extend):
+        pass
+
+
+def test_a_sweep_folder_is_its_own_commands_and_no_others(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    claim(sweep, "seed=1,2", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}")
+    claim(sweep, "seed=1,2", "hydra.launcher.n_jobs=4")
+    with pytest.raises(UserError, match=r"holds another sweep \(seed=1,2 .*or give resume="):
+        claim(sweep, "seed=1,2,3")
+    claim(sweep, "seed=1,2,3", extend=True)
+    assert runs.read_overrides(sweep) == ["seed=1,2,3"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is not empty and holds no sweep"):
+        claim(tmp_path / "other", "seed=1,2")
+
+
+def test_two_processes_do_not_run_one_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "PATIENCE", 0)
+    with (
+        sweeps.claimed(tmp_path, ["seed=1,2"], extend=False),
+        pytest.raises(UserError, match="another process is running this sweep"),
+    ):
+        claim(tmp_path, "seed=1,2")
+
+
+def test_jobs_are_found_by_their_overrides(tmp_path: Path) -> None:
+    config = cli.composed(*QUICK)
+    jobs = sweeps.Jobs(tmp_path)
+    assert [jobs.prepare([f"seed={seed}"], config).name for seed in (1, 2, 1)] == ["0", "1", "0"]
+    (tmp_path / "1" / "config.yaml").unlink()  # killed while it was made
+    jobs = sweeps.Jobs(tmp_path)
+    assert [jobs.prepare([f"seed={seed}"], config).name for seed in (0, 2, 1)] == ["2", "1", "0"]
+    assert (tmp_path / "1" / "config.yaml").exists()
+
+
+def test_resume_spells_out_the_sweeps_command(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    claim(sweep, "optimizer=sgd,adam", "seed=1,2", "hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN")
+    old = ["--multirun", "optimizer=sgd,adam", "hydra.launcher.n_jobs=2"]
+    there = f"hydra.sweep.dir='{sweep}'"
+    assert sorted(cli.arguments([f"resume={sweep}"])) == sorted([*old, "seed=1,2", there])
+    more = cli.arguments(["-m", f"resume={sweep}", "seed=1,2,3"])
+    assert sorted(more) == sorted([*old, "seed=1,2,3", there, "hydra.sweeper.extend=true"])
+    assert cli.arguments(["seed=1"]) == ["seed=1"]
+    assert cli.arguments(["resume=nowhere"]) == ["resume=nowhere"]
+
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["optimizer.lr=fast,0.1"], "optimizer.lr must be a number, got 'fast'"),
+        (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be a whole number >= 1, got 0"),
+        (["resume=a,b"], "resume: goes on with one run or one sweep"),
+        (["hydra/sweeper=basic", "seed=1,2"], "hydra/launcher=local goes with hydra/sweeper=grid or optuna"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_made(
+    command: Command, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    status, said = command("train.py", "-m", *QUICK, *arguments, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert status == 2, said
+    assert expected in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("config.yaml"))
