@@ -13,12 +13,10 @@ count (failed, pruned, running, ...) are listed below, with how far they came. T
 import argparse
 import csv
 import io
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import shorten, wrap
-from typing import TYPE_CHECKING, Any
+from textwrap import shorten
 
 from rich import box
 from rich.console import Console
@@ -26,16 +24,12 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lossfit import comparison, runs
-from lossfit.comparison import Group, Leaderboard, Run
+from lossfit.comparison import Leaderboard, Run, label, shown, title
 from lossfit.errors import UserError, reported
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 ALSO = ("val/acc", "val/nll", "test/acc", "test/cost", "fit_s")
 ORDER = ("failed", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
 LISTED = 20  # of each status, on the console
-DRAWN = 10  # settings: as many as there are colours that can be told apart
 
 
 def main() -> None:
@@ -63,6 +57,8 @@ def main() -> None:
     if asked.markdown:
         write(asked.markdown, as_markdown(board, asked.top))
     if asked.png:
+        from lossfit.comparison_picture import picture  # matplotlib is imported only here
+
         write(asked.png, picture(board, asked.top))
 
 
@@ -116,46 +112,19 @@ def described(board: Leaderboard, run: Run) -> str:
     """Return a line on a run that does not count: where it is, its options, how far it came and why it ended."""
     name = comparison.curve_name(board.metric)
     curve = comparison.curve(run.folder, name)
-    parts = [label(board, run.options), f"seed={run.seed}" if run.seed is not None else ""]
+    parts = [label(board.columns, run.options), f"seed={run.seed}" if run.seed is not None else ""]
     parts += [f"epoch {max(curve)}, {name} {number(curve[max(curve)])}"] if curve else []
     reason = shorten(run.reason, 300)
     return f"{run.folder}  {', '.join(part for part in parts if part)}{': ' if reason else ''}{reason}"
 
 
-def label(board: Leaderboard, options: Any) -> str:
-    """Return the differing options in short, as `optimizer=sgd, lr=0.1`."""
-    ends = Counter(title(column).rpartition(".")[2] for column in board.columns)
-    parts = []
-    for column in board.columns:
-        end = title(column).rpartition(".")[2]
-        if column in options:
-            parts.append(f"{end if ends[end] == 1 else title(column)}={shown(column, options)}")
-    return ", ".join(parts)
-
-
-def title(column: str) -> str:
-    """Return an option's name; a node's _target_ goes by the node's."""
-    return column.removesuffix("._target_")
-
-
-def shown(column: str, options: Any) -> str:
-    """Return an option's value, with four digits of a long number, and a class without its module."""
-    value = options.get(column, "-")
-    if column.endswith("._target_"):
-        return value.rpartition(".")[2]
-    try:
-        return f"{float(value):.4g}" if len(value) > 8 else value
-    except ValueError:
-        return value
-
-
 def number(value: float | None, name: str = "") -> str:
-    """Return a metric with four decimals, seconds with one; a small one with four digits."""
+    """Return a metric with four decimals, seconds with two; a small one with two digits."""
     if value is None:
         return "-"
     if name.endswith("_s"):
-        return f"{value:.1f}"
-    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.4g}"
+        return f"{value:.2f}"
+    return f"{value:.4f}" if abs(value) >= 0.0001 or value == 0 else f"{value:.2g}"
 
 
 def rows(board: Leaderboard, also: Sequence[str], top: int | None) -> list[list[str]]:
@@ -163,7 +132,7 @@ def rows(board: Leaderboard, also: Sequence[str], top: int | None) -> list[list[
     found = []
     for group in board.groups[:top]:
         deviation = group.deviation(board.metric)
-        spread = f" ± {number(deviation)}" if deviation is not None else ""
+        spread = f" ± {number(deviation, board.metric)}" if deviation is not None else ""
         found.append(
             [
                 *(shown(column, group.options) for column in board.columns),
@@ -217,67 +186,6 @@ def line(cells: Sequence[str]) -> str:
     """Return a row of a Markdown table."""
     escaped = [cell.replace("|", "\\|") for cell in cells]
     return f"| {' | '.join(escaped)} |"
-
-
-def picture(board: Leaderboard, top: int | None) -> bytes:
-    """Draw the best settings, as a PNG: the curves of the metric, and its final values with every seed's."""
-    from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    groups = board.groups[: min(top or DRAWN, DRAWN)]
-    if not groups:
-        raise UserError(f"--png: no completed run has {board.metric} yet")
-    figure = Figure(figsize=(12, 3 + 0.35 * len(groups)), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    name = comparison.curve_name(board.metric)
-    labels = []
-    for place, group in enumerate(groups):
-        color = colormaps["tab10"](place)
-        draw_curve(left, group, name, color)
-        draw_values(right, group, board.metric, place, color)
-        text = label(board, group.options) or "all runs"
-        labels.append("\n".join(wrap(f"{text} (n={len(group.runs)})", 44)))
-    left.set(xlabel="epoch", ylabel=name, title=f"{name}: mean, band ± standard deviation over seeds")
-    left.grid(alpha=0.3)
-    if not left.lines:
-        left.text(0.5, 0.5, f"metrics.csv has no {name}", ha="center", transform=left.transAxes)
-    right.set(xlabel=board.metric, title="final: mean ± standard deviation, a dot a seed")
-    right.set_yticks(range(len(groups)), labels)
-    right.invert_yaxis()
-    right.yaxis.tick_right()
-    for place, tick in enumerate(right.get_yticklabels()):
-        tick.set_color(colormaps["tab10"](place))
-    right.grid(axis="x", alpha=0.3)
-    if len(groups) < len(board.groups):
-        figure.suptitle(f"the best {len(groups)} of {len(board.groups)} settings")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
-
-
-def draw_curve(axes: "Axes", group: Group, name: str, color: Any) -> None:
-    """Draw a setting's mean over the epochs that all its runs have, and the band around it."""
-    curves = [curve for run in group.runs if (curve := comparison.curve(run.folder, name))]
-    if not curves:
-        return
-    epochs = sorted(set.intersection(*map(set, curves)))
-    means = [statistics.fmean(curve[epoch] for curve in curves) for epoch in epochs]
-    axes.plot(epochs, means, color=color, marker="o" if len(epochs) == 1 else None)
-    if len(curves) > 1:
-        spread = [statistics.stdev(curve[epoch] for curve in curves) for epoch in epochs]
-        low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
-        axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
-
-
-def draw_values(axes: "Axes", group: Group, metric: str, place: int, color: Any) -> None:
-    """Draw a setting's final values at height `place`."""
-    values = group.values(metric)
-    axes.plot(values, [place] * len(values), "o", color=color, alpha=0.5, markersize=5, markeredgewidth=0)
-    axes.errorbar(
-        statistics.fmean(values), place, xerr=group.deviation(metric), color=color, marker="|", markersize=14, capsize=4
-    )
 
 
 def write(path: Path, content: str | bytes) -> None:

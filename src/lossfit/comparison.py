@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,6 +209,33 @@ def _target_of(key: str) -> str | None:
     return f"{node}._target_" if node and name != "_target_" else None
 
 
+def label(columns: Sequence[str], options: Mapping[str, str]) -> str:
+    """Return the differing options in short, as `optimizer=sgd, lr=0.1`."""
+    ends = Counter(title(column).rpartition(".")[2] for column in columns)
+    parts = []
+    for column in columns:
+        end = title(column).rpartition(".")[2]
+        if column in options:
+            parts.append(f"{end if ends[end] == 1 else title(column)}={shown(column, options)}")
+    return ", ".join(parts)
+
+
+def title(column: str) -> str:
+    """Return an option's name; a node's _target_ goes by the node's."""
+    return column.removesuffix("._target_")
+
+
+def shown(column: str, options: Mapping[str, str]) -> str:
+    """Return an option's value, with four digits of a long number, and a class without its module."""
+    value = options.get(column, "-")
+    if column.endswith("._target_"):
+        return value.rpartition(".")[2]
+    try:
+        return f"{float(value):.4g}" if len(value) > 8 else value
+    except ValueError:
+        return value
+
+
 def direction_of(metric: str) -> Direction:
     """Return which way a metric is better, by its name; raise UserError for a name that does not tell."""
     words = set(re.split(r"[/_]", metric))
@@ -268,8 +295,9 @@ def curve(folder: Path, metric: str) -> dict[int, float]:
 
 
 def curve_name(metric: str) -> str:
-    """Return the metric that has a curve: of the validation split, where the metric is the test's."""
-    return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric
+    """Return the metric whose curve goes with one: the validation split's for the test's, val/acc for a run's times."""
+    split, _, name = metric.rpartition("/")
+    return metric if split in ("train", "val") else f"val/{name if split else 'acc'}"
 
 
 def command(run: Run) -> str:
