@@ -111,11 +111,15 @@ def by_status(board: Leaderboard) -> list[tuple[str, list[Run]]]:
 def described(board: Leaderboard, run: Run) -> str:
     """Return a line on a run that does not count: where it is, its options, how far it came and why it ended."""
     name = comparison.curve_name(board.metric)
-    curve = comparison.curve(run.folder, name)
-    parts = [label(board.columns, run.options), f"seed={run.seed}" if run.seed is not None else ""]
-    parts += [f"epoch {max(curve)}, {name} {number(curve[max(curve)])}"] if curve else []
-    reason = shorten(run.reason, 300)
-    return f"{run.folder}  {', '.join(part for part in parts if part)}{': ' if reason else ''}{reason}"
+    epochs, curve = (comparison.curve(run.folder, column) for column in ("epoch", name))
+    parts = [
+        label(board.columns, run.options),
+        f"seed={run.seed}" if run.seed is not None else "",
+        f"epoch {max(epochs)}" if epochs else "",
+        f"{name} {number(curve[max(curve)])}" if curve else "",
+    ]
+    about = ", ".join(part for part in parts if part)
+    return f"{run.folder}  {about}{': ' if run.reason else ''}{shorten(run.reason, 300)}"
 
 
 def number(value: float | None, name: str = "") -> str:

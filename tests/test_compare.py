@@ -122,12 +122,13 @@ def test_a_key_is_a_column_where_it_differs_within_one_choice(tmp_path: Path) ->
 
 
 def test_what_cannot_change_results_is_no_column_and_splits_no_group(tmp_path: Path) -> None:
-    settings = [
-        ("seed=1",),
-        ("logger=[csv]", "callbacks=[checkpoint]", "test=false", "trainer.log_every_n_steps=1"),
-    ]
-    put(tmp_path / "2", seed=2, val_acc=0.7)
-    assert differing(tmp_path, *settings) == []
+    settings = [(), ("logger=[csv]", "callbacks=[checkpoint]", "test=false", "trainer.log_every_n_steps=1")]
+
+    def choose(config: dict[str, Any]) -> None:
+        config["choices"] |= {name: list(config[name]) for name in ("callbacks", "logger")}
+
+    put(tmp_path / "2", seed=2, val_acc=0.7, change=choose)
+    assert differing(tmp_path, *settings, change=[choose, choose]) == []
     assert len(board(tmp_path).groups) == 1
 
 
@@ -136,9 +137,11 @@ def test_callbacks_that_change_training_are_one_column(tmp_path: Path) -> None:
         ("callbacks=[checkpoint,pictures]",),
         ("callbacks=[checkpoint,early_stopping]",),
         ("callbacks=[checkpoint,early_stopping]", "callbacks.early_stopping.patience=2"),
+        ("callbacks=[]",),
     ]
     assert differing(tmp_path, *settings) == ["callbacks", "callbacks.early_stopping.patience"]
-    assert board(tmp_path).groups[-1].options["callbacks"] == "checkpoint, early_stopping"
+    names = {group.options["callbacks"] for group in board(tmp_path).groups}
+    assert names == {"none", "checkpoint", "checkpoint, early_stopping"}
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -185,7 +188,7 @@ def test_runs_that_do_not_count_are_listed(sweep: Path, script: Script) -> None:
         f"failed       {sweep}/20  optimizer=lion, seed=1, epoch 2, val/acc 0.1250: RunError: loss is [nan]",
         f"interrupted  {sweep}/22  optimizer=sgd, seed=6",
         f"pruned       {sweep}/21  optimizer=sgd, seed=5, epoch 1, val/acc 0.5000",
-        f"running      {sweep}/23  optimizer=sgd, seed=7, epoch 2, val/acc 0.7500",
+        f"running      {sweep}/23  optimizer=sgd, seed=7, epoch 3, val/acc 0.7500",
         f"waiting      {sweep}/24  optimizer=sgd, seed=8",
     ]
     assert lines[-5:] == expected
@@ -353,3 +356,20 @@ def test_neither_torch_nor_lightning_is_imported(sweep: Path) -> None:
 
     assert imported(str(sweep)) == "set()"
     assert imported(str(sweep), "--png", str(sweep / "a.png")) == "{'matplotlib'}"
+
+
+def test_a_thousand_runs(tmp_path: Path, script: Script) -> None:
+    config = yaml.safe_dump(compose("seed=4321", "optimizer.lr=0.1234"), sort_keys=False)
+    for n in range(1000):
+        lr, seed = 1 + n // 3, n % 3
+        folder = tmp_path / f"{n}"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(config.replace("seed: 4321", f"seed: {seed}").replace("0.1234", f"{lr}"))
+        result = {"status": "completed", "metrics": {"val/acc": (n // 3 + seed / 10) / 1000}}
+        (folder / "result.json").write_text(json.dumps(result))
+    said = script("compare", tmp_path, "--top", "2")[1]
+    assert said.startswith("1000 completed runs in 334 settings")
+    assert re.findall(r"^ (\d+) +(\d) +(\S.*\S) *$", said, re.MULTILINE) == [
+        ("334", "1", "0.3330"),
+        ("333", "3", "0.3321 ± 0.0001"),
+    ]

@@ -122,9 +122,9 @@ def _below(path: Path) -> Iterator[Path]:
         seen.add(real)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def _natural(path: Path) -> list[tuple[str, int]]:
     """Order 2 before 10."""
-    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", str(path))]
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(path))]
 
 
 def read(folder: Path) -> Run:
@@ -146,8 +146,7 @@ def read(folder: Path) -> Run:
 def options(config: Config) -> dict[str, str]:
     """Return the options that can change results, the groups' choices first."""
     chosen = {group: _text(option) for group, option in (config.get("choices") or {}).items() if group not in LEFT_OUT}
-    if config.get("callbacks"):
-        chosen["callbacks"] = ", ".join(sorted(set(config["callbacks"]) - WATCHING))
+    chosen["callbacks"] = ", ".join(sorted(set(config.get("callbacks") or ()) - WATCHING)) or "none"
     return chosen | dict(_flat(config, ""))
 
 
