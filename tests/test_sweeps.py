@@ -147,7 +147,7 @@ def test_ranks_in_a_sweep_are_those_of_a_run_alone(swept_key: str, tmp_path: Pat
         overrides = runs.read_overrides(sweep / job)
         alone = swept(*overrides, f"hydra.run.dir={tmp_path / 'alone' / job}")
         assert alone.returncode == 0, alone.stderr
-        ours, theirs = (runs.result_of(folder / job) for folder in (sweep, tmp_path / "alone"))
+        ours, theirs = (runs.read_result(folder / job) for folder in (sweep, tmp_path / "alone"))
         assert ours["steps"] == theirs["steps"] == (4 if "trainer.devices=1" in overrides else 2)
         assert results(sweep)[" ".join(overrides)] == results(tmp_path / "alone")[" ".join(overrides)]
 

@@ -171,11 +171,11 @@ def _over(job: Job, running: list[Job], gpus: Gpus, watcher: Watcher) -> bool:
     code = job.process.exitcode
     running.remove(job)
     gpus.give_back(job.gpus)
-    result = runs.result_of(job.folder)
+    result = runs.read_result(job.folder)
     if result.get("status") in (None, "running"):
         _kill(job)  # what it has started
         runs.write_failed(job.folder, _cause(code))
-        result = runs.result_of(job.folder)
+        result = runs.read_result(job.folder)
     watcher.ended(job, result)
     return result["status"] == "failed"
 

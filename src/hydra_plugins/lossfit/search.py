@@ -225,7 +225,7 @@ class OptunaSweeper(RunFolderSweeper):
         from optuna.trial import TrialState
 
         for number, folder in list(self.open.items()):
-            result = runs.result_of(folder)
+            result = runs.read_result(folder)
             status = result.get("status")
             if status not in (*runs.DONE, "failed"):
                 continue

@@ -93,7 +93,7 @@ class RunFolderSweeper(Sweeper):
         failed = [folder for folder in folders if runs.status(folder) == "failed"]
         missing = [folder for folder in folders if runs.status(folder) not in (*runs.DONE, "failed")]
         if failed or missing:
-            reasons = "\n".join(f"  #{path.name}: {runs.result_of(path)['reason']}" for path in failed)
+            reasons = "\n".join(f"  #{path.name}: {runs.read_result(path)['reason']}" for path in failed)
             raise RunError(
                 f"{len(failed)} of {len(folders)} jobs failed"
                 + (f", {len(missing)} were not begun or not ended" if missing else "")
