@@ -8,7 +8,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lossfit import comparison
+from lossfit import comparison, locks
 from lossfit.errors import UserError
 from tests.conftest import QUICK, ROOT, fit
 from tests.conftest import compose as slow_compose
@@ -63,7 +63,7 @@ def board(*folders: Path, metric: str = "val/acc", **given: Any) -> comparison.L
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Path:
+def sweep(tmp_path: Path) -> Iterator[Path]:
     """Adam better than SGD by accuracy, over seeds 1, 2, 4; and one run of every other kind."""
     root = tmp_path / "sweep"
     for n, (seed, acc) in enumerate([(1, 0.7), (2, 0.8), (4, 0.9)]):
@@ -75,7 +75,9 @@ def sweep(tmp_path: Path) -> Path:
     put(root / "22", "optimizer=sgd", seed=6, status="interrupted")
     put(root / "23", "optimizer=sgd", seed=7, status="running", curve=[0.5, 0.75, ""])
     put(root / "24", "optimizer=sgd", seed=8, status=None)
-    return root
+    put(root / "25", "optimizer=sgd", seed=9, status="running")
+    with locks.held(root / "23"):
+        yield root
 
 
 def test_mean_and_sample_deviation_over_seeds(sweep: Path) -> None:
@@ -182,16 +184,17 @@ def test_runs_that_do_not_count_are_listed(sweep: Path, script: Script) -> None:
     lines = said.splitlines()
     assert lines[0] == (
         "6 completed runs in 2 settings by val/acc, higher is better; "
-        "not counted: 1 failed, 1 interrupted, 1 pruned, 1 running, 1 waiting"
+        "not counted: 1 failed, 1 killed, 1 interrupted, 1 pruned, 1 running, 1 waiting"
     )
     expected = [
         f"failed       {sweep}/20  optimizer=lion, seed=1, epoch 2, val/acc 0.1250: RunError: loss is [nan]",
+        f"killed       {sweep}/25  optimizer=sgd, seed=9: its process is gone",
         f"interrupted  {sweep}/22  optimizer=sgd, seed=6",
         f"pruned       {sweep}/21  optimizer=sgd, seed=5, epoch 1, val/acc 0.5000",
         f"running      {sweep}/23  optimizer=sgd, seed=7, epoch 3, val/acc 0.7500",
         f"waiting      {sweep}/24  optimizer=sgd, seed=8",
     ]
-    assert lines[-5:] == expected
+    assert lines[-6:] == expected
 
 
 def test_damaged_files_and_nulls_are_no_end(sweep: Path, tmp_path: Path) -> None:
@@ -222,7 +225,7 @@ def test_runs_are_found_once_in_the_order_of_their_numbers(sweep: Path, tmp_path
     (tmp_path / "link").symlink_to(sweep / "10")
     (sweep / "loop").symlink_to(tmp_path)
     names = [folder.name for folder in comparison.find([sweep / "2", tmp_path / "link", tmp_path])]
-    assert names == ["0", "1", "2", "link", "11", "12", "20", "21", "22", "23", "24"]
+    assert names == ["0", "1", "2", "link", "11", "12", "20", "21", "22", "23", "24", "25"]
 
 
 @pytest.mark.parametrize(
@@ -319,16 +322,6 @@ def test_best_prints_the_command_that_composes_to_the_same_config(tmp_path: Path
     assert "hydra" not in said
     assert "pruning" not in said
     assert slow_compose(*words[2:]) == yaml.safe_load((tmp_path / "1" / "config.yaml").read_text())
-
-
-def test_best_says_what_it_lacks(tmp_path: Path) -> None:
-    folder = put(tmp_path / "run", val_acc=0.5)
-    (folder / "overrides.yaml").write_text("adam\n")
-    with pytest.raises(UserError, match=r"overrides.yaml must hold the list"):
-        comparison.command(comparison.read(folder))
-    (folder / "overrides.yaml").unlink()
-    with pytest.raises(UserError, match=r"overrides.yaml cannot be read"):
-        comparison.command(comparison.read(folder))
 
 
 def test_runs_that_were_trained(tmp_path: Path) -> None:

@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from lossfit import runs
+from lossfit import locks, runs
 from lossfit.config import Config
 from lossfit.errors import UserError
 
@@ -41,9 +39,9 @@ HIGHER = frozenset({"acc", "recall", "precision", "f1"})
 class Run:
     """What a run folder says.
 
-    status: running, completed, failed, interrupted or pruned, as in result.json; waiting without one, unreadable where
-    it or config.yaml is damaged. reason: why it failed, or why it does not count. metrics: of result.json, with the
-    timings in seconds; finite numbers only.
+    status: running, completed, failed, interrupted or pruned, as in result.json; killed where the process of a running
+    one is gone, waiting without one, unreadable where it or config.yaml is damaged. reason: why it failed, or why it
+    does not count. metrics: of result.json, with the timings in seconds; finite numbers only.
     """
 
     folder: Path
@@ -135,6 +133,8 @@ def read(folder: Path) -> Run:
         return Run(folder, "unreadable", str(error), {}, None, "", {})
     result = runs.read_result(folder)
     status, reason = result.get("status"), result.get("reason") or ""
+    if status == "running" and not locks.is_held(folder):
+        status, reason = "killed", "its process is gone"
     if not status:
         torn = (folder / "result.json").exists()
         status, reason = ("unreadable", "result.json is damaged") if torn else ("waiting", "")
@@ -304,14 +304,7 @@ def command(run: Run) -> str:
 
     Hydra's own settings and pruning are left out. The seed is always given: it may have been drawn.
     """
-    path = run.folder / "overrides.yaml"
-    try:
-        typed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(typed, list):
-        raise UserError(f"{path} must hold the list of what was typed")
-    kept = [text for text in typed if not _not_of_the_run(text.split("=")[0].lstrip("+~"))]
+    kept = [text for text in runs.read_overrides(run.folder) if not _not_of_the_run(text.split("=")[0].lstrip("+~"))]
     seed = [] if run.seed is None else [f"seed={run.seed}"]
     return shlex.join(["python", "train.py", *kept, *seed])
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from lossfit import checkpoints, runs, schedules
+from lossfit import checkpoints, locks, runs, schedules
 from lossfit.callbacks import Pruning
 from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.config import Config, build, call, check
@@ -35,15 +35,15 @@ def train(folder: Path) -> dict[str, float]:
     """Train the run in `folder` to its end and return its final metrics; every rank of a distributed run calls this.
 
     A run that was begun goes on from its last checkpoint, to the same bits as if it had not stopped. Raises ConfigError
-    for a config that cannot be built, UserError for a folder that cannot be trained (on), RunError for a run that
-    fails, Interrupted for one that is asked to stop; result.json says so too.
+    for a config that cannot be built, UserError for a folder that cannot be trained (on), or that another process is
+    training, RunError for a run that fails, Interrupted for one that is asked to stop; result.json says so too.
     """
     config = runs.read_config(folder)
     begun = _begun(folder, config)
     if rank_zero_only.rank > 0 or os.environ.get("NODE_RANK", "0") != "0":  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
             return _train(folder, config, begun, {"metrics": {}, "timings": {}})
-    with runs.logged(folder, main=True), runs.recorded(folder, config) as result:
+    with locks.held(folder), runs.logged(folder, main=True), runs.recorded(folder, config) as result:
         return _train(folder, config, begun, result)
 
 

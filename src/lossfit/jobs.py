@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from lossfit import runs
+from lossfit import locks, runs
 from lossfit.config import Config
 from lossfit.errors import Interrupted, UserError, reported
 from lossfit.processes import die_with_parent
@@ -158,7 +158,8 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
         try:
             engine.train(folder)
         except UserError as error:
-            runs.write_failed(folder, str(error))  # it may have been refused before its result was begun
+            if not locks.is_held(folder):
+                runs.write_failed(folder, str(error))  # it may have been refused before its result was begun
             raise
 
 

@@ -1,11 +1,8 @@
 """What the console says of a sweep while it runs: each job that ends, and those that run with epoch and metric."""
 
-import csv
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -13,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lossfit import runs
+from lossfit.comparison import curve
 from lossfit.jobs import Job
 
 
@@ -59,11 +57,11 @@ class Progress:
             self.live.update(Group(*lines, Text(self._standing(), style="bold")), refresh=True)
 
     def _running(self, job: Job) -> str:
-        row = last_row(job.folder / "metrics.csv")
-        with suppress(KeyError, ValueError):
-            epochs = runs.read_config(job.folder)["trainer"]["max_epochs"]
-            return f"#{job.folder.name} {job.text}: epoch {row['epoch']}/{epochs}  {self.metric} {row[self.metric]}"
-        return f"#{job.folder.name} {job.text}: {_time(job.seconds)}"
+        said = f"#{job.folder.name} {job.text}: {_time(job.seconds)}"
+        if values := curve(job.folder, self.metric):
+            epochs = runs.read_config(job.folder)["trainer"].get("max_epochs")
+            said += f", epoch {max(values)}/{epochs}, {self.metric} {values[max(values)]:.4f}"
+        return said
 
     def _standing(self) -> str:
         done = sum(self.counts.values())
@@ -72,14 +70,6 @@ class Progress:
         if 0 < done < self.total:
             left = f", about {_time((time.monotonic() - self.begun) / done * (self.total - done))} left"
         return f"{done} of {self.total}" + (f" ({counts})" if counts else "") + left
-
-
-def last_row(path: Path) -> dict[str, str]:
-    """Return the last row of a CSV file; nothing of one that is not there yet."""
-    with suppress(OSError), path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-        return rows[-1] if rows else {}
-    return {}
 
 
 def _time(seconds: float) -> str:

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from lossfit import runs
+from lossfit import locks, runs
 from lossfit.config import Config
 from lossfit.errors import UserError
 
@@ -35,15 +33,11 @@ def claimed(folder: Path, overrides: Sequence[str], extend: bool) -> Iterator[No
     extend: the command may be another one; its jobs are added to those that are there. Raises UserError for a folder
     of something else, and for one that another process holds.
     """
-    lock = FileLock(folder / ".lock", timeout=PATIENCE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"hydra.sweep.dir={folder}: another process is running this sweep") from error
     except OSError as error:
-        raise UserError(f"the sweep folder {folder} cannot be written: {error}") from error
-    with lock:
+        raise UserError(f"hydra.sweep.dir={folder} cannot be made: {error.strerror}") from error
+    with locks.held(folder, PATIENCE):
         _begin(folder, [override for override in overrides if key(override) not in OWN], extend)
         yield
 
@@ -56,7 +50,7 @@ def _begin(folder: Path, overrides: Sequence[str], extend: bool) -> None:
                 f"hydra.sweep.dir={folder} holds another sweep ({' '.join(before)}): choose another folder, or give "
                 f"resume={folder} and what is to change"
             )
-    elif any(path.name != ".lock" for path in folder.iterdir()):
+    elif any(path.name != locks.NAME for path in folder.iterdir()):
         raise UserError(f"hydra.sweep.dir={folder} is not empty and holds no sweep: choose another folder")
     runs.write_yaml(folder / "overrides.yaml", list(overrides))
 

@@ -5,6 +5,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, as_text, in_hparams
 from lossfit import runs, sweeps
+from lossfit.errors import RunError
 from lossfit.jobs import Job
 
 
@@ -33,4 +34,10 @@ class GridSweeper(RunFolderSweeper):
             left = [Job(folder, text) for folder, text in folders.items() if runs.status(folder) not in runs.DONE]
             print(f"{len(folders)} jobs in {self.folder}, {len(folders) - len(left)} of them done already")
             self.train(iter(left), len(left), self.metric)
-            self.end(list(folders))
+            self.table(self.metric)
+            lost = [folder for folder in folders if runs.status(folder) not in runs.DONE]
+            if lost:
+                raise RunError(
+                    f"{len(lost)} of {len(folders)} jobs failed or were not trained. To train only these: "
+                    f"python train.py resume={self.folder}"
+                )

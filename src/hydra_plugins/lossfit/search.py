@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, in_hparams, plain_node
 from lossfit import cli, runs, sweeps
+from lossfit.comparison import direction_of
 from lossfit.config import build
 from lossfit.errors import RunError, UserError, did_you_mean
 from lossfit.jobs import Job
@@ -68,9 +69,7 @@ class OptunaSweeper(RunFolderSweeper):
     ) -> None:
         super().__init__(extend)
         self.metrics = [metric] if isinstance(metric, str) else list(metric)
-        self.directions = (
-            [direction] if isinstance(direction, str) else list(direction or map(direction_of, self.metrics))
-        )
+        self.directions = [direction] if isinstance(direction, str) else list(direction or map(towards, self.metrics))
         self.n_trials, self.max_failures, self.seed, self.batch = n_trials, max_failures, seed, batch
         self.params, self.sampler, self.pruner = plain_node(params), plain_node(sampler), plain_node(pruner)
         for name, value, least in (("n_trials", n_trials, 1), ("max_failures", max_failures, 0), ("batch", batch, 1)):
@@ -250,6 +249,7 @@ class OptunaSweeper(RunFolderSweeper):
 
     def _end(self) -> Any:
         """Say which trial is best."""
+        self.table(self.metrics[0], "max" if self.directions[0] == "maximize" else "min")
         best = self.study.best_trials if len(self.metrics) > 1 else [self.study.best_trial]
         for trial in best:
             values = ", ".join(
@@ -305,6 +305,9 @@ def _typed(value: Any) -> str:
     return cli.quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
-def direction_of(metric: str) -> str:
-    """Return whether a metric is better when it is high or low, by its name."""
-    return "maximize" if metric.endswith("acc") else "minimize"
+def towards(metric: str) -> str:
+    """Return the direction in which a metric is better, by its name."""
+    try:
+        return {"min": "minimize", "max": "maximize"}[direction_of(metric)]
+    except UserError as error:
+        raise UserError(f"hydra.sweeper.metric={metric}: set hydra.sweeper.direction too") from error

@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.lossfit.local import LocalLauncher
 from lossfit import cli, runs, sweeps
+from lossfit.comparison import Direction, find, leaderboard, read
+from lossfit.comparison_table import show
 from lossfit.config import Config, check
-from lossfit.errors import Interrupted, RunError, UserError
+from lossfit.errors import Interrupted, UserError
 from lossfit.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -88,18 +90,9 @@ class RunFolderSweeper(Sweeper):
                 failed = returned.status != JobStatus.COMPLETED
                 runs.write_failed(job.folder, str(returned._return_value) if failed else "ended with no result")
 
-    def end(self, folders: Sequence[Path]) -> None:
-        """Print the table of the sweep; raise RunError if a job failed."""
-        failed = [folder for folder in folders if runs.status(folder) == "failed"]
-        missing = [folder for folder in folders if runs.status(folder) not in (*runs.DONE, "failed")]
-        if failed or missing:
-            reasons = "\n".join(f"  #{path.name}: {runs.read_result(path)['reason']}" for path in failed)
-            raise RunError(
-                f"{len(failed)} of {len(folders)} jobs failed"
-                + (f", {len(missing)} were not begun or not ended" if missing else "")
-                + (f":\n{reasons}" if reasons else "")
-                + f"\nTo train only these again: python train.py resume={self.folder}"
-            )
+    def table(self, metric: str, direction: Direction | None = None) -> None:
+        """Print the jobs side by side, the best first."""
+        show(leaderboard([read(folder) for folder in find([self.folder])], metric, direction), top=20)
 
 
 def as_text(overrides: Sequence[str], varying: set[str]) -> str:

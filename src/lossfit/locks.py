@@ -1,0 +1,43 @@
+"""One process at a time works on a run or a sweep. The system frees the lock of a process that dies."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lossfit.errors import UserError
+
+NAME = ".lock"
+
+
+@contextmanager
+def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold a folder; raise UserError if another process still does after so many seconds.
+
+    Where the file system knows no locks, nothing is held.
+    """
+    lock = FileLock(folder / NAME, timeout=patience)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{folder}: another process is working on it") from error
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is working on a folder."""
+    if not (folder / NAME).exists():
+        return False
+    try:
+        with held(folder):
+            return False
+    except UserError:
+        return True
