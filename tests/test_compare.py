@@ -274,7 +274,7 @@ def test_files_hold_the_table(sweep: Path, tmp_path: Path, script: Script) -> No
         "| sgd | 3 | 0.8000 ± 0.1000 | 0.8000 | 2.00 |",
     ]
     assert lines[7].startswith(f"- failed: {sweep}/20  optimizer=lion, seed=1, epoch 2")
-    assert len(lines) == 12
+    assert len(lines) == 13
     with Image.open(files[2]) as image:
         assert image.width > image.height > 300
         assert len(image.convert("RGB").getcolors(1_000_000) or []) > 50

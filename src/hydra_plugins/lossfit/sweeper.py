@@ -1,6 +1,5 @@
 """What lossfit's sweepers share: a job is a run folder, prepared here, and trained by whatever launcher there is."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -23,8 +22,6 @@ from lossfit.config import Config, check
 from lossfit.errors import Interrupted, UserError
 from lossfit.jobs import Job
 
-log = logging.getLogger(__name__)
-
 
 class RunFolderSweeper(Sweeper):
     """A sweeper whose jobs are run folders.
@@ -37,12 +34,19 @@ class RunFolderSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher."""
-        self.loader: ConfigLoader = hydra_context.config_loader
+        self.context, self.task_function = hydra_context, task_function
         self.config: DictConfig = config
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.loader: ConfigLoader = hydra_context.config_loader
+        self.launcher = self._launcher_for(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
+
+    def _launcher_for(self, config: DictConfig) -> Launcher:
+        """Return the launcher with the settings it has in a config."""
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task_function, config=config
+        )
+        launcher.setup(hydra_context=self.context, task_function=self.task_function, config=self.config)
+        return launcher
 
     def claimed(self) -> AbstractContextManager[None]:
         """Hold the sweep's folder."""
@@ -76,19 +80,24 @@ class RunFolderSweeper(Sweeper):
             raise Interrupted(f"To go on: python train.py resume={self.folder}") from error
 
     def _launch(self, jobs: list[Job]) -> None:
-        log.info("%d jobs in %s", len(jobs), self.folder)
-        arguments = [
-            [
+        """Have jobs trained by a launcher of Hydra's kind: those together that ask for the same of it."""
+        together: dict[str, list[tuple[Job, DictConfig, list[str]]]] = {}
+        for job in jobs:
+            arguments = [
                 *runs.read_overrides(job.folder),
                 f"hydra.sweep.dir={cli.quoted(str(self.folder))}",
                 f"hydra.sweep.subdir='{job.folder.name}'",
             ]
-            for job in jobs
-        ]
-        for job, returned in zip(jobs, self.launcher.launch(arguments, initial_job_idx=0), strict=True):
-            if runs.status(job.folder) in (None, "running"):  # its process died
-                failed = returned.status != JobStatus.COMPLETED
-                runs.write_failed(job.folder, str(returned._return_value) if failed else "ended with no result")
+            config = self.composed(arguments)
+            wanted = str(OmegaConf.to_container(config.hydra.launcher, resolve=True))  # tasks_per_node of swept devices
+            together.setdefault(wanted, []).append((job, config, arguments))
+        for some in together.values():
+            launcher = self._launcher_for(some[0][1])
+            returned = launcher.launch([arguments for _, _, arguments in some], initial_job_idx=0)
+            for (job, _, _), one in zip(some, returned, strict=True):
+                if runs.status(job.folder) in (None, "running"):  # its process died
+                    failed = one.status != JobStatus.COMPLETED
+                    runs.write_failed(job.folder, str(one._return_value) if failed else "ended with no result")
 
     def table(self, metric: str, direction: Direction | None = None) -> None:
         """Print the jobs side by side, the best first."""
