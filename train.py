@@ -1,10 +1,13 @@
 """Train an image classifier: python train.py optimizer=adam loss=focal (see --help for every option)."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from lossfit import cli
 from lossfit.errors import reported
+from lossfit.processes import started_rank
 
 cli.register_resolvers()
 
@@ -16,10 +19,17 @@ def main(cfg: DictConfig) -> None:
 
     from lossfit import engine, runs  # torch is imported only now: help and mistakes answer at once
 
-    resumed = cfg.resume is not None
-    engine.train(engine.resume(cfg.resume, config, overrides) if resumed else runs.create(folder, config, overrides))
+    rank, _ = started_rank() or (0, 1)
+    if cfg.resume is not None:
+        folder = engine.resume(cfg.resume, config, overrides)
+    elif rank == 0:
+        runs.create(folder, config, overrides)
+    else:
+        runs.wait_for(folder)
+    engine.train(folder)
 
 
 if __name__ == "__main__":
     with reported(cli.explain):
+        cli.check_ranks(sys.argv[1:])
         main()

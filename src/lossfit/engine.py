@@ -39,7 +39,8 @@ def train(folder: Path) -> dict[str, float]:
     """
     config = runs.read_config(folder)
     begun = _begun(folder, config)
-    if rank_zero_only.rank > 0 or os.environ.get("NODE_RANK", "0") != "0":  # type: ignore[attr-defined]
+    other_node = "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"  # torchrun's RANK is of all nodes
+    if rank_zero_only.rank > 0 or other_node:  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
             return _train(folder, config, begun, {"metrics": {}, "timings": {}})
     with runs.logged(folder, main=True), runs.recorded(folder, config) as result:

@@ -34,6 +34,8 @@ from lossfit.errors import Interrupted, RunError, UserError
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 120.0  # seconds that other ranks wait for rank 0's run folder
+
 
 def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
     """Make a run folder from a resolved config; refuse one that holds a run already.
@@ -50,6 +52,19 @@ def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
         _write_yaml(folder / "config.yaml", config)
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
+    return folder
+
+
+def wait_for(folder: Path) -> Path:
+    """Wait until rank 0 has made the run folder, and return it; raise UserError where it does not."""
+    end = time.monotonic() + PATIENCE
+    while not (folder / "config.yaml").exists():
+        if time.monotonic() > end:
+            raise UserError(
+                f"hydra.run.dir={folder}: rank 0 has made no run there in {PATIENCE:.0f} s; give all ranks the same "
+                f"folder, on a disk that all nodes share"
+            )
+        time.sleep(0.1)
     return folder
 
 
