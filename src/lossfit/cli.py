@@ -31,7 +31,7 @@ def register_resolvers() -> None:
 def check_ranks(arguments: Sequence[str]) -> None:
     """Refuse a command line by which ranks that torchrun or srun started would not train the same run folder.
 
-    One that is not refused ends with what started it.
+    A process that goes on from here ends with torchrun's agent.
     """
     if started_rank() is None:
         return

@@ -27,13 +27,9 @@ def end_rank_with_starter() -> None:
         die_with_parent(signal.SIGKILL, int(os.environ.get(STARTER, os.getppid())))
 
 
-def die_with_parent(number: signal.Signals, parent: int | None = None) -> None:
-    """Have the kernel send this process a signal when the thread that started it ends; nothing happens but on Linux.
-
-    parent: the starter's process id, where it is known from elsewhere: its death before this call then counts too.
-    """
+def die_with_parent(number: int, parent: int) -> None:
+    """Have the kernel send this process a signal when `parent`, which started it, is gone; on Linux only."""
     if sys.platform == "linux":
-        parent = parent or os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(number))
-        if os.getppid() != parent:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # gone before
             os.kill(os.getpid(), number)

@@ -56,7 +56,10 @@ def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
 
 
 def wait_for(folder: Path) -> Path:
-    """Wait until rank 0 has made the run folder, and return it; raise UserError where it does not."""
+    """Wait until rank 0 has made the run folder, and return it; raise UserError where it does not.
+
+    An older run there is rank 0's to refuse: the others write nothing, and cannot begin without it.
+    """
     end = time.monotonic() + PATIENCE
     while not (folder / "config.yaml").exists():
         if time.monotonic() > end:
