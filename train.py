@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from lossfit import cli
 from lossfit.errors import reported
+from lossfit.processes import started_rank
 
 cli.register_resolvers()
 
@@ -18,9 +19,12 @@ def main(cfg: DictConfig) -> None:
 
     from lossfit import engine, runs  # torch is imported only now: help and mistakes answer at once
 
+    rank, _ = started_rank() or (0, 1)
     if cfg.resume is not None:
-        engine.resume(cfg.resume, config, overrides)
-    elif not cli.swept() or not runs.is_made_for(folder, overrides):
+        folder = engine.resume(cfg.resume, config, overrides)
+    elif rank > 0:
+        runs.wait_for(folder)
+    elif not (cli.swept() and runs.is_made_for(folder, overrides)):
         runs.create(folder, config, overrides)
     engine.train(folder)
 
@@ -28,4 +32,5 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     with reported(cli.explain):
         sys.argv[1:] = cli.arguments(sys.argv[1:])
+        cli.check_ranks(sys.argv[1:])
         main()

@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 
 from lossfit.errors import reported
+from lossfit.processes import end_rank_with_starter
 
 
 def main() -> None:
     """Read the command line and train."""
+    end_rank_with_starter()
     parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder that has a config.yaml; a run that was begun goes on")
     run = parser.parse_args().run

@@ -1,7 +1,7 @@
 """The Hydra boundary of train.py: resolvers, the help page, and Hydra's errors in plain words. Imports no torch."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -15,6 +15,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from lossfit import runs, sweeps
 from lossfit.config import Config
 from lossfit.errors import UserError, did_you_mean
+from lossfit.processes import end_rank_with_starter, started_rank
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -29,6 +30,26 @@ def register_resolvers() -> None:
         "run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True
     )
     OmegaConf.register_new_resolver("groups", groups, replace=True)
+
+
+def check_ranks(arguments: Sequence[str]) -> None:
+    """Refuse a command line by which ranks that torchrun or srun started would not train the same run folder.
+
+    A process that goes on from here ends with torchrun's agent.
+    """
+    if started_rank() is None:
+        return
+    given = {argument.lstrip("+").partition("=")[0]: argument.partition("=")[2] for argument in arguments}
+    if given.keys() & {"-m", "--multirun"}:
+        raise UserError("-m: start a sweep as one process, without torchrun or srun; each job starts its own ranks")
+    if "resume" in given:
+        raise UserError(
+            f"resume={given['resume']}: several ranks go on with `-m lossfit FOLDER` in the place of train.py; "
+            f"what is to change, such as trainer.max_epochs, is written into its config.yaml"
+        )
+    if "hydra.run.dir" not in given:
+        raise UserError("hydra.run.dir has no value, and several ranks need one: give hydra.run.dir=FOLDER to them all")
+    end_rank_with_starter()
 
 
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:

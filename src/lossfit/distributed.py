@@ -15,7 +15,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from lossfit.errors import TRACEBACK, traceback_wanted
+from lossfit.errors import TRACEBACK, UserError, traceback_wanted
+from lossfit.processes import STARTER, started_rank
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
         for rank in range(1, self.num_processes):
             command = [sys.executable, "-m", "lossfit", str(self.folder)]
             rank_environment = {**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": path}
-            rank_environment[TRACEBACK] = str(int(traceback_wanted))
+            rank_environment |= {TRACEBACK: str(int(traceback_wanted)), STARTER: str(os.getpid())}
             self.procs.append(subprocess.Popen(command, env=rank_environment))
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -79,10 +80,24 @@ def start_ranks_from(folder: Path, trainer: Trainer, on_failure: Callable[[str],
     """Have the trainer start its other ranks from the run folder.
 
     on_failure is called with the reason, from another thread, when a rank has failed, this one has not come back from
-    waiting for it, and the process is about to be ended.
+    waiting for it, and the process is about to be ended. Raises UserError where the ranks would not be those of the
+    config: others were started from outside, or no one starts them on the other nodes.
     """
     launcher = trainer.strategy.launcher
+    _, started = started_rank() or (0, trainer.world_size)
+    if started != trainer.world_size:
+        raise UserError(
+            f"trainer.devices x trainer.num_nodes is {trainer.world_size}, and {started} ranks were started: set "
+            f"trainer.strategy=ddp, trainer.devices to the ranks on a node, trainer.num_nodes to the nodes"
+        )
     if isinstance(launcher, _SubprocessScriptLauncher):
+        by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys()
+        if trainer.num_nodes > 1 and not launcher.cluster_environment.creates_processes_externally and not by_hand:
+            raise UserError(
+                f"trainer.num_nodes={trainer.num_nodes}: the other nodes' ranks are yet to be started; on each node: "
+                f"torchrun --nnodes {trainer.num_nodes} --node-rank N --nproc-per-node {launcher.num_processes} "
+                f"--master-addr HOST --master-port PORT -m lossfit {folder}"
+            )
         trainer.strategy._launcher = RunFolderLauncher(
             folder, on_failure, launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
         )

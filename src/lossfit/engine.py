@@ -40,7 +40,8 @@ def train(folder: Path) -> dict[str, float]:
     """
     config = runs.read_config(folder)
     begun = _begun(folder, config)
-    if rank_zero_only.rank > 0 or os.environ.get("NODE_RANK", "0") != "0":  # type: ignore[attr-defined]
+    other_node = "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"  # torchrun's RANK is of all nodes
+    if rank_zero_only.rank > 0 or other_node:  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
             return _train(folder, config, begun, {"metrics": {}, "timings": {}})
     with locks.held(folder), runs.logged(folder, main=True), runs.recorded(folder, config) as result:
@@ -241,7 +242,7 @@ def _summary(config: Config, data: InMemoryDataModule, parameters: int, trainer:
 
 def _ending(folder: Path, result: dict[str, Any]) -> list[str]:
     metrics = result["metrics"]
-    lines = [f"{result['reason'].capitalize()}"] if result["status"] == "pruned" else []
+    lines = [f"{result['reason'].capitalize()}"] if result.get("status") == "pruned" else []
     if "test/acc" in metrics:
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
         cost = f", cost {metrics['test/cost']:.4f}" if "test/cost" in metrics else ""

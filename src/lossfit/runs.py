@@ -35,6 +35,7 @@ from lossfit.errors import Interrupted, RunError, UserError
 log = logging.getLogger(__name__)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+PATIENCE = 120.0  # seconds that other ranks wait for rank 0's run folder
 
 
 def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
@@ -58,6 +59,22 @@ def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
 def is_made_for(folder: Path, overrides: Sequence[str]) -> bool:
     """Whether a folder holds the run of these overrides, begun or not."""
     return (folder / "config.yaml").exists() and read_overrides(folder) == list(overrides)
+
+
+def wait_for(folder: Path) -> Path:
+    """Wait until rank 0 has made the run folder, and return it; raise UserError where it does not.
+
+    An older run there is rank 0's to refuse: the others write nothing, and cannot begin without it.
+    """
+    end = time.monotonic() + PATIENCE
+    while not (folder / "config.yaml").exists():
+        if time.monotonic() > end:
+            raise UserError(
+                f"hydra.run.dir={folder}: rank 0 has made no run there in {PATIENCE:.0f} s; give all ranks the same "
+                f"folder, on a disk that all nodes share"
+            )
+        time.sleep(0.1)
+    return folder
 
 
 def read_config(folder: Path) -> Config:

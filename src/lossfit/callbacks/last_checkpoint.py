@@ -99,7 +99,10 @@ class LastCheckpoint(Checkpoint):
             loop.reset_restart_stage()
             loop.epoch_loop.reset_restart_stage()
         if threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, self._ask) for number in STOPS}
+            before = trainer._signal_connector._original_handlers  # Lightning's waits for ranks that wait elsewhere
+            self.handlers = {number: before[number] for number in STOPS}
+            for number in STOPS:
+                signal.signal(number, self._ask)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch that is over."""
