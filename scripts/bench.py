@@ -2,10 +2,13 @@
 
     python scripts/bench.py                     # on the processor
     python scripts/bench.py --epochs 3 --repeats 9 trainer=gpu
+    python scripts/bench.py --parts d --repeats 3
 
 (a) the loop of PyTorch's quickstart (torchvision's data set, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64;
 (b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on in-memory tensors: MLP and CNN;
-(c) the default CNN's training step with each loss over the same step with cross-entropy.
+(c) the default CNN's training step with each loss over the same step with cross-entropy;
+(d) a sweep of 16 short runs, `python train.py -m` from start to end, over 16 times one such run in a process that has
+    all imported; and the sweep with as many jobs at once as processors, a thread each, over one job with all threads.
 
 In (a) and (b) all train and validate each epoch on the images that lossfit uses; the bare loop has lossfit's optimizer,
 fused where the device has it, the quickstart loop the tutorial's. A repeat times both in turn; its figure is the ratio
@@ -13,11 +16,15 @@ of the two times, so that a drift of the machine's speed cancels.
 """
 
 import argparse
+import io
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -28,6 +35,7 @@ from lossfit import cli, engine, runs
 from lossfit.config import Config, build
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import reported
+from lossfit.jobs import processors
 from lossfit.optim import make_optimizer
 
 MLP = ["experiment=quickstart"]
@@ -35,6 +43,7 @@ CNN = ["scheduler=none", "data.augment=null"]
 LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
 NEEDED = {"ldam": ["model.cosine_scale=30"]}
 STEPS = 20  # a timing of (c)
+JOBS = 16  # of a sweep of (d)
 
 
 def main() -> None:
@@ -43,6 +52,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="how often each pair is timed (default 5)")
     parser.add_argument("--epochs", type=int, default=2, help="epochs a timing (default 2)")
     parser.add_argument("--losses", default=",".join(LOSSES), help="the losses of (c), with commas between")
+    parser.add_argument("--parts", default="abcd", help="which of a, b, c and d to run (default all)")
     parser.add_argument("overrides", nargs="*", help="overrides for all runs, as train.py takes them")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_intermixed_args()
@@ -50,22 +60,34 @@ def main() -> None:
         parser.error("--repeats and --epochs must be >= 1")
     shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]
     mlp, cnn = (cli.composed(*recipe, *shared) for recipe in (MLP, CNN))
-    losses = {
-        loss: [cli.composed(*shared, *NEEDED.get(loss, []), f"loss={name}") for name in (loss, "cross_entropy")]
-        for loss in filter(None, options.losses.split(","))
-    }
+    losses = (
+        {}
+        if "c" not in options.parts
+        else {
+            loss: [cli.composed(*shared, *NEEDED.get(loss, []), f"loss={name}") for name in (loss, "cross_entropy")]
+            for loss in filter(None, options.losses.split(","))
+        }
+    )
     print(hardware(mlp["trainer"]["accelerator"]))
     figures = {}
-    for name, above, below in (
-        ("quickstart loop / lossfit, MLP", lambda: quickstart(mlp), lambda: lossfit(mlp)),
-        ("lossfit / bare loop, MLP", lambda: lossfit(mlp), lambda: bare(mlp)),
-        ("lossfit / bare loop, CNN", lambda: lossfit(cnn), lambda: bare(cnn)),
+    for part, name, above, below in (
+        ("a", "quickstart loop / lossfit, MLP", lambda: quickstart(mlp), lambda: lossfit(mlp)),
+        ("b", "lossfit / bare loop, MLP", lambda: lossfit(mlp), lambda: bare(mlp)),
+        ("b", "lossfit / bare loop, CNN", lambda: lossfit(cnn), lambda: bare(cnn)),
     ):
-        figures[name] = compare(name, above, below, options.repeats, options.epochs, "s an epoch")
+        if part in options.parts:
+            figures[name] = compare(name, above, below, options.repeats, options.epochs, "s an epoch")
     for loss, configs in losses.items():
         ours, plain = map(steps, configs)
         name = f"{loss} / cross_entropy, CNN"
         figures[name] = compare(name, ours, plain, options.repeats, STEPS / 1000, "ms a step")
+    if "d" in options.parts:
+        short = [*MLP, *shared]
+        name = f"sweep of {JOBS} runs / {JOBS} runs in one process, MLP"
+        figures[name] = compare(name, lambda: sweep(short, 1), lambda: JOBS * alone(short), options.repeats, 1, "s")
+        n_jobs = processors()
+        name = f"{n_jobs} jobs at once / one job, MLP"
+        figures[name] = compare(name, lambda: sweep(short, n_jobs), lambda: sweep(short, 1), options.repeats, 1, "s")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -95,6 +117,24 @@ def lossfit(config: Config) -> float:
             trainer.fit(module, data)
             synchronize()
             return time.perf_counter() - start
+
+
+def alone(overrides: list[str]) -> float:
+    """Seconds that one run takes, from its folder to its result."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        run = runs.create(Path(folder) / "run", cli.composed(*overrides), overrides)
+        start = time.perf_counter()
+        engine.train(run)
+        return time.perf_counter() - start
+
+
+def sweep(overrides: list[str], n_jobs: int) -> float:
+    """Seconds that a sweep over seeds takes as a command."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = [f"seed=range(1,{JOBS + 1})", f"hydra.launcher.n_jobs={n_jobs}", f"hydra.sweep.dir={folder}"]
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "train.py", "-m", *overrides, *options], stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
 
 
 def steps(config: Config) -> Callable[[], float]:

@@ -148,7 +148,7 @@ class OptunaSweeper(RunFolderSweeper):
         configs = [self.composed(self.fixed)]
         for group in self.groups:
             if not (None in self.space[group] and self.space[group][None].options):
-                raise UserError(f"hydra.sweeper.params.{group}: is a group, and wants options: {group}=adam,sgd")
+                raise UserError(f"hydra.sweeper.params.{group} is a group, and wants options: {group}=adam,sgd")
             configs += [self.composed([*self.fixed, f"{group}={option}"]) for option in self.space[group][None].options]
         for key, ranges in self.space.items():
             having = [config for config in configs if _has(config, key)]

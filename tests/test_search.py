@@ -1,0 +1,166 @@
+"""Searches with Optuna: what is drawn, pruned, told, taken up again."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lossfit import runs
+from tests.conftest import QUICK, ROOT, Command
+from tests.test_sweeps import processes_of, swept
+
+optuna = pytest.importorskip("optuna")
+OPTUNA = ["-m", *QUICK, "model=linear", "hydra/sweeper=optuna"]
+
+
+def study_of(folder: Path) -> Any:
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{folder}/study.db")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search with conditional parameters, pruned after each epoch, two trials at once."""
+    folder = tmp_path_factory.mktemp("searched") / "sweep"
+    done = swept(
+        *OPTUNA, "trainer.max_epochs=4", "optimizer=sgd,adam,momentum", "optimizer.momentum=interval(0.5,0.99)",
+        "optimizer.betas=[0.9,0.999],[0.8,0.99]", "optimizer.lr=tag(log,interval(1e-5,1))", "loss=focal,mse",
+        "loss.gamma=int(interval(0,3))", "data.batch_size=range(64,257,64)", "hydra.sweeper.n_trials=10",
+        "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.pruner.n_startup_trials=2", "hydra.launcher.n_jobs=2",
+        f"hydra.sweep.dir={folder}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    (folder / "said").write_text(done.stdout)
+    return folder
+
+
+def test_a_parameter_is_drawn_only_where_the_drawn_options_have_it(searched: Path) -> None:
+    trials = study_of(searched).get_trials()
+    seen = {trial.params["optimizer"] for trial in trials} | {trial.params["loss"] for trial in trials}
+    assert seen == {"sgd", "adam", "momentum", "focal", "mse"}, "or the test says nothing"
+    for trial in trials:
+        drawn = trial.params
+        assert ("optimizer.momentum" in drawn) == (drawn["optimizer"] == "momentum")
+        assert ("optimizer.betas" in drawn) == (drawn["optimizer"] == "adam")
+        assert ("loss.gamma" in drawn) == (drawn["loss"] == "focal")
+        config = runs.read_config(searched / str(trial.number))
+        assert config["choices"]["optimizer"] == drawn["optimizer"]
+        assert config["optimizer"]["lr"] == drawn["optimizer.lr"]
+        assert config["data"]["batch_size"] == drawn["data.batch_size"]
+        if "loss.gamma" in drawn:
+            assert config["loss"]["gamma"] == drawn["loss.gamma"]
+            assert isinstance(drawn["loss.gamma"], int)
+        if "optimizer.betas" in drawn:
+            assert config["optimizer"]["betas"] == json.loads(drawn["optimizer.betas"])
+    assert {trial.params["data.batch_size"] for trial in trials} <= {64, 128, 192, 256}
+
+
+def test_the_study_knows_what_the_runs_came_to(searched: Path) -> None:
+    study = study_of(searched)
+    trials = study.get_trials()
+    assert len(trials) == 10
+    states = {trial.state.name for trial in trials}
+    assert states == {"COMPLETE", "PRUNED"}
+    for trial in trials:
+        result = runs.read_result(searched / str(trial.number))
+        assert result["status"] == {"COMPLETE": "completed", "PRUNED": "pruned"}[trial.state.name]
+        if trial.state.name == "COMPLETE":
+            assert trial.value == result["metrics"]["val/acc"]
+            assert sorted(trial.intermediate_values) == [1, 2, 3, 4]
+        else:
+            assert max(trial.intermediate_values) == result["epochs"] < 4
+            assert "test/acc" not in result["metrics"]
+            assert result["reason"].startswith(f"pruned after epoch {result['epochs']}, when val/acc was behind")
+    said = (searched / "said").read_text()
+    assert f"Best: #{study.best_trial.number}, val/acc {study.best_value:.4f}: optimizer=" in said
+
+
+def test_a_search_goes_on_to_as_many_trials_in_all(searched: Path) -> None:
+    done = swept(f"resume={searched}", "hydra.sweeper.n_trials=12")
+    assert done.returncode == 0, done.stderr
+    assert "12 trials" in done.stdout
+    assert "10 of them done already" in done.stdout
+    assert [trial.number for trial in study_of(searched).get_trials()] == list(range(12))
+
+
+def test_a_search_that_was_killed_takes_up_its_trial(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    command = [
+        *OPTUNA, "trainer.max_epochs=60", "optimizer.lr=interval(0.01,0.1)", "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.pruner=null",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *command, f"hydra.sweep.dir={sweep}"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("#0"):
+            while not (sweep / "1" / "checkpoints" / "last.ckpt").exists():
+                assert process.poll() is None
+            process.kill()
+            break
+    process.communicate(timeout=60)
+    assert runs.status(sweep / "1") != "completed", "or the test says nothing"
+
+    done = swept(f"resume={sweep}")
+    assert done.returncode == 0, done.stderr
+    trials = study_of(sweep).get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+    assert "Going on after" in (sweep / "1" / "console.log").read_text()
+
+
+def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
+    """Both ranks stop; a failed trial is made up for by another."""
+    (tmp_path / "moody.py").write_text(
+        "import torch, torch.nn.functional as F\n"
+        "def loss(logits, target, t=1.0):\n"
+        "    if 0.5 < t < 0.6: raise ValueError('out of cheese')\n"
+        "    return F.cross_entropy(logits / t, target)\n"
+    )
+    done = swept(
+        *OPTUNA, "trainer=ddp_sim", "trainer.max_epochs=3", "loss=custom", "loss.function=moody.loss",
+        "+loss.options.t=0.55,1.0,9e9", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner.n_startup_trials=1",
+        "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.sampler.multivariate=false", "hydra.sweeper.sampler.group=false", f"hydra.sweep.dir={tmp_path}/sweep",
+        PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trials = study_of(tmp_path / "sweep").get_trials()
+    states = {trial.params["+loss.options.t"]: trial.state.name for trial in trials}
+    assert states == {"0.55": "FAIL", "1.0": "COMPLETE", "9000000000.0": "PRUNED"}
+    assert "2 x cpu" in (tmp_path / "sweep" / "0" / "console.log").read_text()
+    assert not processes_of(tmp_path)
+
+
+MISTAKES: list[tuple[Sequence[str], str]] = [
+    (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to draw"),
+    (["loss.gama=interval(0,1)"], "no option of this search has a key loss.gama"),
+    (["optimizer.lr=fast,slow"], "optimizer.lr must be a number, got "),
+    (["seed=1,2", "hydra.sweeper.metric=test/acc"], "nothing is tuned on the test split"),
+    (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: set hydra.sweeper.direction"),
+    (["seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be a whole number >= 1, got 0"),
+    (["seed=1,2", "hydra.sweeper.metric=[val/acc,val/nll]"], "Optuna prunes by one metric only"),
+    (["seed=1,2", "hydra.sweeper.direction=up"], "hydra.sweeper.direction must be maximize or minimize, got up"),
+    (["optimizer=interval(0,1)"], "hydra.sweeper.params.optimizer is a group, and wants options"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES)
+def test_a_mistake_is_told_before_anything_is_trained(
+    command: Command, tmp_path: Path, arguments: Sequence[str], expected: str
+) -> None:
+    status, said = command("train.py", *OPTUNA, *arguments, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert status == 2, said
+    assert expected in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf" / "search").glob("*.yaml")))
+def test_presets_say_what_they_search(preset: str) -> None:
+    text = (ROOT / "conf" / "search" / f"{preset}.yaml").read_text()
+    assert yaml.safe_load(text)["defaults"]
