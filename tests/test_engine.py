@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import yaml
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lossfit import engine, runs
 from lossfit.config import METRICS, build
@@ -104,6 +105,19 @@ def test_tensorboard_has_curves_pictures_and_hparams(run: Path) -> None:
     for name in (b"optimizer.lr", b"choices.loss", b"cross_entropy", b"seed"):
         assert name in plugin
     assert b"test/acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
+
+
+def test_hparams_can_be_some_options_alone(tmp_path: Path) -> None:
+    fit(tmp_path / "run", "model=linear", "logger.tensorboard.hparams=[optimizer,optimizer.lr,seed]")
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    found = HParamsPluginData.FromString(plugin).session_start_info.hparams
+    assert {key: value.string_value or value.number_value for key, value in found.items()} == {
+        "optimizer": "adamw",
+        "optimizer.lr": 0.004,
+        "seed": 1,
+    }
 
 
 def test_repeated_with_a_seed_it_gives_the_same_bits(tmp_path: Path) -> None:

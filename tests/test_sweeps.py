@@ -104,6 +104,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Pa
     command = ["-m", *QUICK, "model=linear", "seed=1,2", "trainer.max_epochs=4,40", "hydra.launcher.n_jobs=2"]
     done = swept(*command, f"hydra.sweep.dir={folder}")
     assert done.returncode == 0, done.stderr
+    config = runs.read_config(folder / "0")
+    assert config["logger"]["tensorboard"]["hparams"] == ["seed", "trainer.max_epochs"]
     return command, folder
 
 

@@ -199,21 +199,6 @@ def test_a_rank_that_never_joins_ends_the_run_with_a_result(tmp_path: Path) -> N
     assert (found["status"], found["reason"]) == ("failed", "rank 1 ended with status 7")
 
 
-def test_ctrl_c_ends_a_sweep(tmp_path: Path) -> None:
-    command = [sys.executable, "train.py", "-m", *QUICK, "trainer.max_epochs=100000", "seed=1,2"]
-    process = subprocess.Popen(
-        [*command, f"hydra.sweep.dir={tmp_path}/sweep"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 3"):
-            process.send_signal(signal.SIGINT)
-            break
-    process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert not (tmp_path / "sweep" / "1").exists()
-
-
 def test_a_run_folder_is_enough_to_train(tmp_path: Path) -> None:
     folder = runs.create(tmp_path / "run", compose(*QUICK), [])
     command = [sys.executable, "-m", "lossfit", str(folder)]
