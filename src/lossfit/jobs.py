@@ -24,6 +24,7 @@ from lossfit.errors import Interrupted, UserError, reported
 from lossfit.processes import die_with_parent
 
 TICK = 1.0  # seconds between two looks at the jobs
+INTERRUPTED = 130  # the exit status
 
 
 @dataclass
@@ -173,7 +174,9 @@ def _over(job: Job, running: list[Job], gpus: Gpus, watcher: Watcher) -> bool:
     running.remove(job)
     gpus.give_back(job.gpus)
     result = runs.read_result(job.folder)
-    if result.get("status") in (None, "running"):
+    if not result and code == INTERRUPTED:  # before it had begun
+        result = {"status": "interrupted"}
+    elif result.get("status") in (None, "running"):
         _kill(job)  # what it has started
         runs.write_failed(job.folder, _cause(code))
         result = runs.read_result(job.folder)
