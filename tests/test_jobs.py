@@ -1,5 +1,6 @@
 """Who gets which GPUs and how many processors, and what ends a sweep; what a job does is stood in for."""
 
+import itertools
 import json
 import os
 import signal
@@ -118,7 +119,7 @@ def test_a_gpu_has_one_job_at_a_time(seen: Seen, tmp_path: Path) -> None:
     for turns in on.values():
         assert turns
         ordered = sorted(turns, key=lambda turn: turn["begun"])
-        assert all(a["ended"] <= b["begun"] for a, b in zip(ordered, ordered[1:], strict=False))
+        assert all(a["ended"] <= b["begun"] for a, b in itertools.pairwise(ordered))
     assert {given(job)["OMP_NUM_THREADS"] for job in made} == {"4"}
 
 

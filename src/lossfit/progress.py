@@ -48,28 +48,30 @@ class Progress:
             said += f" after {_time(job.seconds)}: {result['reason']} ({job.folder}/console.log)"
         else:
             said += f" in {_time(job.seconds)}" + (f", {self.metric} {value:.4f}" if value is not None else "")
-        self.console.print(f"{said} | {self._standing()}", soft_wrap=True, markup=False, highlight=False)
+        standing = self._standing(sum(self.counts.values()))
+        self.console.print(f"{said} | {standing}", soft_wrap=True, markup=False, highlight=False)
 
     def tick(self, running: list[Job]) -> None:
         """Draw the jobs that run."""
-        if self.console.is_terminal:
-            lines = [Text(self._running(job), no_wrap=True, overflow="ellipsis") for job in running]
-            self.live.update(Group(*lines, Text(self._standing(), style="bold")), refresh=True)
+        if not self.console.is_terminal:
+            return
+        lines, done = [], float(sum(self.counts.values()))
+        for job in running:
+            line = f"#{job.folder.name} {job.text}: {_time(job.seconds)}"
+            epochs = runs.read_config(job.folder)["trainer"].get("max_epochs") or -1
+            if values := curve(job.folder, self.metric):
+                line += f", epoch {max(values)}/{epochs}, {self.metric} {values[max(values)]:.4f}"
+                done += max(0, max(values) / epochs)
+            lines.append(Text(line, no_wrap=True, overflow="ellipsis"))
+        self.live.update(Group(*lines, Text(self._standing(done), style="bold")), refresh=True)
 
-    def _running(self, job: Job) -> str:
-        said = f"#{job.folder.name} {job.text}: {_time(job.seconds)}"
-        if values := curve(job.folder, self.metric):
-            epochs = runs.read_config(job.folder)["trainer"].get("max_epochs")
-            said += f", epoch {max(values)}/{epochs}, {self.metric} {values[max(values)]:.4f}"
-        return said
-
-    def _standing(self) -> str:
-        done = sum(self.counts.values())
+    def _standing(self, done: float) -> str:
+        """Say how many jobs have ended, and how long the rest takes if `done` jobs took as long as it is now."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         left = ""
         if 0 < done < self.total:
             left = f", about {_time((time.monotonic() - self.begun) / done * (self.total - done))} left"
-        return f"{done} of {self.total}" + (f" ({counts})" if counts else "") + left
+        return f"{sum(self.counts.values())} of {self.total}" + (f" ({counts})" if counts else "") + left
 
 
 def _time(seconds: float) -> str:
