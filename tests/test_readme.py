@@ -15,18 +15,22 @@ import pytest
 from PIL import Image
 
 import lossfit
+from lossfit import runs
 from tests.conftest import ROOT, sample
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 COMMANDS = [
     command.strip()
-    for block in re.findall(r"^(?:    .+\n)+|^```bash\n(?:.+\n)+?```", README, flags=re.MULTILINE)
+    for block in re.findall(r"^(?:    .+\n)+|^```bash\n(?:.+\n)+?```", README + SWEEPS, flags=re.MULTILINE)
     for line in block.strip("`").removeprefix("bash").splitlines()
     for command in line.split("#")[0].split("&&")
-    if command.split()[:1] and command.split()[0] in ("python", "pip", "pytest", "tensorboard", "ruff", "mypy", "git")
+    if command.split()[:1]
+    and command.split()[0] in ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy", "git")
 ]
 PYTHON = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
 INLINE = re.findall(r"`(python [^`]+)`", README)
+TRAINING = [command for command in dict.fromkeys(COMMANDS + INLINE) if command.startswith("python train.py")]
 SMALL = ["data=sample", "trainer.max_epochs=1"]
 TINY = ["data=sample", "data.subset=200", "model=linear"]
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -43,17 +47,22 @@ def test_installing_and_testing_are_what_ci_does(command: str) -> None:
     assert command in CI or command == "pip install -e ."  # of which `.[dev]` is the larger
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS + INLINE if c.startswith("python train.py")])
+@pytest.mark.parametrize("command", TRAINING)
 def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained, tmp_path / "old")
-    arguments = [argument.replace("logs/train/runs/RUN", str(run)) for argument in shlex.split(command)[2:]]
-    if command.startswith("python train.py resume="):
+    (tmp_path / "sweep").mkdir()
+    old = {"logs/train/runs/RUN": str(run), "logs/train/multiruns/SWEEP": str(tmp_path / "sweep")}
+    arguments = [re.sub("|".join(old), lambda found: old[found[0]], argument) for argument in shlex.split(command)[2:]]
+    if "SWEEP" in command:  # begun, with nothing trained yet
+        runs.write_yaml(tmp_path / "sweep" / "overrides.yaml", [*SMALL, "trainer=cpu", "model=linear", "seed=1,2"])
+    elif command.startswith("python train.py resume="):
         arguments += ["trainer.max_epochs=2"]  # it is complete
     elif "init_from=" in command:
         arguments += [*SMALL, "model=linear", f"hydra.run.dir={tmp_path}/run"]
     elif not {"--help", "--cfg"} & set(arguments):
-        small = [a for a in arguments if not a.startswith("data.subset")] + SMALL
-        arguments = [*small, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
+        small = [a for a in arguments if not a.startswith(("data.subset", "trainer.max_epochs"))] + SMALL
+        trials = ["hydra.sweeper.n_trials=2"] if {"optuna", "search"} & set(re.findall(r"\w+", command)) else []
+        arguments = [*small, *trials, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
     code = next(block for block in PYTHON if "def tempered" in block)
     (tmp_path / "my_losses.py").write_text(code)
     done = subprocess.run(
@@ -115,6 +124,18 @@ def test_commands_on_a_trained_run(
     assert f"python {arguments[0]} RUN" in said
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python scripts/compare.py")])
+def test_comparing(command: str, script: Callable[..., tuple[int, str, str]], trained: Path, tmp_path: Path) -> None:
+    assert {line for line in INLINE + COMMANDS if "compare.py" in line}
+    shutil.copytree(trained, tmp_path / "logs" / "train" / "multiruns" / "SWEEP" / "0")
+    arguments = [re.sub("^(logs/|SWEEP)", rf"{tmp_path}/\1", argument) for argument in shlex.split(command)[2:]]
+    status, said, _ = script("compare", *arguments)
+    assert status == 0
+    assert said.startswith("python train.py " if "--best" in command else "1 completed runs in 1 settings by val/")
+    files = [Path(argument) for argument in arguments if Path(argument).name.startswith("SWEEP.")]
+    assert all(file.stat().st_size for file in files)
+
+
 def test_the_lines_for_a_notebook(trained: Path) -> None:
     code = next(block for block in PYTHON if "lossfit.load" in block)
     scope = {"lossfit": lossfit, "images": sample()[0]}
@@ -148,12 +169,13 @@ def test_tensorboard_serves_a_page(command: str, tmp_path: Path) -> None:
 
 
 def test_every_command_is_one_that_is_run_here() -> None:
-    run = ("pip install", "pytest", "python train.py", "tensorboard", "python scripts/")
+    run = ("pip install", "pytest", "python train.py", "tensorboard", "python scripts/", "torchrun")
     assert [c for c in COMMANDS + INLINE if not c.startswith((*run, "python -m lossfit"))] == []
     assert {c.split()[0] for c in COMMANDS} >= {"pip", "pytest", "python", "tensorboard"}
     assert len(COMMANDS) > 10
 
 
 def test_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert link.startswith("https://") or (ROOT / link).exists()
+    for page, folder in ((README, ROOT), (SWEEPS, ROOT / "docs")):
+        for link in re.findall(r"\]\(([^)]+)\)", page):
+            assert link.startswith("https://") or (folder / link).exists()
