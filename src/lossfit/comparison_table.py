@@ -20,13 +20,19 @@ LISTED = 20  # of each status, on the console
 
 
 def show(board: Leaderboard, top: int | None) -> None:
-    """Print the table, as many of the other metrics as the console is wide, and the runs that do not count."""
+    """Print the table, as many of the other metrics as the console is wide, and the runs that do not count.
+
+    Options that are too many for a table have a line for each setting instead.
+    """
     console = Console(markup=False, highlight=False, emoji=False)
     also = others_of(board)
     while also and width(console, table(board, also, top)) > console.width:
         also.pop()
     console.print(heading(board), soft_wrap=True)
-    if board.groups:
+    if width(console, table(board, [], top)) > console.width:
+        for group, row in zip(board.groups[:top], rows(board, [], top), strict=True):
+            console.print(f"{row[-1]}  n={row[-2]}  {label(board.columns, group.options)}", soft_wrap=True)
+    elif board.groups:
         console.print(table(board, also, top))
     hidden = len(others_of(board)) - len(also)
     if hidden:
@@ -76,7 +82,8 @@ def described(board: Leaderboard, run: Run) -> str:
         f"{name} {number(curve[max(curve)])}" if curve else "",
     ]
     about = ", ".join(part for part in parts if part)
-    return f"{run.folder}  {about}{': ' if run.reason else ''}{shorten(run.reason, 300)}"
+    reason = "" if run.status == "pruned" else shorten(run.reason, 300)
+    return f"{run.folder}  {about}{': ' if reason else ''}{reason}"
 
 
 def number(value: float | None, name: str = "") -> str:
