@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lossfit import runs, sweeps
+from lossfit import cluster, runs, sweeps
 from lossfit.config import Config
 from lossfit.errors import UserError, did_you_mean
 
@@ -22,13 +22,16 @@ CONF = Path(__file__).parents[2] / "conf"
 def register_resolvers() -> None:
     """Make ${run_id:} (six random characters) and ${groups:} (the options of every group) known to configs.
 
-    And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one.
+    And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one, and what a launcher asks for,
+    ${ranks:DEVICES} and ${gpus:ACCELERATOR,DEVICES}.
     """
     OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
     OmegaConf.register_new_resolver(
         "run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True
     )
     OmegaConf.register_new_resolver("groups", groups, replace=True)
+    OmegaConf.register_new_resolver("ranks", cluster.ranks, replace=True)
+    OmegaConf.register_new_resolver("gpus", cluster.gpus, replace=True)
 
 
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
@@ -114,8 +117,8 @@ def explain(error: Exception) -> str | None:
         reason = lines[0] if lines else "not an override"
         return f"cannot read {error.override!r} ({reason}); write KEY=VALUE, in quotes if it holds brackets or spaces"
     cause: BaseException = error
-    while cause.__cause__ is not None and not isinstance(cause, UserError):
-        cause = cause.__cause__
+    while (before := cause.__cause__ or cause.__context__) is not None and not isinstance(cause, UserError):
+        cause = before
     if isinstance(cause, UserError):  # raised in a resolver
         return str(cause)
     cause = error
