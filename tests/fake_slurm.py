@@ -80,32 +80,31 @@ def job(number: str, index: str, nodes: str, tasks: str) -> None:
 
 def srun(*arguments: str) -> None:
     """Start the tasks, each with its number, and wait for them."""
-    named = {"--output": "", "--error": ""}
+    paths = {}
     rest = list(arguments)
     while rest[0].startswith("-"):
         option = rest.pop(0)
-        if option in named:
-            named[option] = rest.pop(0)
+        if option in ("--output", "--error"):
+            paths[option] = rest.pop(0)
     number, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     known = f"{number}_{index}" if number else f"{os.environ['SLURM_JOB_ID']}_0"
-    ids = {"%A": number or "", "%a": index or "", "%j": os.environ["SLURM_JOB_ID"]}
     tasks = []
     for rank in range(int(os.environ["SLURM_NTASKS"])):
         node, local = divmod(rank, int(os.environ["SLURM_NTASKS_PER_NODE"]))
         own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(local), "SLURM_NODEID": str(node)}
-        streams = {}
-        for option, path in named.items():
-            for mark, value in {**ids, "%t": str(rank)}.items():
-                path = path.replace(mark, value)
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            streams[option] = open(path, "a")
-        tasks.append(
-            subprocess.Popen(
-                rest, env={**os.environ, **own}, stdout=streams["--output"], stderr=streams["--error"]
-            )
-        )
+        marks = {"%A": number or "", "%a": index or "", "%j": os.environ["SLURM_JOB_ID"], "%t": str(rank)}
+        with (
+            open(filled(paths["--output"], marks), "a") as stdout,
+            open(filled(paths["--error"], marks), "a") as stderr,
+        ):
+            tasks.append(subprocess.Popen(rest, env={**os.environ, **own}, stdout=stdout, stderr=stderr))
     (STATE / f"{known}.tasks").write_text(" ".join(str(task.pid) for task in tasks))
     sys.exit(max(abs(task.wait()) for task in tasks))
+
+
+def filled(path: str, marks: dict[str, str]) -> str:
+    """Put in what %A and others of SLURM's stand for."""
+    return re.sub("%[Aajt]", lambda mark: marks[mark[0]], path)
 
 
 def sacct(*arguments: str) -> None:

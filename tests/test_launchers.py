@@ -1,6 +1,5 @@
 """Launchers of other packages train a sweep's run folders: SLURM (a stand-in for it), submitit on this machine, Ray."""
 
-import json
 import os
 import stat
 import sys
@@ -11,7 +10,7 @@ from hydra.core.plugins import Plugins
 
 from lossfit import cluster, runs
 from lossfit.errors import UserError
-from tests.conftest import QUICK, ROOT
+from tests.conftest import ROOT
 from tests.test_sweeps import TROUBLE, Command, results, swept
 
 DDP = ["data=sample", "model=mlp", "trainer=ddp_sim"]
@@ -46,9 +45,10 @@ def test_slurm_starts_the_ranks_and_a_job_whose_time_is_over_goes_on(slurm: dict
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     (tmp_path / "slow.py").write_text(SLOW)
     options = [*DDP, "trainer.max_epochs=6", "loss=custom", "loss.function=slow.loss"]
+    by_slurm = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=10"]
     sweep, alone = tmp_path / "sweep", tmp_path / "alone" / "1"
     done = swept(
-        *("-m", *options, "optimizer=sgd,adam", "hydra/launcher=slurm", "hydra.launcher.timeout_min=10", f"hydra.sweep.dir={sweep}"),
+        *("-m", *options, *by_slurm, "optimizer=sgd,adam", f"hydra.sweep.dir={sweep}"),
         **slurm, **importing(tmp_path),
         FAKE_SLURM_TIME_LIMIT="1", FAKE_SLURM_WHEN=f"{sweep}/1/checkpoints/last.ckpt",
     )  # fmt: skip

@@ -1,9 +1,10 @@
 """The Hydra boundary of train.py: resolvers, the help page, and Hydra's errors in plain words. Imports no torch."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -17,6 +18,8 @@ from lossfit.config import Config
 from lossfit.errors import UserError, did_you_mean
 
 CONF = Path(__file__).parents[2] / "conf"
+# Hydra 1.3 is to be told whose defaults to take; 1.4, which brings OmegaConf 2.4, warns of that and takes its own
+VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def register_resolvers() -> None:
@@ -25,19 +28,18 @@ def register_resolvers() -> None:
     And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one, and what a launcher asks for,
     ${ranks:DEVICES} and ${gpus:ACCELERATOR,DEVICES}.
     """
-    OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
-    OmegaConf.register_new_resolver(
-        "run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True
-    )
-    OmegaConf.register_new_resolver("groups", groups, replace=True)
-    OmegaConf.register_new_resolver("ranks", cluster.ranks, replace=True)
-    OmegaConf.register_new_resolver("gpus", cluster.gpus, replace=True)
+    register: Callable[..., None] = OmegaConf.register_new_resolver if VERSION else OmegaConf.register_resolver
+    register("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+    register("run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True)
+    register("groups", groups, replace=True)
+    register("ranks", cluster.ranks, replace=True)
+    register("gpus", cluster.gpus, replace=True)
 
 
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
     """Return the job's plain config, its run folder and the overrides that were typed."""
-    hydra = HydraConfig.get()
-    return _plain(cfg, hydra.runtime.choices), Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    own = HydraConfig.get()
+    return _plain(cfg, own.runtime.choices), Path(own.runtime.output_dir), list(own.overrides.task)
 
 
 def swept() -> bool:
@@ -67,7 +69,7 @@ def quoted(text: str) -> str:
 def composed(*overrides: str) -> Config:
     """Return the plain config of a command line's overrides, for scripts and notebooks."""
     register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION):
         cfg = compose("config", [*overrides], return_hydra_config=True)
     return plain(cfg)
 
