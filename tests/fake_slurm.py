@@ -93,10 +93,8 @@ def srun(*arguments: str) -> None:
         node, local = divmod(rank, int(os.environ["SLURM_NTASKS_PER_NODE"]))
         own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(local), "SLURM_NODEID": str(node)}
         marks = {"%A": number or "", "%a": index or "", "%j": os.environ["SLURM_JOB_ID"], "%t": str(rank)}
-        with (
-            open(filled(paths["--output"], marks), "a") as stdout,
-            open(filled(paths["--error"], marks), "a") as stderr,
-        ):
+        out, err = filled(paths["--output"], marks), filled(paths["--error"], marks)
+        with open(out, "a") as stdout, open(err, "a") as stderr:
             tasks.append(subprocess.Popen(rest, env={**os.environ, **own}, stdout=stdout, stderr=stderr))
     (STATE / f"{known}.tasks").write_text(" ".join(str(task.pid) for task in tasks))
     sys.exit(max(abs(task.wait()) for task in tasks))

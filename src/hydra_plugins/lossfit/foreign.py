@@ -39,8 +39,8 @@ def _submitit() -> Iterator[None]:
     def returned(self: Any) -> list[Any]:
         try:
             return results(self)
-        except Exception as error:
-            return [_failed(f"{_first_line(error)}; its output: {self.paths.stderr}")]
+        except Exception:
+            return [_failed(f"its process ended without a result ({self.state}); its output: {self.paths.stderr}")]
 
     with patch.object(job, "results", returned):
         yield
@@ -55,7 +55,7 @@ def _ray() -> Iterator[None]:
         try:
             return ray.get(reference)
         except ray.exceptions.RayError as error:
-            return _failed(_first_line(error))
+            return _failed(str(error).strip().split("\n")[0])
 
     with patch("hydra_plugins.hydra_ray_launcher._core.ray", SimpleNamespace(get=returned)):
         yield
@@ -63,7 +63,3 @@ def _ray() -> Iterator[None]:
 
 def _failed(reason: str) -> JobReturn:
     return JobReturn(status=JobStatus.FAILED, _return_value=reason)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
