@@ -12,7 +12,7 @@ from lossfit.processes import started_rank
 cli.register_resolvers()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(config_path="conf", config_name="config", **cli.VERSION)
 def main(cfg: DictConfig) -> None:
     """Put the composed config into a new run folder, or take up an old one, and train that."""
     config, folder, overrides = cli.resolved(cfg)

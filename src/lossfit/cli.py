@@ -1,9 +1,10 @@
 """The Hydra boundary of train.py: resolvers, the help page, and Hydra's errors in plain words. Imports no torch."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -12,24 +13,28 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lossfit import runs, sweeps
+from lossfit import cluster, runs, sweeps
 from lossfit.config import Config
 from lossfit.errors import UserError, did_you_mean
 from lossfit.processes import end_rank_with_starter, started_rank
 
 CONF = Path(__file__).parents[2] / "conf"
+# Hydra 1.3 is to be told whose defaults to take; 1.4, which brings OmegaConf 2.4, warns of that and takes its own
+VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def register_resolvers() -> None:
     """Make ${run_id:} (six random characters) and ${groups:} (the options of every group) known to configs.
 
-    And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one.
+    And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one, and what a launcher asks for,
+    ${ranks:DEVICES} and ${gpus:ACCELERATOR,DEVICES}.
     """
-    OmegaConf.register_new_resolver("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
-    OmegaConf.register_new_resolver(
-        "run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True
-    )
-    OmegaConf.register_new_resolver("groups", groups, replace=True)
+    register: Callable[..., None] = OmegaConf.register_new_resolver if VERSION else OmegaConf.register_resolver
+    register("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+    register("run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True)
+    register("groups", groups, replace=True)
+    register("ranks", cluster.ranks, replace=True)
+    register("gpus", cluster.gpus, replace=True)
 
 
 def check_ranks(arguments: Sequence[str]) -> None:
@@ -54,8 +59,8 @@ def check_ranks(arguments: Sequence[str]) -> None:
 
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
     """Return the job's plain config, its run folder and the overrides that were typed."""
-    hydra = HydraConfig.get()
-    return _plain(cfg, hydra.runtime.choices), Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    own = HydraConfig.get()
+    return _plain(cfg, own.runtime.choices), Path(own.runtime.output_dir), list(own.overrides.task)
 
 
 def swept() -> bool:
@@ -85,7 +90,7 @@ def quoted(text: str) -> str:
 def composed(*overrides: str) -> Config:
     """Return the plain config of a command line's overrides, for scripts and notebooks."""
     register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION):
         cfg = compose("config", [*overrides], return_hydra_config=True)
     return plain(cfg)
 
@@ -135,8 +140,8 @@ def explain(error: Exception) -> str | None:
         reason = lines[0] if lines else "not an override"
         return f"cannot read {error.override!r} ({reason}); write KEY=VALUE, in quotes if it holds brackets or spaces"
     cause: BaseException = error
-    while cause.__cause__ is not None and not isinstance(cause, UserError):
-        cause = cause.__cause__
+    while (before := cause.__cause__ or cause.__context__) is not None and not isinstance(cause, UserError):
+        cause = before
     if isinstance(cause, UserError):  # raised in a resolver
         return str(cause)
     cause = error

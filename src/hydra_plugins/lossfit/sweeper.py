@@ -14,8 +14,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.lossfit import foreign
 from hydra_plugins.lossfit.local import LocalLauncher
-from lossfit import cli, runs, sweeps
+from lossfit import cli, locks, runs, sweeps
 from lossfit.comparison import Direction, find, leaderboard, read
 from lossfit.comparison_table import show
 from lossfit.config import Config, check
@@ -33,12 +34,15 @@ class RunFolderSweeper(Sweeper):
         self.extend = extend
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher."""
+        """Make the launcher, or see that it can be made."""
         self.context, self.task_function = hydra_context, task_function
         self.config: DictConfig = config
         self.loader: ConfigLoader = hydra_context.config_loader
-        self.launcher = self._launcher_for(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
+        target = config.hydra.launcher._target_
+        foreign.check_installed(config.hydra.runtime.choices["hydra/launcher"], target)
+        own = target == f"{LocalLauncher.__module__}.{LocalLauncher.__name__}"
+        self.local = self._launcher_for(config) if own else None  # others are made when their jobs' trainers are known
 
     def _launcher_for(self, config: DictConfig) -> Launcher:
         """Return the launcher with the settings it has in a config."""
@@ -61,7 +65,9 @@ class RunFolderSweeper(Sweeper):
 
     def checked(self, overrides: Sequence[str]) -> Config:
         """Return a job's plain config; raise what is wrong with it."""
-        config = cli.plain(self.composed(overrides))
+        composed = self.composed(overrides)
+        OmegaConf.to_container(composed.hydra.launcher, resolve=True)  # what it would ask for may be refused
+        config = cli.plain(composed)
         check(config)
         return config
 
@@ -71,8 +77,8 @@ class RunFolderSweeper(Sweeper):
         Raises Interrupted, with the command to go on.
         """
         try:
-            if isinstance(self.launcher, LocalLauncher):
-                self.launcher.train(jobs, total, metric)
+            if isinstance(self.local, LocalLauncher):
+                self.local.train(jobs, total, metric)
             else:
                 while some := list(islice(jobs, batch)):
                     self._launch(some)
@@ -93,11 +99,14 @@ class RunFolderSweeper(Sweeper):
             together.setdefault(wanted, []).append((job, config, arguments))
         for some in together.values():
             launcher = self._launcher_for(some[0][1])
-            returned = launcher.launch([arguments for _, _, arguments in some], initial_job_idx=0)
+            returned = foreign.launch(launcher, [arguments for _, _, arguments in some])
             for (job, _, _), one in zip(some, returned, strict=True):
-                if runs.status(job.folder) in (None, "running"):  # its process died
+                if runs.status(job.folder) in (None, "running") and not locks.is_held(job.folder):  # its process died
                     failed = one.status != JobStatus.COMPLETED
                     runs.write_failed(job.folder, str(one._return_value) if failed else "ended with no result")
+                result = runs.read_result(job.folder)
+                if result.get("status") == "failed":
+                    print(f"#{job.folder.name} {job.text}: failed: {result['reason']}")
 
     def table(self, metric: str, direction: Direction | None = None) -> None:
         """Print the jobs side by side, the best first."""
