@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lossfit import runs
-from tests.conftest import QUICK, ROOT, Command
+from tests.conftest import QUICK, Command
 from tests.test_sweeps import processes_of, swept
 
 optuna = pytest.importorskip("optuna")
@@ -125,8 +124,8 @@ def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
     done = swept(
         *OPTUNA, "trainer=ddp_sim", "trainer.max_epochs=3", "loss=custom", "loss.function=moody.loss",
         "+loss.options.t=0.55,1.0,9e9", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner.n_startup_trials=1",
-        "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.sampler.multivariate=false",
-        "hydra.sweeper.sampler.group=false", f"hydra.sweep.dir={tmp_path}/sweep", PYTHONPATH=str(tmp_path),
+        "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.sampler={_target_:optuna.samplers.RandomSampler}",
+        f"hydra.sweep.dir={tmp_path}/sweep", PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     trials = study_of(tmp_path / "sweep").get_trials()
@@ -140,6 +139,10 @@ MISTAKES: list[tuple[Sequence[str], str]] = [
     (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to draw"),
     (["loss.gama=interval(0,1)"], "no option of this search has a key loss.gama"),
     (["optimizer.lr=fast,slow"], "optimizer.lr must be a number, got "),
+    (["data.batch_size=interval(1,9)"], "data.batch_size must be a whole number"),
+    (["optimizer.lr=tag(log,interval(0,1))"], "hydra.sweeper.params.optimizer.lr: `low > 0` must hold for `log=True`"),
+    (["optimizer.lr=tag(lg,interval(1,2))"], "optimizer.lr: tag lg: intervals can have the tag log, no other"),
+    (["seed=1,2", "hydra.sweeper.sampler={_target_:optuna.samplers.GridSampler}"], "for a grid take -m without it"),
     (["seed=1,2", "hydra.sweeper.metric=test/acc"], "nothing is tuned on the test split"),
     (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: set hydra.sweeper.direction"),
     (["seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be a whole number >= 1, got 0"),
@@ -160,7 +163,31 @@ def test_a_mistake_is_told_before_anything_is_trained(
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf" / "search").glob("*.yaml")))
-def test_presets_say_what_they_search(preset: str) -> None:
-    text = (ROOT / "conf" / "search" / f"{preset}.yaml").read_text()
-    assert yaml.safe_load(text)["defaults"]
+def test_a_repeated_draw_comes_to_what_it_came_to_and_a_search_may_move(tmp_path: Path) -> None:
+    """Six trials of two possible jobs; then from another folder, and no longer by another metric."""
+    done = swept(*OPTUNA, "seed=1,2", "hydra.sweeper.n_trials=6", f"hydra.sweep.dir={tmp_path}/old")
+    assert done.returncode == 0, done.stderr
+    trials = study_of(tmp_path / "old").get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+    assert len({(trial.params["seed"], trial.value) for trial in trials}) == 2
+    assert len(list((tmp_path / "old").glob("*/result.json"))) == 2
+    (tmp_path / "old").rename(tmp_path / "new")
+    done = swept(f"resume={tmp_path}/new", "hydra.sweeper.n_trials=7")
+    assert done.returncode == 0, done.stderr
+    assert len(study_of(tmp_path / "new").get_trials()) == 7
+    done = swept(f"resume={tmp_path}/new", "hydra.sweeper.metric=val/nll")
+    assert done.returncode == 2
+    assert "hydra.sweeper.metric and direction cannot change within a search" in done.stderr
+    trial = next((tmp_path / "new").glob("*/result.json")).parent
+    done = swept(f"resume={trial}", "trainer.max_epochs=2")
+    assert done.returncode == 0, "a trial can be trained on"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["search=recipe", "optimizer=adamw", "loss=focal"], ["search=recipe", "model=linear"], ["search=lr"]],
+)
+def test_presets_are_narrowed_by_what_is_typed(command: Command, options: list[str], tmp_path: Path) -> None:
+    """Nothing is trained: the metric is refused after the space has been read."""
+    status, said = command("train.py", "-m", *QUICK, *options, "seed=bad,worse", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert (status, "seed must be a whole number or null" in said) == (2, True), said

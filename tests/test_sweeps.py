@@ -101,7 +101,8 @@ def test_a_job_that_fails_takes_no_other_with_it_and_only_it_is_trained_again(tm
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """A sweep's command without its folder, and the folder of one that was left alone."""
     folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
-    command = ["-m", *QUICK, "model=linear", "seed=1,2", "trainer.max_epochs=4,40", "hydra.launcher.n_jobs=2"]
+    short = ["data=sample", "model=linear", "trainer=cpu", "hydra.launcher.n_jobs=2"]
+    command = ["-m", *short, "seed=1,2", "trainer.max_epochs=4,100"]
     done = swept(*command, f"hydra.sweep.dir={folder}")
     assert done.returncode == 0, done.stderr
     config = runs.read_config(folder / "0")
@@ -167,8 +168,8 @@ def claim(folder: Path, *overrides: str, extend: bool = False) -> None:
 def test_a_sweep_folder_is_its_own_commands_and_no_others(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     claim(sweep, "seed=1,2", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}")
-    claim(sweep, "seed=1,2", "hydra.launcher.n_jobs=4")
-    with pytest.raises(UserError, match=r"holds another sweep \(seed=1,2 .*or give resume="):
+    claim(sweep, "hydra.launcher.n_jobs=4", "seed=1,2")
+    with pytest.raises(UserError, match=r"holds another sweep \(.*seed=1,2.* or give resume="):
         claim(sweep, "seed=1,2,3")
     claim(sweep, "seed=1,2,3", extend=True)
     assert runs.read_overrides(sweep) == ["seed=1,2,3"]
@@ -182,29 +183,36 @@ def test_two_processes_do_not_run_one_sweep(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(sweeps, "PATIENCE", 0)
     with (
         sweeps.claimed(tmp_path, ["seed=1,2"], extend=False),
-        pytest.raises(UserError, match="another process is running this sweep"),
+        pytest.raises(UserError, match="another process is working on it"),
     ):
         claim(tmp_path, "seed=1,2")
 
 
-def test_jobs_are_found_by_their_overrides(tmp_path: Path) -> None:
+def test_jobs_are_found_by_their_overrides_in_any_order(tmp_path: Path) -> None:
     config = cli.composed(*QUICK)
     jobs = sweeps.Jobs(tmp_path)
-    assert [jobs.prepare([f"seed={seed}"], config).name for seed in (1, 2, 1)] == ["0", "1", "0"]
+    given = [["seed=1", "loss=mse"], ["seed=2", "loss=mse"], ["loss=mse", "seed=1"]]
+    assert [jobs.prepare(overrides, config).name for overrides in given] == ["0", "1", "0"]
     (tmp_path / "1" / "config.yaml").unlink()  # killed while it was made
     jobs = sweeps.Jobs(tmp_path)
-    assert [jobs.prepare([f"seed={seed}"], config).name for seed in (0, 2, 1)] == ["2", "1", "0"]
+    given = [["seed=0", "loss=mse"], ["loss=mse", "seed=2"], ["seed=3", "seed=1", "loss=mse"]]
+    assert [jobs.prepare(overrides, config).name for overrides in given] == ["2", "1", "0"]
     assert (tmp_path / "1" / "config.yaml").exists()
+    with pytest.raises(UserError, match="holds a run already"):
+        jobs.add(tmp_path / "0", ["seed=7"], config)
 
 
 def test_resume_spells_out_the_sweeps_command(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     claim(sweep, "optimizer=sgd,adam", "seed=1,2", "hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN")
-    old = ["--multirun", "optimizer=sgd,adam", "hydra.launcher.n_jobs=2"]
+    n_jobs = ["hydra.launcher.n_jobs=2"]
     there = f"hydra.sweep.dir='{sweep}'"
-    assert sorted(cli.arguments([f"resume={sweep}"])) == sorted([*old, "seed=1,2", there])
-    more = cli.arguments(["-m", f"resume={sweep}", "seed=1,2,3"])
-    assert sorted(more) == sorted([*old, "seed=1,2,3", there, "hydra.sweeper.extend=true"])
+    assert cli.arguments([f"resume={sweep}"]) == ["--multirun", "optimizer=sgd,adam", "seed=1,2", *n_jobs, there]
+    more = cli.arguments(["-m", f"resume={sweep}", "optimizer=adam,lion", "test=false"])
+    assert more == [
+        *("--multirun", "optimizer=adam,lion", "seed=1,2", *n_jobs, "test=false"),
+        *(there, "hydra.sweeper.extend=true"),
+    ]
     assert cli.arguments(["seed=1"]) == ["seed=1"]
     assert cli.arguments(["resume=nowhere"]) == ["resume=nowhere"]
 
@@ -217,6 +225,8 @@ Command = Callable[..., tuple[int, str]]
     [
         (["optimizer.lr=fast,0.1"], "optimizer.lr must be a number, got 'fast'"),
         (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be a whole number >= 1, got 0"),
+        (["seed=1,2", "hydra.sweep.subdir=mine"], "hydra.sweep.subdir=mine: has no effect here"),
+        (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: no such metric"),
         (["resume=a,b"], "resume: goes on with one run or one sweep"),
         (["hydra/sweeper=basic", "seed=1,2"], "hydra/launcher=local goes with hydra/sweeper=grid or optuna"),
     ],

@@ -74,11 +74,10 @@ def arguments(typed: list[str]) -> list[str]:
         name, _, value = argument.partition("=")
         folder = Path(value.strip("'\""))
         if name == "resume" and sweeps.is_sweep(folder):
-            now = [other for other in typed if other not in (argument, "-m", "--multirun")]
-            keys = {sweeps.key(other) for other in now}
-            before = [other for other in runs.read_overrides(folder) if sweeps.key(other) not in keys]
+            now = {sweeps.key(other): other for other in typed if other not in (argument, "-m", "--multirun")}
+            old = {sweeps.key(other): other for other in runs.read_overrides(folder)}
             extend = ["hydra.sweeper.extend=true"] if now else []
-            return ["--multirun", *before, *now, f"hydra.sweep.dir={quoted(str(folder))}", *extend]
+            return ["--multirun", *(old | now).values(), f"hydra.sweep.dir={quoted(str(folder))}", *extend]
     return typed
 
 
@@ -108,7 +107,8 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     plain = {str(key): value for key, value in config.items() if key != "resume"}  # of the command, not of the run
-    return {**plain, "choices": {group: choices[group] for group in plain if group in choices}}
+    chosen = {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
+    return {**plain, "choices": chosen}
 
 
 def groups() -> str:

@@ -26,12 +26,12 @@ Direction = Literal["min", "max"]
 WATCHING = frozenset({"epoch_report", "last_checkpoint", "lr_monitor", "pictures", "progress_bar", "pruning"})
 LEFT_OUT = frozenset(  # what cannot change the metrics of a completed run
     {
-        *("seed", "choices", "logger", "experiment", "debug", "resume", "test", "data.eval_batch_size"),
+        *("seed", "choices", "logger", "experiment", "debug", "search", "resume", "test", "data.eval_batch_size"),
         *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_model_summary", "detect_anomaly", "profiler")),
         *(f"callbacks.{name}" for name in WATCHING),
     }
 )
-LOWER = frozenset({"loss", "nll", "cost", "brier", "ece", "s", "seconds"})
+LOWER = frozenset({"loss", "nll", "cost", "brier", "ece", "s", "seconds", "parameters"})
 HIGHER = frozenset({"acc", "recall", "precision", "f1"})
 
 
@@ -138,7 +138,7 @@ def read(folder: Path) -> Run:
     if not status:
         torn = (folder / "result.json").exists()
         status, reason = ("unreadable", "result.json is damaged") if torn else ("waiting", "")
-    metrics = _numbers(result.get("metrics")) | _numbers(result.get("timings"))
+    metrics = _numbers(result.get("metrics")) | _numbers(result.get("timings")) | _numbers(result, "parameters")
     started = str(result.get("started", ""))
     return Run(folder, str(status), str(reason), options(config), config.get("seed"), started, metrics)
 
@@ -172,9 +172,10 @@ def _text(value: Any) -> str:
     return str(int(value) if whole else value)
 
 
-def _numbers(node: Any) -> dict[str, float]:
+def _numbers(node: Any, *keys: str) -> dict[str, float]:
     items = node.items() if isinstance(node, dict) else ()
-    return {key: float(value) for key, value in items if isinstance(value, (int, float)) and math.isfinite(value)}
+    numbers = {key: float(value) for key, value in items if isinstance(value, (int, float)) and math.isfinite(value)}
+    return {key: value for key, value in numbers.items() if not keys or key in keys}
 
 
 def columns(found: Sequence[Run]) -> list[str]:

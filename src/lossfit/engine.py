@@ -30,6 +30,8 @@ from lossfit.optim.schedule_free import ScheduleFree
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 2.0  # seconds for those who only look whether a run is being trained
+
 
 def train(folder: Path) -> dict[str, float]:
     """Train the run in `folder` to its end and return its final metrics; every rank of a distributed run calls this.
@@ -44,7 +46,7 @@ def train(folder: Path) -> dict[str, float]:
     if rank_zero_only.rank > 0 or other_node:  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
             return _train(folder, config, begun, {"metrics": {}, "timings": {}})
-    with locks.held(folder), runs.logged(folder, main=True), runs.recorded(folder, config) as result:
+    with locks.held(folder, PATIENCE), runs.logged(folder, main=True), runs.recorded(folder, config) as result:
         return _train(folder, config, begun, result)
 
 

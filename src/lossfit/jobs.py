@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from lossfit import locks, runs
 from lossfit.config import Config
-from lossfit.errors import Interrupted, UserError, reported
+from lossfit.errors import UserError, reported
 from lossfit.processes import die_with_parent
 
 TICK = 1.0  # seconds between two looks at the jobs
@@ -34,6 +34,7 @@ class Job:
     folder: Path
     text: str
     gpus: list[str] = field(default_factory=list)
+    before: dict[str, Any] = field(default_factory=dict)  # the result.json of an earlier start
     started: float = 0.0
     process: BaseProcess | None = None
 
@@ -61,6 +62,7 @@ class Gpus:
 
     def __init__(self, names: list[str], jobs_each: int) -> None:
         self.places = dict.fromkeys(names, jobs_each)
+        self.total = len(names) * jobs_each
 
     def take(self, count: int) -> list[str] | None:
         """Return the names of the `count` freest, a place in each now taken; None while there are too few."""
@@ -82,7 +84,7 @@ def train_all(jobs: Iterable[Job], watcher: Watcher, n_jobs: int | None, jobs_pe
 
     n_jobs: None for one, or for as many as the GPUs have places. A job that trains on GPUs gets the ones it sees for
     itself and the other jobs of its share, and waits until there are enough. fail_fast: the first failure ends all.
-    Raises Interrupted when asked to stop, after the jobs have saved where they are.
+    What is raised here, KeyboardInterrupt when asked to stop, is raised after the jobs have saved where they are.
     """
     import lossfit.engine  # noqa: F401  once, for all the processes that are forked from this one
 
@@ -109,10 +111,8 @@ def train_all(jobs: Iterable[Job], watcher: Watcher, n_jobs: int | None, jobs_pe
                 if failures and fail_fast:
                     _stop(running, gpus, watcher)
                     return
-        except BaseException as ending:
+        except BaseException:
             _stop(running, gpus, watcher)
-            if isinstance(ending, KeyboardInterrupt):
-                raise Interrupted("The jobs have been stopped.") from None
             raise
 
 
@@ -123,9 +123,12 @@ def _start(job: Job, gpus: Gpus, at_once: int) -> bool:
     taken = gpus.take(wanted) if wanted else []
     if taken is None:
         return False
-    ranks = trainer.get("devices") if not wanted and isinstance(trainer.get("devices"), int) else max(1, wanted)
-    threads = max(1, processors() // at_once // max(1, ranks))
-    environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
+    environment = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        devices = trainer.get("devices")
+        ranks = wanted or (devices if isinstance(devices, int) else 1)
+        jobs = min(at_once, gpus.total // wanted) if wanted else at_once
+        environment["OMP_NUM_THREADS"] = str(max(1, processors() // max(1, jobs) // max(1, ranks)))
     if wanted:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
     # a fork has all imports done; other systems than Linux do not stand it
@@ -133,7 +136,7 @@ def _start(job: Job, gpus: Gpus, at_once: int) -> bool:
     sys.stdout.flush()
     sys.stderr.flush()
     job.process = context.Process(target=_train, args=(job.folder, environment, os.getpid()))
-    job.gpus, job.started = taken, time.monotonic()
+    job.gpus, job.before, job.started = taken, runs.read_result(job.folder), time.monotonic()
     assert job.process is not None
     job.process.start()
     return True
@@ -154,13 +157,14 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
 
     from lossfit import engine
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if "OMP_NUM_THREADS" in environment:
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     with reported():
         try:
             engine.train(folder)
-        except UserError as error:
-            if not locks.is_held(folder):
-                runs.write_failed(folder, str(error))  # it may have been refused before its result was begun
+        except UserError as error:  # it may have been refused before its result was begun
+            if not locks.is_held(folder) and runs.status(folder) not in runs.DONE:
+                runs.write_failed(folder, str(error))
             raise
 
 
@@ -174,12 +178,16 @@ def _over(job: Job, running: list[Job], gpus: Gpus, watcher: Watcher) -> bool:
     running.remove(job)
     gpus.give_back(job.gpus)
     result = runs.read_result(job.folder)
-    if not result and code == INTERRUPTED:  # before it had begun
-        result = {"status": "interrupted"}
-    elif result.get("status") in (None, "running"):
+    unended = result == job.before or result["status"] == "running"
+    if locks.is_held(job.folder):
+        result = {"status": "failed", "reason": "another process is working on it"}
+    elif unended and code == INTERRUPTED:  # before it had begun
+        result = {**result, "status": "interrupted"}
+    elif unended:
         _kill(job)  # what it has started
-        runs.write_failed(job.folder, _cause(code))
-        result = runs.read_result(job.folder)
+        result = {**result, "status": "failed", "reason": _cause(code)}
+        with contextlib.suppress(OSError):  # a full disk
+            runs.write_failed(job.folder, result["reason"])
     watcher.ended(job, result)
     return result["status"] == "failed"
 
@@ -206,7 +214,7 @@ def _stop(running: list[Job], gpus: Gpus, watcher: Watcher) -> None:
     except KeyboardInterrupt:
         for job in running:
             _kill(job)
-        raise Interrupted("The jobs have been killed.") from None
+        raise
 
 
 def _kill(job: Job) -> None:
@@ -234,11 +242,23 @@ def gpus_needed(trainer: Config, available: int) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """Return the names by which CUDA_VISIBLE_DEVICES knows the GPUs; CUDA is not initialised, which a fork forbids."""
+    """Return the names by which CUDA_VISIBLE_DEVICES knows the GPUs.
+
+    They are counted in a process of its own: counting may initialise CUDA, which no fork survives.
+    """
     from torch.cuda import device_count
 
+    if sys.platform != "linux":
+        count = device_count()
+    else:
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=lambda: sender.send(device_count()))
+        process.start()
+        process.join()
+        count = receiver.recv() if receiver.poll() else 0
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [*named.split(",")][: device_count()] if named else [str(index) for index in range(device_count())]
+    return named.split(",")[:count] if named else [str(index) for index in range(count)]
 
 
 def processors() -> int:

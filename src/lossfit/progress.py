@@ -23,7 +23,13 @@ class Progress:
     def __init__(self, total: int, metric: str) -> None:
         self.total, self.metric = total, metric
         self.console = Console()  # of its own: the processes of jobs inherit what is drawn on the shared one
-        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.live = Live(
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,  # jobs would inherit that
+            redirect_stderr=False,
+        )
         self.begun = 0.0
         self.counts: Counter[str] = Counter()
 

@@ -55,8 +55,13 @@ def _begin(folder: Path, overrides: Sequence[str], extend: bool) -> None:
     runs.write_yaml(folder / "overrides.yaml", list(overrides))
 
 
-def _decisive(overrides: Sequence[str]) -> set[str]:
-    return {override for override in overrides if not key(override).startswith(MAY_CHANGE)}
+def identity(overrides: Sequence[str]) -> frozenset[str]:
+    """Return what tells a job from another: its overrides in any order, the last where a key is given twice."""
+    return frozenset({key(override): override for override in overrides}.values())
+
+
+def _decisive(overrides: Sequence[str]) -> frozenset[str]:
+    return identity([override for override in overrides if not key(override).startswith(MAY_CHANGE)])
 
 
 class Jobs:
@@ -64,20 +69,26 @@ class Jobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.known: dict[tuple[str, ...], Path] = {}
+        self.known: dict[frozenset[str], Path] = {}
         numbered = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
         for path in sorted(numbered, key=lambda path: int(path.name)):
             if (path / "overrides.yaml").exists():
-                self.known[tuple(runs.read_overrides(path))] = path
+                self.known[identity(runs.read_overrides(path))] = path
         self.next = max((int(path.name) for path in numbered), default=-1) + 1
 
-    def prepare(self, overrides: Sequence[str], config: Config, number: int | None = None) -> Path:
+    def find(self, overrides: Sequence[str]) -> Path | None:
+        """Return the folder that was made for these overrides."""
+        return self.known.get(identity(overrides))
+
+    def prepare(self, overrides: Sequence[str], config: Config) -> Path:
         """Return the run folder of a job, which is made with this config if it is not there yet."""
-        path = self.known.get(tuple(overrides))
-        if path is None:
-            path = self.folder / str(self.next if number is None else number)
-            self.next = max(self.next, int(path.name)) + 1
-            self.known[tuple(overrides)] = path
+        path = self.find(overrides) or self.folder / str(self.next)
         if not (path / "config.yaml").exists():
-            runs.create(path, config, overrides)
+            self.add(path, overrides, config)
         return path
+
+    def add(self, path: Path, overrides: Sequence[str], config: Config) -> None:
+        """Make a job's run folder; raise UserError if there is a run in it."""
+        runs.create(path, config, overrides)
+        self.known[identity(overrides)] = path
+        self.next = max(self.next, int(path.name) + 1)

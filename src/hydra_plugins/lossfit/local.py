@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hydra.core.utils import env_override
 from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
 
 from lossfit.errors import UserError
 from lossfit.jobs import Job, train_all
@@ -23,8 +25,9 @@ class LocalLauncher(Launcher):
                 raise UserError(f"hydra.launcher.{name} must be a whole number >= 1, got {value}")
         self.n_jobs, self.jobs_per_gpu, self.fail_fast = n_jobs, jobs_per_gpu, fail_fast
 
-    def setup(self, **context: Any) -> None:
-        """Need nothing: a folder is enough to train."""
+    def setup(self, *, config: DictConfig, **context: Any) -> None:
+        """Take the environment that jobs are to have: a folder is all they need besides."""
+        self.environment = {str(name): str(value) for name, value in config.hydra.job.env_set.items()}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         """Refuse sweepers that prepare no folders; lossfit's call `train`."""
@@ -32,5 +35,5 @@ class LocalLauncher(Launcher):
 
     def train(self, jobs: Iterable[Job], total: int, metric: str) -> None:
         """Train the jobs, of which there are `total`, and say how they do by `metric`."""
-        with Progress(total, metric) as progress:
+        with env_override(self.environment), Progress(total, metric) as progress:
             train_all(jobs, progress, self.n_jobs, self.jobs_per_gpu, self.fail_fast)

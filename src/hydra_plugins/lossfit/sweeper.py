@@ -21,7 +21,7 @@ from lossfit.comparison import Direction, find, leaderboard, read
 from lossfit.comparison_table import show
 from lossfit.config import Config, check
 from lossfit.errors import Interrupted, UserError
-from lossfit.jobs import Job
+from lossfit.jobs import Job, gpus_needed, visible_gpus
 
 
 class RunFolderSweeper(Sweeper):
@@ -32,6 +32,7 @@ class RunFolderSweeper(Sweeper):
 
     def __init__(self, extend: bool = False) -> None:
         self.extend = extend
+        self.gpus: list[str] | None = None  # of this machine
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher, or see that it can be made."""
@@ -39,10 +40,16 @@ class RunFolderSweeper(Sweeper):
         self.config: DictConfig = config
         self.loader: ConfigLoader = hydra_context.config_loader
         self.folder = Path(config.hydra.sweep.dir).absolute()
+        for override in config.hydra.overrides.hydra:
+            if sweeps.key(override) in ("hydra.sweep.subdir", "hydra.job.chdir"):
+                raise UserError(f"{override}: has no effect here; a job's folder is its number in the sweep's")
         target = config.hydra.launcher._target_
         foreign.check_installed(config.hydra.runtime.choices["hydra/launcher"], target)
-        own = target == f"{LocalLauncher.__module__}.{LocalLauncher.__name__}"
-        self.local = self._launcher_for(config) if own else None  # others are made when their jobs' trainers are known
+        self.local: LocalLauncher | None = None  # other launchers are made when their jobs' trainers are known
+        if target == f"{LocalLauncher.__module__}.{LocalLauncher.__name__}":
+            launcher = self._launcher_for(config)
+            assert isinstance(launcher, LocalLauncher)
+            self.local = launcher
 
     def _launcher_for(self, config: DictConfig) -> Launcher:
         """Return the launcher with the settings it has in a config."""
@@ -69,6 +76,9 @@ class RunFolderSweeper(Sweeper):
         OmegaConf.to_container(composed.hydra.launcher, resolve=True)  # what it would ask for may be refused
         config = cli.plain(composed)
         check(config)
+        if self.local is not None:
+            self.gpus = visible_gpus() if self.gpus is None else self.gpus
+            gpus_needed(config["trainer"], len(self.gpus))
         return config
 
     def train(self, jobs: Iterator[Job], total: int, metric: str, batch: int | None = None) -> None:
@@ -77,7 +87,7 @@ class RunFolderSweeper(Sweeper):
         Raises Interrupted, with the command to go on.
         """
         try:
-            if isinstance(self.local, LocalLauncher):
+            if self.local is not None:
                 self.local.train(jobs, total, metric)
             else:
                 while some := list(islice(jobs, batch)):
@@ -99,9 +109,12 @@ class RunFolderSweeper(Sweeper):
             together.setdefault(wanted, []).append((job, config, arguments))
         for some in together.values():
             launcher = self._launcher_for(some[0][1])
+            before = [runs.read_result(job.folder) for job, _, _ in some]
             returned = foreign.launch(launcher, [arguments for _, _, arguments in some])
-            for (job, _, _), one in zip(some, returned, strict=True):
-                if runs.status(job.folder) in (None, "running") and not locks.is_held(job.folder):  # its process died
+            for (job, _, _), old, one in zip(some, before, returned, strict=True):
+                result = runs.read_result(job.folder)
+                unended = result == old or result["status"] == "running"
+                if unended and not locks.is_held(job.folder):  # its process died
                     failed = one.status != JobStatus.COMPLETED
                     runs.write_failed(job.folder, str(one._return_value) if failed else "ended with no result")
                 result = runs.read_result(job.folder)
@@ -113,20 +126,10 @@ class RunFolderSweeper(Sweeper):
         show(leaderboard([read(folder) for folder in find([self.folder])], metric, direction), top=20)
 
 
-def as_text(overrides: Sequence[str], varying: set[str]) -> str:
-    """Return what a person knows a job by: the overrides that differ among the jobs."""
-    return " ".join(override for override in overrides if sweeps.key(override) in varying) or " ".join(overrides)
-
-
 def in_hparams(config: Config, keys: Sequence[str]) -> Config:
-    """Return a config whose HPARAMS in TensorBoard are these keys."""
+    """Return a config whose HPARAMS in TensorBoard are those of these keys, as they are typed."""
     logger: dict[str, Any] = config.get("logger") or {}
     tensorboard = logger.get("tensorboard")
     if not isinstance(tensorboard, dict) or "hparams" not in tensorboard or tensorboard["hparams"] is not None:
         return config
-    return {**config, "logger": {**logger, "tensorboard": {**tensorboard, "hparams": list(keys)}}}
-
-
-def plain_node(node: Any) -> Any:
-    """Return a sweeper's own option as plain data."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return {**config, "logger": {**logger, "tensorboard": {**tensorboard, "hparams": sorted(map(sweeps.key, keys))}}}

@@ -10,7 +10,7 @@ class Pruning(Callback):
     """Reports a validation metric to the study that the run is a trial of, and stops the run if the study says so.
 
     save_dir: the run's folder, whose name is the trial's number, with the study in the folder above. pruner: one of
-    Optuna's. All ranks stop together, after the epoch.
+    Optuna's. All ranks stop together, after the epoch. A run whose trial is over is trained on as any other.
     """
 
     def __init__(self, save_dir: str, monitor: str, pruner: Any) -> None:
@@ -35,7 +35,7 @@ class Pruning(Callback):
         """Report the epoch and ask."""
         epoch = trainer.current_epoch + 1
         stop = False
-        if trainer.is_global_zero and self.validated:
+        if self.trial is not None and self.validated:
             self.trial.report(float(trainer.callback_metrics[self.monitor]), epoch)
             stop = epoch != trainer.max_epochs and self.trial.should_prune()
         self.validated = False
