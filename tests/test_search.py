@@ -146,7 +146,7 @@ MISTAKES: list[tuple[Sequence[str], str]] = [
     (["seed=1,2", "hydra.sweeper.metric=test/acc"], "nothing is tuned on the test split"),
     (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: set hydra.sweeper.direction"),
     (["seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be a whole number >= 1, got 0"),
-    (["seed=1,2", "hydra.sweeper.metric=[val/acc,val/nll]"], "Optuna prunes by one metric only"),
+    (["seed=1,2", "hydra.sweeper.metric=[val/acc,val/nll]"], "Optuna prunes by one metric, of "),
     (["seed=1,2", "hydra.sweeper.direction=up"], "hydra.sweeper.direction must be maximize or minimize, got up"),
     (["optimizer=interval(0,1)"], "hydra.sweeper.params.optimizer is a group, and wants options"),
 ]

@@ -2,25 +2,22 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from hydra_plugins.lossfit.space import Space
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, in_hparams
 from lossfit import cli, runs, sweeps
 from lossfit.comparison import direction_of
+from lossfit.config import METRICS, build, locate
 from lossfit.config import arguments as arguments_of
-from lossfit.config import build, locate
-from lossfit.errors import RunError, UserError, did_you_mean
+from lossfit.errors import RunError, UserError
 from lossfit.jobs import Job
 
-PRUNING = "callbacks.pruning"
 TPE = {  # at first drawn at random, then by all parameters together; trials that run at once are spread out
     "n_startup_trials": 10,
     "multivariate": True,
@@ -28,35 +25,6 @@ TPE = {  # at first drawn at random, then by all parameters together; trials tha
     "constant_liar": True,
 }
 UNFIT = ("GridSampler", "BruteForceSampler", "GPSampler")  # stop a loop that is not Optuna's; fork after torch has run
-
-
-@dataclass(frozen=True)
-class Range:
-    """What a key's value is drawn from: `options`, as they are typed, or the numbers from `low` to `high`."""
-
-    options: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    step: float | None = None
-
-    def distribution(self) -> Any:
-        """Return it as Optuna has it; raise ValueError for bounds that do not go together."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        if self.options:
-            return CategoricalDistribution(self.options)
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return IntDistribution(self.low, self.high, self.log, int(self.step or 1))
-        return FloatDistribution(self.low, self.high, self.log, self.step)
-
-    def draw(self, trial: Any, name: str) -> str:
-        """Return a value as it is typed."""
-        if self.options:
-            return trial.suggest_categorical(name, self.options)
-        if isinstance(self.low, int):
-            return str(trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log))
-        return repr(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
 
 
 class OptunaSweeper(RunFolderSweeper):
@@ -93,7 +61,10 @@ class OptunaSweeper(RunFolderSweeper):
         self.n_trials, self.max_failures, self.seed, self.batch = n_trials, max_failures, seed, batch
         self.params: dict[str, Any] = _plain(params)
         self.sampler: dict[str, Any] = _plain(sampler) or {"_target_": "optuna.samplers.TPESampler", **TPE}
-        self.pruner: Any = _plain(pruner)
+        self.pruning: list[str] = []  # the override that prunes a trial
+        if pruner is not None:
+            node = {"_target_": "lossfit.callbacks.Pruning", "monitor": self.metrics[0], "pruner": _plain(pruner)}
+            self.pruning.append(f"++callbacks.pruning={_typed(node)}")
         for name, value, least in (("n_trials", n_trials, 1), ("max_failures", max_failures, 0), ("batch", batch, 1)):
             if not isinstance(value, int) or value < least:
                 raise UserError(f"hydra.sweeper.{name} must be a whole number >= {least}, got {value}")
@@ -112,8 +83,11 @@ class OptunaSweeper(RunFolderSweeper):
                 f"hydra.sweeper.sampler={self.sampler['_target_']}: ends or starts what only a process of its own can; "
                 f"for a grid take -m without it, for a search TPESampler, CmaEsSampler or RandomSampler"
             )
-        if len(self.metrics) > 1 and self.pruner is not None:
-            raise UserError("hydra.sweeper.pruner: Optuna prunes by one metric only: set hydra.sweeper.pruner=null")
+        if pruner is not None and (len(self.metrics) > 1 or self.metrics[0] not in METRICS):
+            raise UserError(
+                f"hydra.sweeper.pruner: Optuna prunes by one metric, of {', '.join(METRICS)}; for others set "
+                f"hydra.sweeper.pruner=null"
+            )
 
     def sweep(self, arguments: list[str]) -> None:
         """Train trials until there are n_trials, and say which came out best."""
@@ -124,8 +98,8 @@ class OptunaSweeper(RunFolderSweeper):
         except ImportError as error:
             raise UserError('hydra/sweeper=optuna needs Optuna: pip install -e ".[sweep]"') from error
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self._read_space(arguments)
-        self._check_space()
+        self.space = Space(self.loader, self.composed, self.params, arguments)
+        self.space.check(self.checked)
         with self.claimed():
             self.study: Any = optuna.create_study(
                 study_name=study.NAME,
@@ -150,58 +124,6 @@ class OptunaSweeper(RunFolderSweeper):
                     raise RunError(f"The search was stopped. To go on: python train.py resume={self.folder}{reasons}")
             self._end()
 
-    def _read_space(self, arguments: Sequence[str]) -> None:
-        parser = OverridesParser.create(config_loader=self.loader)
-        self.fixed: list[str] = []
-        self.space: dict[str, dict[str | None, Range]] = {}  # key -> option of its group, None for any -> range
-        for key, ranges in self.params.items():
-            for option, text in ranges.items() if isinstance(ranges, Mapping) else [(None, ranges)]:
-                (override,) = parser.parse_overrides([f"{key}={text}"])
-                self.space.setdefault(key, {})[option] = _range(override)
-        self.typed = []
-        for override in parser.parse_overrides(list(arguments)):
-            key = override.get_key_element()
-            self.space.pop(sweeps.key(key), None)
-            if override.is_sweep_override():
-                self.space[key] = {None: _range(override)}
-                self.typed.append(key)
-            else:
-                self.fixed.append(str(override.input_line))
-        if not self.space:
-            raise UserError(
-                "hydra/sweeper=optuna has nothing to draw: give a key a range, as "
-                "optimizer.lr='tag(log,interval(1e-4,1e-1))', or take a preset, search=recipe"
-            )
-        self.groups = [key for key in self.space if self.loader.get_group_options(key)]
-
-    def _check_space(self) -> None:
-        """Refuse what cannot be drawn before anything is trained; leave out what a preset has for other options."""
-        commands = [self.fixed]
-        for group in self.groups:
-            if not (None in self.space[group] and self.space[group][None].options):
-                raise UserError(f"hydra.sweeper.params.{group} is a group, and wants options: {group}=adam,sgd")
-            commands += [[*self.fixed, f"{group}={option}"] for option in self.space[group][None].options]
-        configs = [self.composed(command) for command in commands]
-        for key, ranges in list(self.space.items()):
-            if key in self.groups:
-                continue
-            having = [i for i, config in enumerate(configs) if key.startswith("+") or _has(config, key)]
-            if not having and key in self.typed:
-                raise UserError(f"hydra.sweeper.params: no option of this search has a key {key}")
-            if not having:
-                del self.space[key]
-                continue
-            known = self.loader.get_group_options(_group(configs[having[0]], key) or "")
-            for option, one in ranges.items():
-                if option is not None and option not in known:
-                    raise UserError(f"hydra.sweeper.params.{key}: no option {option}{did_you_mean(option, known)}")
-                try:
-                    one.distribution()
-                except ValueError as error:
-                    raise UserError(f"hydra.sweeper.params.{key}: {error}") from error
-                for value in one.options or (repr(one.low),):
-                    self.checked([*commands[having[0]], f"{key}={value}"])
-
     def _check_study(self) -> None:
         """Refuse to go on with a study that seeks something else, or in which a key had other options."""
         from optuna.distributions import check_distribution_compatibility
@@ -213,11 +135,11 @@ class OptunaSweeper(RunFolderSweeper):
                 f"{self.study.user_attrs['sought']}: choose another hydra.sweep.dir"
             )
         self.study.set_user_attr("sought", sought)
-        now = {_name(key, option): one for key, ranges in self.space.items() for option, one in ranges.items()}
+        now = self.space.distributions()
         for frozen in self.study.get_trials(deepcopy=False):
             for name, old in frozen.distributions.items():
                 try:
-                    check_distribution_compatibility(old, now[name].distribution() if name in now else old)
+                    check_distribution_compatibility(old, now.get(name, old))
                 except ValueError as error:
                     raise UserError(
                         f"hydra.sweeper.params.{name} cannot change so within a search ({error}): choose another "
@@ -254,8 +176,8 @@ class OptunaSweeper(RunFolderSweeper):
                 return
             trial = self.study.ask()
             try:
-                overrides = self._drawn(trial)
-                config = in_hparams(self.checked(overrides), list(self.space))
+                overrides = [*self.space.drawn(trial), *self.pruning]
+                config = in_hparams(self.checked(overrides), list(self.space.ranges))
             except (UserError, HydraException) as error:
                 self._give_up(trial.number, cli.explain(error) or str(error))
                 continue
@@ -270,23 +192,6 @@ class OptunaSweeper(RunFolderSweeper):
         drawn = self.study.get_trials(deepcopy=False)[number].params.items()
         shown = {name.split(" ")[0]: f"{value:.4g}" if isinstance(value, float) else value for name, value in drawn}
         return Job(folder, " ".join(f"{key}={value}" for key, value in shown.items()))
-
-    def _drawn(self, trial: Any) -> list[str]:
-        """Draw a trial's values, the groups' options first; return all its overrides."""
-        overrides = [*self.fixed, *(f"{group}={self.space[group][None].draw(trial, group)}" for group in self.groups)]
-        config = self.composed(overrides)
-        for key, ranges in self.space.items():
-            if key in self.groups:
-                continue
-            option = config.hydra.runtime.choices.get(_group(config, key) or "")
-            for given in (option, None):
-                if given in ranges and (key.startswith("+") or _has(config, key)):
-                    overrides.append(f"{key}={ranges[given].draw(trial, _name(key, given))}")
-                    break
-        if self.pruner is not None:
-            node = {"_target_": "lossfit.callbacks.Pruning", "monitor": self.metrics[0], "pruner": self.pruner}
-            overrides.append(f"++{PRUNING}={_typed(node)}")
-        return overrides
 
     def _give_up(self, number: int, reason: str) -> None:
         from optuna.trial import TrialState
@@ -331,50 +236,8 @@ class OptunaSweeper(RunFolderSweeper):
             print(f"Best: #{trial.number}, {values}: {self._job(trial.number, self.folder).text}")
 
 
-def _range(override: Override) -> Range:
-    """Read what was typed for a key as a range."""
-    value = override.value()
-    name = override.get_key_element()
-    tags = value.tags if isinstance(value, Sweep) else set()
-    if tags - ({"log"} if isinstance(value, IntervalSweep) else set()):
-        raise UserError(f"hydra.sweeper.params.{name}: tag {', '.join(tags)}: intervals can have the tag log, no other")
-    if isinstance(value, IntervalSweep):
-        assert value.start is not None
-        assert value.end is not None
-        return Range(low=value.start, high=value.end, log="log" in tags)
-    if isinstance(value, RangeSweep) and not value.shuffle:
-        numbers = sorted(value.range())
-        if len(numbers) > 1:
-            return Range(low=numbers[0], high=numbers[-1], step=numbers[1] - numbers[0])
-    if isinstance(value, (ChoiceSweep, RangeSweep)):
-        return Range(options=tuple(override.sweep_string_iterator()))
-    raise UserError(f"hydra.sweeper.params.{name}={override.value()}: is no range; say a,b or interval(0,1)")
-
-
 def _plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def _has(config: DictConfig, key: str) -> bool:
-    """Whether a config has a key, null or not."""
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
-            return False
-        node = node._get_node(part)
-    return True
-
-
-def _group(config: DictConfig, key: str) -> str | None:
-    """Return the innermost group that a key belongs to: data/mix of data.mix.alpha."""
-    parts = sweeps.key(key).split(".")[:-1]
-    groups = ("/".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((group for group in groups if group in config.hydra.runtime.choices), None)
-
-
-def _name(key: str, option: str | None) -> str:
-    """Return a parameter's name in the study."""
-    return key if option is None else f"{key} ({option})"
 
 
 def _typed(value: Any) -> str:
