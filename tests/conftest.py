@@ -4,6 +4,7 @@ import importlib.util
 import io
 import os
 import runpy
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,6 +101,19 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """The environment in which SLURM's commands are those of fake_slurm.py; its folder is tmp_path/slurm."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (tmp_path / "slurm").mkdir()
+    for name in ("sbatch", "srun", "sacct", "squeue", "scontrol"):
+        file = commands / name
+        file.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/fake_slurm.py {name} "$@"\n')
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "FAKE_SLURM": str(tmp_path / "slurm")}
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import os
 import re
-import stat
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from hydra.core.plugins import Plugins
 
 from lossfit import cluster, runs
 from lossfit.errors import UserError
-from tests.conftest import ROOT
 from tests.test_sweeps import TROUBLE, Command, results, swept
 
 DDP = ["data=sample", "model=mlp", "trainer=ddp_sim"]
@@ -27,19 +24,6 @@ def loss(logits, target):
 def importing(folder: Path) -> dict[str, str]:
     """The environment in which jobs can import what is in a folder."""
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
-
-
-@pytest.fixture
-def slurm(tmp_path: Path) -> dict[str, str]:
-    """The environment in which SLURM's commands are those of fake_slurm.py; its folder is tmp_path/slurm."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    (tmp_path / "slurm").mkdir()
-    for name in ("sbatch", "srun", "sacct", "squeue", "scontrol"):
-        file = commands / name
-        file.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/fake_slurm.py {name} "$@"\n')
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "FAKE_SLURM": str(tmp_path / "slurm")}
 
 
 def test_slurm_starts_the_ranks_and_a_job_whose_time_is_over_goes_on(slurm: dict[str, str], tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ COMMANDS = [
 ]
 PYTHON = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
 INLINE = re.findall(r"`(python [^`]+)`", README)
-TRAINING = [command for command in dict.fromkeys(COMMANDS + INLINE) if command.startswith("python train.py")]
+TRAINING = [
+    command
+    for command in dict.fromkeys(COMMANDS + INLINE)
+    if command.startswith("python train.py") and "hydra/launcher" not in command
+]
 SMALL = ["data=sample", "trainer.max_epochs=1"]
 TINY = ["data=sample", "data.subset=200", "model=linear"]
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -122,6 +126,34 @@ def test_commands_on_a_trained_run(
     status, said, _ = script(Path(arguments[0]).stem, "--help")
     assert status == 0
     assert f"python {arguments[0]} RUN" in said
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "hydra/launcher=" in c])
+def test_launchers(command: str, slurm: dict[str, str], tmp_path: Path) -> None:
+    """On the processor, SLURM by a stand-in."""
+    if "ray_cluster" in command:
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    arguments = [*shlex.split(command)[2:], *SMALL, "model=linear", "trainer=cpu", f"hydra.sweep.dir={tmp_path}/sweep"]
+    arguments = [argument for argument in arguments if argument not in ("trainer=ddp", "trainer.devices=4")]
+    done = subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        env={**os.environ, **slurm},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [runs.status(tmp_path / "sweep" / job) for job in "01"] == ["completed"] * 2
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun")])
+def test_torchrun(command: str, tmp_path: Path) -> None:
+    arguments = [a.replace("logs/train/runs/NAME", f"{tmp_path}/run") for a in shlex.split(command)[1:]]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *arguments, *SMALL, "model=linear"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stdout
+    assert runs.status(tmp_path / "run") == "completed"
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python scripts/compare.py")])
