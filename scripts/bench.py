@@ -7,8 +7,8 @@
 (a) the loop of PyTorch's quickstart (torchvision's data set, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64;
 (b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on in-memory tensors: MLP and CNN;
 (c) the default CNN's training step with each loss over the same step with cross-entropy;
-(d) a sweep of 16 short runs, `python train.py -m` from start to end, over 16 times one such run in a process that has
-    all imported; and the sweep with as many jobs at once as processors, a thread each, over one job with all threads.
+(d) a sweep of --jobs short runs, `python train.py -m` from start to end, over as many times one such run in a process
+    that has all imported; and the sweep with as many jobs at once as processors over one job with all threads.
 
 In (a) and (b) all train and validate each epoch on the images that lossfit uses; the bare loop has lossfit's optimizer,
 fused where the device has it, the quickstart loop the tutorial's. A repeat times both in turn; its figure is the ratio
@@ -43,7 +43,6 @@ CNN = ["scheduler=none", "data.augment=null"]
 LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
 NEEDED = {"ldam": ["model.cosine_scale=30"]}
 STEPS = 20  # a timing of (c)
-JOBS = 16  # of a sweep of (d)
 
 
 def main() -> None:
@@ -52,12 +51,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="how often each pair is timed (default 5)")
     parser.add_argument("--epochs", type=int, default=2, help="epochs a timing (default 2)")
     parser.add_argument("--losses", default=",".join(LOSSES), help="the losses of (c), with commas between")
+    parser.add_argument("--jobs", type=int, default=16, help="how many runs a sweep of (d) has (default 16)")
     parser.add_argument("--parts", default="abcd", help="which of a, b, c and d to run (default all)")
     parser.add_argument("overrides", nargs="*", help="overrides for all runs, as train.py takes them")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_intermixed_args()
-    if options.repeats < 1 or options.epochs < 1:
-        parser.error("--repeats and --epochs must be >= 1")
+    if min(options.repeats, options.epochs, options.jobs) < 1:
+        parser.error("--repeats, --epochs and --jobs must be >= 1")
     shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]
     mlp, cnn = (cli.composed(*recipe, *shared) for recipe in (MLP, CNN))
     losses = (
@@ -82,12 +82,14 @@ def main() -> None:
         name = f"{loss} / cross_entropy, CNN"
         figures[name] = compare(name, ours, plain, options.repeats, STEPS / 1000, "ms a step")
     if "d" in options.parts:
-        short = [*MLP, *shared]
-        name = f"sweep of {JOBS} runs / {JOBS} runs in one process, MLP"
-        figures[name] = compare(name, lambda: sweep(short, 1), lambda: JOBS * alone(short), options.repeats, 1, "s")
-        n_jobs = processors()
-        name = f"{n_jobs} jobs at once / one job, MLP"
-        figures[name] = compare(name, lambda: sweep(short, n_jobs), lambda: sweep(short, 1), options.repeats, 1, "s")
+        short, jobs, at_once = [*MLP, *shared], options.jobs, processors()
+        name = f"sweep of {jobs} runs / {jobs} runs in one process, MLP"
+        figures[name] = compare(
+            name, lambda: sweep(short, jobs, 1), lambda: jobs * alone(short), options.repeats, 1, "s"
+        )
+        name = f"{at_once} jobs at once / one job, MLP"
+        pair = (lambda: sweep(short, jobs, at_once)), (lambda: sweep(short, jobs, 1))
+        figures[name] = compare(name, *pair, options.repeats, 1, "s")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -128,12 +130,16 @@ def alone(overrides: list[str]) -> float:
         return time.perf_counter() - start
 
 
-def sweep(overrides: list[str], n_jobs: int) -> float:
+def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
     """Seconds that a sweep over seeds takes as a command."""
     with tempfile.TemporaryDirectory() as folder:
-        options = [f"seed=range(1,{JOBS + 1})", f"hydra.launcher.n_jobs={n_jobs}", f"hydra.sweep.dir={folder}"]
+        options = [f"seed=range(1,{jobs + 1})", f"hydra.launcher.n_jobs={at_once}", f"hydra.sweep.dir={folder}"]
         start = time.perf_counter()
-        subprocess.run([sys.executable, "train.py", "-m", *overrides, *options], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            [sys.executable, cli.CONF.parent / "train.py", "-m", *overrides, *options],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
         return time.perf_counter() - start
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 
@@ -25,6 +26,13 @@ from lossfit.errors import reported
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., tuple[Any, str]]
 QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=1"]
+
+
+def pytest_configure() -> None:
+    """One thread for each of the processes among which the tests are shared out."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def fit(folder: Path, *overrides: str) -> dict[str, float]:

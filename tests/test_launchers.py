@@ -53,6 +53,7 @@ def test_slurm_starts_the_ranks_and_a_job_whose_time_is_over_goes_on(slurm: dict
     assert results(sweep)[adam] == results(tmp_path / "alone")[" ".join(runs.read_overrides(alone))]
 
 
+@pytest.mark.slow
 def test_submitit_on_this_machine_leaves_the_ranks_to_lightning(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     sweep = tmp_path / "sweep"

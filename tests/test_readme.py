@@ -83,8 +83,14 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
     [
         (
             "bench",
-            ["--repeats", "1", "--epochs", "1", "--losses", "ldam", "data=sample"],
+            ["--repeats", "1", "--epochs", "1", "--losses", "ldam", "--parts", "abc", "data=sample"],
             r"lossfit / bare loop, CNN: \d.*s an epoch\)\nldam / cross_entropy, CNN: \d.*ms a step\)\n",
+        ),
+        pytest.param(
+            "bench",
+            ["--repeats", "1", "--epochs", "1", "--jobs", "2", "--parts", "d", "data=sample"],
+            r"sweep of 2 runs / 2 runs in one process, MLP: \d.*s\)\n\d+ jobs at once / one job, MLP: \d.*s\)\n",
+            marks=pytest.mark.slow,
         ),
         (
             "losses_by_optimizers",

@@ -1,6 +1,7 @@
 """Searches with Optuna: what is drawn, pruned, told, taken up again."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lossfit import runs
-from tests.conftest import QUICK, Command
+from lossfit import engine, runs
+from tests.conftest import QUICK, ROOT, Command, compose
 from tests.test_sweeps import processes_of, swept
 
 optuna = pytest.importorskip("optuna")
@@ -77,6 +78,14 @@ def test_the_study_knows_what_the_runs_came_to(searched: Path) -> None:
             assert result["reason"].startswith(f"pruned after epoch {result['epochs']}, when val/acc was behind")
     said = (searched / "said").read_text()
     assert f"Best: #{study.best_trial.number}, val/acc {study.best_value:.4f}: optimizer=" in said
+
+
+def test_the_study_opens_in_optuna_as_the_guide_says(searched: Path) -> None:
+    guide = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.+?)```", guide, flags=re.DOTALL)
+    scope: dict[str, Any] = {"optuna": optuna}
+    exec(code.replace("logs/train/multiruns/SWEEP", str(searched)), scope)
+    assert len(scope["study"].trials) >= 10
 
 
 def test_a_search_goes_on_to_as_many_trials_in_all(searched: Path) -> None:
@@ -163,7 +172,7 @@ def test_a_mistake_is_told_before_anything_is_trained(
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-def test_a_repeated_draw_comes_to_what_it_came_to_and_a_search_may_move(tmp_path: Path) -> None:
+def test_a_repeated_draw_comes_to_what_it_came_to_and_a_search_may_move(command: Command, tmp_path: Path) -> None:
     """Six trials of two possible jobs; then from another folder, and no longer by another metric."""
     done = swept(*OPTUNA, "seed=1,2", "hydra.sweeper.n_trials=6", f"hydra.sweep.dir={tmp_path}/old")
     assert done.returncode == 0, done.stderr
@@ -175,12 +184,13 @@ def test_a_repeated_draw_comes_to_what_it_came_to_and_a_search_may_move(tmp_path
     done = swept(f"resume={tmp_path}/new", "hydra.sweeper.n_trials=7")
     assert done.returncode == 0, done.stderr
     assert len(study_of(tmp_path / "new").get_trials()) == 7
-    done = swept(f"resume={tmp_path}/new", "hydra.sweeper.metric=val/nll")
-    assert done.returncode == 2
-    assert "hydra.sweeper.metric and direction cannot change within a search" in done.stderr
+    status, said = command("train.py", f"resume={tmp_path}/new", "hydra.sweeper.metric=val/nll")
+    assert status == 2
+    assert "hydra.sweeper.metric and direction cannot change within a search" in said
     trial = next((tmp_path / "new").glob("*/result.json")).parent
-    done = swept(f"resume={trial}", "trainer.max_epochs=2")
-    assert done.returncode == 0, "a trial can be trained on"
+    longer = "trainer.max_epochs=2"
+    engine.train(engine.resume(trial, compose(*QUICK, longer), [longer]))
+    assert runs.status(trial) == "completed", "a trial can be trained on"
 
 
 @pytest.mark.parametrize(

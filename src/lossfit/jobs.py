@@ -6,6 +6,7 @@ failed. Nothing here imports torch before the first job starts.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -88,6 +89,7 @@ def train_all(jobs: Iterable[Job], watcher: Watcher, n_jobs: int | None, jobs_pe
     """
     import lossfit.engine  # noqa: F401  once, for all the processes that are forked from this one
 
+    gc.freeze()  # a collection in a forked process would copy all of this one's memory
     names = visible_gpus()
     gpus = Gpus(names, jobs_per_gpu)
     at_once = n_jobs or max(1, len(names) * jobs_per_gpu)
@@ -114,6 +116,8 @@ def train_all(jobs: Iterable[Job], watcher: Watcher, n_jobs: int | None, jobs_pe
         except BaseException:
             _stop(running, gpus, watcher)
             raise
+        finally:
+            gc.unfreeze()
 
 
 def _start(job: Job, gpus: Gpus, at_once: int) -> bool:

@@ -33,7 +33,8 @@ class GridSweeper(RunFolderSweeper):
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(arguments)
         (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         varying = {sweeps.key(override.get_key_element()) for override in parsed if override.is_sweep_override()}
-        configs = {tuple(overrides): self.checked(overrides) for overrides in combinations}  # before any is trained
+        composed = {tuple(overrides): self.composed(overrides) for overrides in combinations}
+        configs = {overrides: self.checked(config) for overrides, config in composed.items()}  # before any is trained
         with self.claimed():
             jobs = sweeps.Jobs(self.folder)
             folders = {

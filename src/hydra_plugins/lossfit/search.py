@@ -177,7 +177,7 @@ class OptunaSweeper(RunFolderSweeper):
             trial = self.study.ask()
             try:
                 overrides = [*self.space.drawn(trial), *self.pruning]
-                config = in_hparams(self.checked(overrides), list(self.space.ranges))
+                config = in_hparams(self.checked(self.composed(overrides)), list(self.space.ranges))
             except (UserError, HydraException) as error:
                 self._give_up(trial.number, cli.explain(error) or str(error))
                 continue

@@ -79,10 +79,10 @@ class Space:
             )
         self.groups = [key for key in self.ranges if loader.get_group_options(key)]
 
-    def check(self, checked: Callable[[Sequence[str]], Any]) -> None:
+    def check(self, checked: Callable[[DictConfig], Any]) -> None:
         """Refuse what cannot be drawn, and leave out what a preset has for options that are not.
 
-        checked: raises what is wrong with the config of overrides.
+        checked: raises what is wrong with a config.
         """
         commands = [self.fixed]
         for group in self.groups:
@@ -108,7 +108,7 @@ class Space:
                 except ValueError as error:
                     raise UserError(f"hydra.sweeper.params.{key}: {error}") from error
                 for value in one.options or (repr(one.low),):
-                    checked([*commands[having[0]], f"{key}={value}"])
+                    checked(self.composed([*commands[having[0]], f"{key}={value}"]))
 
     def distributions(self) -> dict[str, Any]:
         """Return Optuna's distribution of each parameter, by its name in the study."""

@@ -70,9 +70,8 @@ class RunFolderSweeper(Sweeper):
             raise UserError("resume: goes on with one run or one sweep, and is no part of a sweep")
         return self.loader.load_sweep_config(self.config, list(overrides))
 
-    def checked(self, overrides: Sequence[str]) -> Config:
-        """Return a job's plain config; raise what is wrong with it."""
-        composed = self.composed(overrides)
+    def checked(self, composed: DictConfig) -> Config:
+        """Return a job's plain config; raise what is wrong with it. Imports torch."""
         OmegaConf.to_container(composed.hydra.launcher, resolve=True)  # what it would ask for may be refused
         config = cli.plain(composed)
         check(config)
