@@ -182,7 +182,7 @@ def _over(job: Job, running: list[Job], gpus: Gpus, watcher: Watcher) -> bool:
     running.remove(job)
     gpus.give_back(job.gpus)
     result = runs.read_result(job.folder)
-    unended = result == job.before or result["status"] == "running"
+    unended = result == job.before or result.get("status", "running") == "running"
     if locks.is_held(job.folder):
         result = {"status": "failed", "reason": "another process is working on it"}
     elif unended and code == INTERRUPTED:  # before it had begun
