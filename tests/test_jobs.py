@@ -80,6 +80,11 @@ def stand_in(folder: Path, environment: dict[str, str], parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     given = {**environment, "begun": time.monotonic()}
     config = runs.read_config(folder)
+    if config["does"] == "ignore":  # the sweep is asked to stop, and asked again when it has told this job
+        signal.signal(signal.SIGTERM, lambda number, frame: os.kill(parent, signal.SIGTERM))
+        os.kill(parent, signal.SIGTERM)
+        while True:
+            signal.pause()
     if config["does"] == "wait":
         while not (folder.parent / "go").exists():
             time.sleep(0.01)
@@ -145,6 +150,14 @@ def test_fail_fast_ends_the_others_and_starts_no_more(seen: Seen, tmp_path: Path
     assert seen.statuses == [("1", "failed"), ("0", "failed")]
     assert "killed by SIGTERM" in runs.read_result(tmp_path / "0")["reason"]
     assert runs.status(tmp_path / "2") is None
+
+
+def test_asked_twice_to_stop_it_kills(seen: Seen, tmp_path: Path) -> None:
+    made = folders(tmp_path, "ignore", "end", accelerator="cpu", devices=1)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.train_all(made, seen, n_jobs=1, jobs_per_gpu=1, fail_fast=False)
+    assert "killed by SIGKILL" in runs.read_result(tmp_path / "0")["reason"]
+    assert runs.status(tmp_path / "1") is None
 
 
 def test_jobs_are_taken_when_there_is_room(seen: Seen, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,7 @@ from lossfit.processes import die_with_parent
 
 TICK = 1.0  # seconds between two looks at the jobs
 INTERRUPTED = 130  # the exit status
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 @dataclass
@@ -96,9 +98,11 @@ def train_all(jobs: Iterable[Job], watcher: Watcher, n_jobs: int | None, jobs_pe
     waiting = iter(jobs)
     job: Job | None = None  # taken, and not started yet
     running: list[Job] = []
-    with runs.terminated_as_interrupt():
+    with _asked_to_stop() as asked:
         try:
             while True:
+                if asked:
+                    raise KeyboardInterrupt
                 job = job or (next(waiting, None) if len(running) < at_once else None)
                 if job is not None and _start(job, gpus, at_once):
                     running.append(job)
@@ -111,10 +115,10 @@ def train_all(jobs: Iterable[Job], watcher: Watcher, n_jobs: int | None, jobs_pe
                 failures = [one for one in list(running) if _over(one, running, gpus, watcher)]
                 watcher.tick(running)
                 if failures and fail_fast:
-                    _stop(running, gpus, watcher)
+                    _stop(running, gpus, watcher, asked)
                     return
         except BaseException:
-            _stop(running, gpus, watcher)
+            _stop(running, gpus, watcher, asked)
             raise
         finally:
             gc.unfreeze()
@@ -151,7 +155,7 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
     die_with_parent(signal.SIGTERM, parent)  # it saves, and then ends
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C goes to the sweep, which asks each job once
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, signal.default_int_handler)
     with (folder / "console.log").open("a") as stream:
         for descriptor in (1, 2):
@@ -205,20 +209,34 @@ def _cause(code: int | None) -> str:
     return f"ended with status {code} and no result"
 
 
-def _stop(running: list[Job], gpus: Gpus, watcher: Watcher) -> None:
-    """Have the jobs end after their step, with a checkpoint; at a second Ctrl-C at once."""
+def _stop(running: list[Job], gpus: Gpus, watcher: Watcher, asked: list[int]) -> None:
+    """Have the jobs end after their step, with a checkpoint; at another signal at once."""
+    before = len(asked)
     for job in running:
         if job.process is not None and job.process.is_alive() and job.process.pid is not None:
             os.kill(job.process.pid, signal.SIGTERM)
+    while running:
+        wait([job.process.sentinel for job in running if job.process], TICK)
+        if len(asked) > before:
+            for job in running:
+                _kill(job)
+        for job in list(running):
+            _over(job, running, gpus, watcher)
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Keep a list of the signals that ask to stop: an exception raised by one, while a fork is made, would be lost."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in STOPS}
     try:
-        while running:
-            wait([job.process.sentinel for job in running if job.process], TICK)
-            for job in list(running):
-                _over(job, running, gpus, watcher)
-    except KeyboardInterrupt:
-        for job in running:
-            _kill(job)
-        raise
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _kill(job: Job) -> None:

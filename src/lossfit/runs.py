@@ -199,7 +199,7 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
     try:
-        with terminated_as_interrupt():
+        with _terminated_as_interrupt():
             yield result
         if result["status"] == "running":
             result["status"] = "completed"
@@ -331,8 +331,7 @@ def place(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGTERM and SIGUSR1 too, in the main thread."""
+def _terminated_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
