@@ -138,7 +138,11 @@ def read(folder: Path) -> Run:
     if not status:
         torn = (folder / "result.json").exists()
         status, reason = ("unreadable", "result.json is damaged") if torn else ("waiting", "")
-    metrics = _numbers(result.get("metrics")) | _numbers(result.get("timings")) | _numbers(result, "parameters")
+    metrics = (
+        _numbers(result.get("metrics"))
+        | _numbers(result.get("timings"))
+        | _numbers({"parameters": result.get("parameters")})
+    )
     started = str(result.get("started", ""))
     return Run(folder, str(status), str(reason), options(config), config.get("seed"), started, metrics)
 
@@ -172,10 +176,9 @@ def _text(value: Any) -> str:
     return str(int(value) if whole else value)
 
 
-def _numbers(node: Any, *keys: str) -> dict[str, float]:
+def _numbers(node: Any) -> dict[str, float]:
     items = node.items() if isinstance(node, dict) else ()
-    numbers = {key: float(value) for key, value in items if isinstance(value, (int, float)) and math.isfinite(value)}
-    return {key: value for key, value in numbers.items() if not keys or key in keys}
+    return {key: float(value) for key, value in items if isinstance(value, (int, float)) and math.isfinite(value)}
 
 
 def columns(found: Sequence[Run]) -> list[str]:
@@ -188,7 +191,7 @@ def columns(found: Sequence[Run]) -> list[str]:
     known = dict.fromkeys(key for chosen in every for key in chosen)
     differing = []
     for key in known:
-        context = [name for name in (_group_of(key, known), _target_of(key)) if name]
+        context = [name for name in (group_of(key, known), _target_of(key)) if name]
         values: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
         for chosen in every:
             values[tuple(chosen.get(name) for name in context)].add(chosen.get(key))
@@ -197,7 +200,7 @@ def columns(found: Sequence[Run]) -> list[str]:
     return differing
 
 
-def _group_of(key: str, known: Iterable[str]) -> str | None:
+def group_of(key: str, known: Iterable[str]) -> str | None:
     """Return the innermost group that a key is of: data/mix of data.mix.alpha, where that is a group."""
     parts = key.split(".")[:-1]
     groups = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))

@@ -23,11 +23,10 @@ from typing import Any, Protocol
 from lossfit import locks, runs
 from lossfit.config import Config
 from lossfit.errors import UserError, reported
-from lossfit.processes import die_with_parent
+from lossfit.processes import STOPS, die_with_parent
 
 TICK = 1.0  # seconds between two looks at the jobs
 INTERRUPTED = 130  # the exit status
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 @dataclass
@@ -186,7 +185,7 @@ def _over(job: Job, running: list[Job], gpus: Gpus, watcher: Watcher) -> bool:
     running.remove(job)
     gpus.give_back(job.gpus)
     result = runs.read_result(job.folder)
-    unended = result == job.before or result.get("status", "running") == "running"
+    unended = runs.is_unended(result, job.before)
     if locks.is_held(job.folder):
         result = {"status": "failed", "reason": "another process is working on it"}
     elif unended and code == INTERRUPTED:  # before it had begun

@@ -7,6 +7,7 @@ import sys
 
 STARTER = "LOSSFIT_STARTER"  # the process id of the rank 0 that started this one
 PR_SET_PDEATHSIG = 1
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))  # ask to end
 
 
 def started_rank() -> tuple[int, int] | None:

@@ -31,6 +31,7 @@ from rich import get_console
 
 from lossfit.config import Config
 from lossfit.errors import Interrupted, RunError, UserError
+from lossfit.processes import STOPS
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +162,11 @@ def read_result(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def is_unended(result: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a result does not say how a run's last start ended, ahead of which it was `before`."""
+    return result == before or result.get("status", "running") == "running"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -339,10 +345,10 @@ def _terminated_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    stops = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in (*stops, signal.SIGINT)}
-    for number in stops:
-        signal.signal(number, interrupt)
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number in STOPS:
+        if number != signal.SIGINT:  # which does so already
+            signal.signal(number, interrupt)
     try:
         yield
     finally:

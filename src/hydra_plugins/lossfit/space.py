@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from omegaconf import DictConfig
 
 from lossfit import sweeps
+from lossfit.comparison import group_of
 from lossfit.errors import UserError, did_you_mean
 
 Composed = Callable[[Sequence[str]], DictConfig]
@@ -160,10 +161,8 @@ def _has(config: DictConfig, key: str) -> bool:
 
 
 def _group(config: DictConfig, key: str) -> str | None:
-    """Return the innermost group that a key belongs to: data/mix of data.mix.alpha."""
-    parts = sweeps.key(key).split(".")[:-1]
-    groups = ("/".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((group for group in groups if group in config.hydra.runtime.choices), None)
+    """Return the innermost group that a key, with or without its prefix, belongs to."""
+    return group_of(sweeps.key(key), config.hydra.runtime.choices)
 
 
 def _name(key: str, option: str | None) -> str:

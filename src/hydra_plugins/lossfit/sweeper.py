@@ -112,8 +112,7 @@ class RunFolderSweeper(Sweeper):
             returned = foreign.launch(launcher, [arguments for _, _, arguments in some])
             for (job, _, _), old, one in zip(some, before, returned, strict=True):
                 result = runs.read_result(job.folder)
-                unended = result == old or result.get("status", "running") == "running"
-                if unended and not locks.is_held(job.folder):  # its process died
+                if runs.is_unended(result, old) and not locks.is_held(job.folder):  # its process died
                     failed = one.status != JobStatus.COMPLETED
                     runs.write_failed(job.folder, str(one._return_value) if failed else "ended with no result")
                 result = runs.read_result(job.folder)

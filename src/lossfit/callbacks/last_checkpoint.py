@@ -19,10 +19,10 @@ from lightning.pytorch.loops.loop import _Loop
 
 from lossfit.data.batches import Batches
 from lossfit.errors import Interrupted, UserError
+from lossfit.processes import STOPS
 
 log = logging.getLogger(__name__)
 
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 AGREE_EVERY = 10  # steps, among ranks
 
 
