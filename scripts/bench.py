@@ -114,9 +114,9 @@ def lossfit(config: Config) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run = runs.create(Path(folder) / "run", config, [])
         with runs.logged(run, main=False):
-            data, module, trainer = engine.parts(config, run)
+            built = engine.build_run(config, run)
             start = time.perf_counter()
-            trainer.fit(module, data)
+            built.trainer.fit(built.module, built.data)
             synchronize()
             return time.perf_counter() - start
 
@@ -146,8 +146,8 @@ def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
 def steps(config: Config) -> Callable[[], float]:
     """Return what trains a run's model on a batch for some steps and returns the seconds."""
     with tempfile.TemporaryDirectory() as folder, runs.quiet():
-        data, module, trainer = engine.parts(config, Path(folder))
-    device = trainer.strategy.root_device
+        built = engine.build_run(config, Path(folder))
+    data, module, device = built.data, built.module, built.trainer.strategy.root_device
     images, target = (tensor.to(device) for tensor in next(iter(data.train_dataloader())))
     optimizer = make_optimizer(module.optimizer, module.to(device).model)
 

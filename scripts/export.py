@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--formats", help="pt2, onnx or both, with a comma (default both)")
     parser.add_argument("--out", type=Path, help="the folder to write to (default RUN/export)")
     parser.add_argument("--data", help="the folder that has the data, if no longer the config's")
+    parser.add_argument("--trust-code", action="store_true", help="import the code of its own that the run names")
     options = parser.parse_args()
     formats = list(dict.fromkeys((options.formats or "pt2,onnx").split(",")))
     for name in formats:
@@ -39,7 +40,7 @@ def main() -> None:
                 raise UserError(reason)
             print(f"Left out: {reason}", file=sys.stderr)
             formats.remove(name)
-    classifier = load(options.run)
+    classifier = load(options.run, trust_code=options.trust_code)
     images, labels = split(classifier, "test", options.data)
     folder = options.out or checkpoints.home(options.run) / "export"
     card = export.export(classifier, images, labels, formats, folder)

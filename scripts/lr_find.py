@@ -40,9 +40,9 @@ def main() -> None:
     check(config)
     folder = Path("logs/lr_find") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     with runs.quiet():
-        data, module, trainer = engine.parts(config, folder)
-    module.to(trainer.strategy.root_device)
-    batches = data.train_dataloader()
+        run = engine.build_run(config, folder)
+    module = run.module.to(run.trainer.strategy.root_device)
+    batches = run.data.train_dataloader()
     test = range_test(module.model, module.loss, module.optimizer, batches, options.low, options.high, options.steps)
     folder.mkdir(parents=True)
     with (folder / "lr_find.csv").open("w", newline="") as stream:

@@ -43,10 +43,11 @@ def main() -> int:
     parser.add_argument("--top", type=int, default=3, help="how many classes to show (default 3)")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     parser.add_argument("--invert", choices=INVERT, default="auto", help="whether to take the negative (default auto)")
+    parser.add_argument("--trust-code", action="store_true", help="import the code of its own that the run names")
     options = parser.parse_args()
     if options.top < 1:
         parser.error(f"--top must be >= 1, got {options.top}")
-    classifier = load(options.run)
+    classifier = load(options.run, trust_code=options.trust_code)
     listed = [line.rstrip("\n") for line in sys.stdin] if "-" in options.images else []
     files, unread = images.find([name for name in [*options.images, *listed] if name not in ("-", "")])
     if not files:

@@ -16,7 +16,6 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 
-from lossfit import runs
 from lossfit.cli import composed as compose
 from lossfit.config import build
 from lossfit.data.fashion_mnist import SHA256, SYSTEM
@@ -40,7 +39,7 @@ def fit(folder: Path, *overrides: str) -> dict[str, float]:
     from lossfit import engine
 
     overrides = (*QUICK, *overrides)
-    return engine.train(runs.create(folder, compose(*overrides), overrides))
+    return engine.start(folder, compose(*overrides), overrides)
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,9 @@ OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in C
 NEEDED = {
     "loss/custom": ["loss.function=torch.nn.functional.cross_entropy"],
     "loss/ldam": ["model.cosine_scale=30"],
+    "model/custom": ["model.function=lossfit.models.linear.Linear"],
+    "callbacks/custom": ["callbacks.custom.function=lightning.pytorch.callbacks.Timer"],
+    "metrics/custom": ["metrics.custom.function=torch.nn.functional.cross_entropy"],
 }
 ELSEWHERE = {"trainer/gpu", "trainer/ddp"}  # need a GPU to be built
 EXTRAS = {"logger/wandb", "logger/mlflow"}  # need a package of an extra
@@ -118,7 +121,7 @@ def test_all_mistakes_are_reported_together() -> None:
         ({"callbacks__checkpoint__monitor": "val/accuracy"}, "callbacks.checkpoint.monitor must be one of train/loss"),
         ({"model___target_": "lossfit.models.cnn.CNM"}, "model._target_=lossfit.models.cnn.CNM: no"),
         ({"model___target_": "timm.create_model"}, "model._target_=timm.create_model needs the package timm"),
-        ({"model___target_": 5}, "model._target_=5 is not allowed: it must be public and under lossfit.callbacks"),
+        ({"model___target_": 5}, "model._target_=5 is not allowed: it must be a public class or function of lossfit, lightning"),
         ({"seed": -1}, "seed must be from 0 to 2**32 - 1, got -1"),
         ({"loss": None}, "loss must be a mapping with a _target_, got None: choose one with loss=OPTION"),
         ({"trainer__limit_val_batches": 0}, "callbacks.checkpoint.monitor=val/acc needs the validation that"),

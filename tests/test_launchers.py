@@ -38,7 +38,7 @@ def test_slurm_starts_the_ranks_and_a_job_whose_time_is_over_goes_on(slurm: dict
         FAKE_SLURM_TIME_LIMIT="1", FAKE_SLURM_WHEN=f"{sweep}/1/checkpoints/last.ckpt",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in sweep.iterdir()) == [".lock", ".submitit", "0", "1", "overrides.yaml"]
+    assert sorted(path.name for path in sweep.iterdir()) == [".lock", ".signature", ".submitit", "0", "1", "sweep.yaml"]
     logs = [(sweep / job / "train.log").read_text() for job in ("0", "1")]
     assert "this job is timed-out" in logs[1]
     assert all("| 2 x cpu," in log for log in logs)
@@ -63,7 +63,7 @@ def test_submitit_on_this_machine_leaves_the_ranks_to_lightning(tmp_path: Path) 
     for job, ranks in (("0", 1), ("1", 2)):
         assert f"| {ranks} x cpu," in (sweep / job / "train.log").read_text()
     assert [runs.read_result(sweep / job)["steps"] for job in ("0", "1")] == [4, 2]
-    assert sorted(path.name for path in sweep.iterdir()) == [".lock", ".submitit", "0", "1", "overrides.yaml"]
+    assert sorted(path.name for path in sweep.iterdir()) == [".lock", ".signature", ".submitit", "0", "1", "sweep.yaml"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from lossfit.models.resnet import ResNet
 from lossfit.models.torchvision import torchvision_model
 from tests.conftest import ROOT, compose
 
-NAMES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "custom")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,6 +67,15 @@ def test_torchvision_pretrained_first_convolution_sees_grey_as_equal_colours(
     torch.testing.assert_close(model.conv1(grey), source.conv1(grey.expand(-1, 3, -1, -1)))
 
 
+def test_filters_of_colours_are_kept_for_images_with_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    source = resnet18(num_classes=1000)
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda *args, **kwargs: source.state_dict())
+    model = torchvision_model(10, (3, 28, 28), weights="DEFAULT")
+    assert model.conv1.weight.equal(source.conv1.weight)
+
+
 def test_torchvision_names_are_checked() -> None:
     with pytest.raises(ValueError, match=r"name must be .* got 'resnet19' \(did you mean 'resnet18'\?\)"):
         torchvision_model(10, (1, 28, 28), name="resnet19")
@@ -83,6 +92,7 @@ def test_torchvision_names_are_checked() -> None:
         (ResNet, {"depth": 0}, "depth must be"),
         (ResNet, {"width": 0}, "width must be"),
         (torchvision_model, {"resize": 0}, "resize must be"),
+        (torchvision_model, {"resize": 10**9}, "resize must be"),
     ],
 )
 def test_options_out_of_range_are_refused_by_name(model, options: dict, message: str) -> None:

@@ -262,7 +262,8 @@ def test_schedule_free_runs_save_and_test_the_average(tmp_path: Path, name: str)
 def test_schedule_free_validates_the_average_trains_on_and_leaves_it(tmp_path: Path) -> None:
     overrides = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=2", "data.batch_size=64"]
     overrides += ["optimizer=schedule_free_sgd", "scheduler=none", "logger=csv"]
-    data, module, trainer = engine.parts(compose(*overrides), tmp_path)
+    run = engine.build_run(compose(*overrides), tmp_path)
+    data, module, trainer = run.data, run.module, run.trainer
     trainer.fit(module, data)
     optimizer = trainer.optimizers[0]
     assert all(p.equal(optimizer.state[p]["x"]) for p in module.parameters()), "left in the model"

@@ -28,7 +28,8 @@ def test_quickstart_is_the_hand_written_loop(fashion_mnist: str, tmp_path: Path)
         "experiment=quickstart", f"data.dir={fashion_mnist}", "trainer=cpu", "trainer.max_epochs=1",
         "callbacks=[]", "logger=[]",
     )  # fmt: skip
-    data, module, trainer = engine.parts(config, tmp_path)
+    run = engine.build_run(config, tmp_path)
+    data, module, trainer = run.data, run.module, run.trainer
     start, order, record = deepcopy(module.model), torch.Generator(), Record()
     trainer.callbacks.append(record)
     trainer.fit(module, data)

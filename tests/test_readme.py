@@ -58,7 +58,7 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
     old = {"logs/train/runs/RUN": str(run), "logs/train/multiruns/SWEEP": str(tmp_path / "sweep")}
     arguments = [re.sub("|".join(old), lambda found: old[found[0]], argument) for argument in shlex.split(command)[2:]]
     if "SWEEP" in command:  # begun, with nothing trained yet
-        runs.write_yaml(tmp_path / "sweep" / "overrides.yaml", [*SMALL, "trainer=cpu", "model=linear", "seed=1,2"])
+        runs.write_signed(tmp_path / "sweep" / "sweep.yaml", [*SMALL, "trainer=cpu", "model=linear", "seed=1,2"])
     elif command.startswith("python train.py resume="):
         arguments += ["trainer.max_epochs=2"]  # it is complete
     elif "init_from=" in command:

@@ -218,7 +218,6 @@ def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
     fit(folder, "scheduler=linear", "logger=csv")
     assert float(curves(folder)[0]["train/lr"]) < 0.26 * 4e-3
     engine.resume(folder, compose(*QUICK, "trainer.max_epochs=2"), [f"resume={folder}", "trainer.max_epochs=2"])
-    engine.train(folder)
     fit(tmp_path / "whole", "scheduler=linear", "logger=csv", "trainer.max_epochs=2")
     assert curves(folder)[1]["train/lr"] == curves(tmp_path / "whole")[1]["train/lr"]
     assert "trainer.max_epochs=2" in (folder / "overrides.yaml").read_text()
@@ -285,7 +284,6 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
     with pytest.raises(UserError, match=rf"{torn} is torn, or no checkpoint; {best}, after \d epochs, is whole"):
         engine.train(tmp_path / "run")
     engine.resume(best, compose(*QUICK), [f"resume={best}"])
-    engine.train(tmp_path / "run")
     (replaced,) = torn.parent.glob("last.ckpt.replaced_*")
     assert replaced.stat().st_size == 10000
     fit(tmp_path / "whole", *THREE)
@@ -347,9 +345,9 @@ def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
     fit(tmp_path / "old", "model.hidden=[16]")
     weights = {n.removeprefix("model."): v for n, v in last(tmp_path / "old")["state_dict"].items()}
     config = compose(*QUICK, "model.hidden=[16]", f"init_from={tmp_path}/old")
-    _, module, _ = engine.parts(config, tmp_path / "new")
+    module = engine.build_run(config, tmp_path / "new").module
     assert_same(dict(module.model.state_dict()), weights)
-    wider = engine.parts(compose(*QUICK, "model.hidden=[16]"), tmp_path / "new")[1].model
+    wider = engine.build_run(compose(*QUICK, "model.hidden=[16]"), tmp_path / "new").module.model
     last_layer = wider[-1]
     wider[-1] = torch.nn.Linear(16, 3)
     said = engine.start_from(wider, tmp_path / "old")
@@ -357,6 +355,6 @@ def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
     assert wider[1].weight.equal(weights["1.weight"])
     assert last_layer.weight.shape == (10, 16)
     with pytest.raises(ConfigError, match="none of its weights fit this model"):
-        engine.parts(compose(*QUICK, "model=linear", f"init_from={tmp_path}/old"), tmp_path / "new")
+        engine.build_run(compose(*QUICK, "model=linear", f"init_from={tmp_path}/old"), tmp_path / "new")
     with pytest.raises(UserError, match="nowhere: no such run folder or checkpoint"):
-        engine.parts(compose(*QUICK, "init_from=nowhere"), tmp_path / "new")
+        engine.build_run(compose(*QUICK, "init_from=nowhere"), tmp_path / "new")

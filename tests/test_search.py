@@ -127,7 +127,7 @@ def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
     (tmp_path / "moody.py").write_text(
         "import torch, torch.nn.functional as F\n"
         "def loss(logits, target, t=1.0):\n"
-        "    if 0.5 < t < 0.6: raise ValueError('out of cheese')\n"
+        "    if 0.5 < t < 0.6 and len(logits) > 2: raise ValueError('out of cheese')\n"
         "    return F.cross_entropy(logits / t, target)\n"
     )
     done = swept(
@@ -155,7 +155,7 @@ MISTAKES: list[tuple[Sequence[str], str]] = [
     (["seed=1,2", "hydra.sweeper.metric=test/acc"], "nothing is tuned on the test split"),
     (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: set hydra.sweeper.direction"),
     (["seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be a whole number >= 1, got 0"),
-    (["seed=1,2", "hydra.sweeper.metric=[val/acc,val/nll]"], "Optuna prunes by one metric, of "),
+    (["seed=1,2", "hydra.sweeper.metric=[val/acc,val/nll]"], "Optuna prunes by one metric of each epoch"),
     (["seed=1,2", "hydra.sweeper.direction=up"], "hydra.sweeper.direction must be maximize or minimize, got up"),
     (["optimizer=interval(0,1)"], "hydra.sweeper.params.optimizer is a group, and wants options"),
 ]
@@ -189,7 +189,7 @@ def test_a_repeated_draw_comes_to_what_it_came_to_and_a_search_may_move(command:
     assert "hydra.sweeper.metric and direction cannot change within a search" in said
     trial = next((tmp_path / "new").glob("*/result.json")).parent
     longer = "trainer.max_epochs=2"
-    engine.train(engine.resume(trial, compose(*QUICK, longer), [longer]))
+    engine.resume(trial, compose(*QUICK, longer), [longer])
     assert runs.status(trial) == "completed", "a trial can be trained on"
 
 

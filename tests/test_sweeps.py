@@ -20,7 +20,7 @@ import os, resource, signal, torch, torch.nn.functional as F
 
 def loss(logits, target):
     seed = torch.initial_seed()
-    if "CURED" not in os.environ and logits.requires_grad:
+    if "CURED" not in os.environ and len(logits) > 2:
         if seed == 3:
             raise ValueError("out of cheese")
         if seed == 5:
@@ -151,7 +151,7 @@ def test_ranks_in_a_sweep_are_those_of_a_run_alone(options: list[str], tmp_path:
     done = swept("-m", *QUICK, *options, f"hydra.sweep.dir={sweep}")
     assert done.returncode == 0, done.stderr
     assert not processes_of(tmp_path)
-    assert sorted(path.name for path in sweep.iterdir()) == [".lock", "0", "1", "overrides.yaml"]
+    assert sorted(path.name for path in sweep.iterdir()) == [".lock", ".signature", "0", "1", "sweep.yaml"]
     for job in ("0", "1"):
         overrides = runs.read_overrides(sweep / job)
         engine.train(runs.create(tmp_path / "alone" / job, cli.composed(*overrides), overrides))

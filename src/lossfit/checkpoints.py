@@ -1,18 +1,23 @@
 """Checkpoint files: read without running anything that is in them, and placed so that none is ever torn."""
 
+import math
 import os
-import pickle
+import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lossfit import safe_pickle
 from lossfit.errors import UserError
+from lossfit.runs import read_result
 
-NEEDED = ("state_dict", "hyper_parameters", "epochs", "global_step", "metrics")
+LINKS = ("softmax", "sigmoid")
+MAX_CLASSES = 100_000
+MAX_PIXELS = 2**26  # values of one image
+NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)  # of a weight, as state_dict gives it
 
 
 def find(path: str | os.PathLike[str]) -> Path:
@@ -25,13 +30,17 @@ def find(path: str | os.PathLike[str]) -> Path:
         return path
     if not path.exists():
         raise UserError(f"{path}: no such run folder or checkpoint")
+    if not path.is_dir():
+        raise UserError(f"{path} is neither a run folder nor a checkpoint file")
+    files = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    found = next((file for file in files if file.is_file()), None)
+    if found is not None:
+        return found
     if not (path / "config.yaml").exists():
         raise UserError(f"{path} is no run folder: it has no config.yaml")
-    files = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    found = next((file for file in files if file.exists()), None)
-    if found is None:
-        raise UserError(f"{path} has no checkpoint yet: python train.py resume={path} trains it")
-    return found
+    if read_result(path).get("status") == "completed":
+        raise UserError(f"{path} is completed and has no checkpoint: train it with callbacks.checkpoint to keep one")
+    raise UserError(f"{path} has no checkpoint yet: python train.py resume={path} trains it")
 
 
 def home(path: str | os.PathLike[str]) -> Path:
@@ -45,21 +54,28 @@ def home(path: str | os.PathLike[str]) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """Load a checkpoint of this project on the CPU; raise UserError, naming the file, for anything else.
 
-    Only tensors and plain values are loaded: a file that holds more could run code, and is refused unread.
+    Only tensors and plain values are loaded, from a file whose checksums are right; what the rest of lossfit takes from
+    a checkpoint has the types and sizes that it should have.
     """
     try:
         checkpoint = _load(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        reason = "is torn, or no checkpoint"
-        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-            reason = "holds more than tensors and plain values, which could run code, and is not loaded"
-        raise UserError(f"{path} {reason}{_whole_beside(path)}") from error
-    missing = [key for key in NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
-    if missing or "config" not in checkpoint["hyper_parameters"]:
-        lacks = f"it has no {missing[0]}" if missing else "its hyper-parameters have no config"
-        raise UserError(f"{path} is no checkpoint of a lossfit run: {lacks}{_whole_beside(path)}")
+    except safe_pickle.HostileError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values, which could run code, and is not loaded: {error}"
+            f"{_whole_beside(path)}"
+        ) from error
+    except safe_pickle.UnsafeError as error:
+        raise UserError(f"{path} is damaged: {error}{_whole_beside(path)}") from error
+    except Exception as error:  # whatever zipfile, pickle and torch raise for a file that is something else
+        raise UserError(f"{path} is torn, or no checkpoint{_whole_beside(path)}") from error
+    try:
+        wrong = _wrong(checkpoint)
+    except RecursionError:
+        wrong = "its values are nested too deeply"
+    if wrong:
+        raise UserError(f"{path} is no checkpoint of a lossfit run: {wrong}{_whole_beside(path)}")
     return checkpoint
 
 
@@ -70,9 +86,81 @@ def weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*pickle protocol.*")  # of a foreign file, which is refused anyway
-        return torch.load(path, map_location="cpu", weights_only=True)
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(path)
+    with path.open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        safe_pickle.check(stream)
+        stream.seek(0)
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _wrong(checkpoint: Any) -> str | None:
+    """Say what a loaded file lacks or has otherwise than a checkpoint of a run; None for a right one."""
+    if not isinstance(checkpoint, dict):
+        return "it is no mapping"
+    for key in ("state_dict", "hyper_parameters", "epochs", "global_step", "metrics"):
+        if key not in checkpoint:
+            return f"it has no {key}"
+    about = checkpoint["hyper_parameters"]
+    if not isinstance(about, dict) or "config" not in about:
+        return "its hyper-parameters have no config"
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
+        return "its state_dict is not tensors by name"
+    if not (_is_count(checkpoint["epochs"]) and _is_count(checkpoint["global_step"])):
+        return "its epochs and global_step are not counts"
+    if not isinstance(checkpoint["metrics"], dict) or not all(map(_is_metric, checkpoint["metrics"].items())):
+        return "its metrics are not numbers by name"
+    return _wrong_hyper_parameters(about)
+
+
+def _wrong_hyper_parameters(about: dict[str, Any]) -> str | None:
+    names, shape, config = about.get("class_names"), about.get("image_shape"), about["config"]
+    if not (isinstance(names, list) and 2 <= len(names) <= MAX_CLASSES and all(isinstance(n, str) for n in names)):
+        return f"its class_names are not a list of 2 to {MAX_CLASSES} texts"
+    if not (isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))):
+        return "its image_shape is not three sizes"
+    if not 0 < math.prod(shape) <= MAX_PIXELS:
+        return f"its image_shape {shape} is not from 1 to {MAX_PIXELS} values"
+    for key in ("mean", "std"):
+        values = about.get(key)
+        if not (isinstance(values, list) and len(values) == shape[0] and all(map(_is_number, values))):
+            return f"its {key} is not a number for each channel"
+    if not all(value > 0 for value in about["std"]):
+        return "its std is not positive"
+    if about.get("link") not in LINKS:
+        return f"its link is not {' or '.join(LINKS)}"
+    costs = about.get("costs")
+    if costs is not None and not (isinstance(costs, list) and len(costs) == len(names)):
+        return "its costs are not a row for each class"
+    for row in costs or ():
+        if not (isinstance(row, list) and len(row) == len(names) and all(map(_is_number, row))):
+            return "its costs are not a number for each pair of classes"
+    if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("model", "data")):
+        return "its config has no model and data"
+    if not isinstance(config.get("trainer"), dict) or not isinstance(config.get("seed"), int | None):
+        return "its config has no trainer and seed"
+    return None
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    name, value = item
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+    return isinstance(name, str) and NAME.fullmatch(name) is not None and plain
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e30  # NaN is not
+
+
+def _is_metric(item: tuple[Any, Any]) -> bool:
+    name, value = item
+    return isinstance(name, str) and (type(value) is float or _is_count(abs(value) if type(value) is int else value))
 
 
 def _whole_beside(path: Path) -> str:
@@ -81,14 +169,26 @@ def _whole_beside(path: Path) -> str:
         if other.name != path.name:
             try:
                 checkpoint = _load(other)
-                return f"; {other}, after {checkpoint['epochs']} epochs, is whole: give that instead"
+                if _wrong(checkpoint) is None:
+                    return f"; {other}, after {checkpoint['epochs']} epochs, is whole: give that instead"
             except Exception:  # whatever is wrong with it, it is nothing to offer
                 continue
     return ""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, to the disk, and then renames: a file is there in full, or the one before it is."""
+    """Writes beside the target, to the disk, and then renames: a file is there in full, or the one before it is.
+
+    begun: the checkpoint that a resumed run goes on from, which has been read already.
+    """
+
+    def __init__(self, begun: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.begun = begun
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Return the checkpoint that was read already, or read one in the same way."""
+        return read(Path(path)) if self.begun is None else self.begun
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None

@@ -1,5 +1,6 @@
 """The Hydra boundary of train.py: resolvers, the help page, and Hydra's errors in plain words. Imports no torch."""
 
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lossfit import cluster, runs, sweeps
+from lossfit import cluster, runs, sweeps, trust
 from lossfit.config import Config
 from lossfit.errors import UserError, did_you_mean
 from lossfit.processes import end_rank_with_starter, started_rank
@@ -21,6 +22,9 @@ from lossfit.processes import end_rank_with_starter, started_rank
 CONF = Path(__file__).parents[2] / "conf"
 # Hydra 1.3 is to be told whose defaults to take; 1.4, which brings OmegaConf 2.4, warns of that and takes its own
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
+OF_THE_COMMAND = ("resume", "trust_code")  # keys of config.yaml that are no part of a run
 
 
 def register_resolvers() -> None:
@@ -60,6 +64,8 @@ def check_ranks(arguments: Sequence[str]) -> None:
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
     """Return the job's plain config, its run folder and the overrides that were typed."""
     own = HydraConfig.get()
+    if cfg.get("trust_code"):
+        os.environ[trust.VARIABLE] = "1"
     return _plain(cfg, own.runtime.choices), Path(own.runtime.output_dir), list(own.overrides.task)
 
 
@@ -75,7 +81,7 @@ def arguments(typed: list[str]) -> list[str]:
         folder = Path(value.strip("'\""))
         if name == "resume" and sweeps.is_sweep(folder):
             now = {sweeps.key(other): other for other in typed if other not in (argument, "-m", "--multirun")}
-            old = {sweeps.key(other): other for other in runs.read_overrides(folder)}
+            old = {sweeps.key(other): other for other in sweeps.read_command(folder)}
             extend = ["hydra.sweeper.extend=true"] if now else []
             return ["--multirun", *(old | now).values(), f"hydra.sweep.dir={quoted(str(folder))}", *extend]
     return typed
@@ -106,7 +112,7 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     """Turn a composed config into dicts and lists, with the chosen options beside it under `choices`."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    plain = {str(key): value for key, value in config.items() if key != "resume"}  # of the command, not of the run
+    plain = {str(key): value for key, value in config.items() if key not in OF_THE_COMMAND}
     chosen = {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
     return {**plain, "choices": chosen}
 

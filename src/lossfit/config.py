@@ -3,8 +3,8 @@
 A config is a plain dict. A node with `_target_` is a call: the import path of a class or function, with the
 node's other keys as arguments; with `_partial_: true` it becomes a functools.partial. Facts known only at
 run time (see FACTS) are handed to the targets that take an argument of that name. Only public targets under
-ALLOWED are called, since a config from somewhere else would otherwise be arbitrary code. The one way out is
-meant: loss.function of loss=custom imports what it names.
+ALLOWED are called. `function` of the options named custom imports whatever it names: that is for configs that a person
+composed; trust.py decides what a run folder from elsewhere may name, and inference what a checkpoint may.
 """
 
 import functools
@@ -22,7 +22,8 @@ from lossfit.errors import ConfigError, did_you_mean
 Config = dict[str, Any]
 
 ALLOWED = (
-    *(f"lossfit.{room}" for room in ("callbacks", "data", "loggers", "losses", "models", "optim", "schedules")),
+    *(f"lossfit.{room}" for room in ("callbacks", "data", "loggers", "losses", "metrics")),
+    *(f"lossfit.{room}" for room in ("models", "optim", "schedules")),
     *(f"lightning.pytorch.{room}" for room in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
     "lightning.pytorch.Trainer",
     "lightning.pytorch.trainer.trainer",
@@ -35,8 +36,8 @@ ALLOWED = (
     "optuna.pruners",
     "optuna.samplers",
 )
-PARTS = ("data", "model", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer")
-OPTIONAL = ("callbacks", "logger")  # absent where none is chosen
+PARTS = ("data", "model", "loss", "optimizer", "scheduler", "metrics", "callbacks", "logger", "trainer")
+OPTIONAL = ("metrics", "callbacks", "logger")  # absent where none is chosen
 OTHER_KEYS = {
     "seed": int | None,
     "test": bool,
@@ -51,13 +52,7 @@ FACTS = frozenset(  # arguments that the engine supplies
         *("logit_scale", "batches_per_epoch", "total_steps", "first_step", "save_dir", "dirpath"),  # of model to run
     }
 )
-METRICS = (
-    "train/loss",
-    "train/acc",
-    "val/loss",
-    "val/acc",
-    "val/nll",
-)  # what schedules and callbacks can watch
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc", "val/nll")  # what schedules and callbacks can watch
 SPECIAL = frozenset({"_target_", "_partial_"})
 
 
@@ -74,12 +69,21 @@ def check(cfg: Config) -> None:
         node = cfg.get(part)
         if part not in OPTIONAL and not (isinstance(node, dict) and "_target_" in node):
             mistakes.append(f"{part} must be a mapping with a _target_, got {node!r}: choose one with {part}=OPTION")
-        mistakes += _mistakes(node, part)
+        mistakes += _mistakes(node, part, watchable(cfg))
     if not mistakes and cfg["trainer"].get("limit_val_batches") == 0:
         for key in _monitors(cfg, ""):
             mistakes.append(f"{key} needs the validation that trainer.limit_val_batches=0 turns off")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
+
+
+def watchable(cfg: Config) -> list[str]:
+    """Return the metrics that schedules and callbacks of a config can watch."""
+    metrics = cfg.get("metrics")
+    own = [node for node in metrics.values() if isinstance(node, dict)] if isinstance(metrics, dict) else []
+    names = [str(node.get("function")).rpartition(".")[2] for node in own]
+    cost = ["val/cost", "val/cost_argmax"] if cfg.get("costs") else []
+    return [*METRICS, *cost, *(f"val/{name}" for name in names)]
 
 
 def build(node: Any, key: str, **facts: Any) -> Any:
@@ -118,7 +122,7 @@ def call(target: Callable[..., Any], key: str, *args: Any, **values: Any) -> Any
 def locate(path: Any, key: str) -> Callable[..., Any]:
     """Import the callable that a `_target_` names; raise ConfigError if it is not allowed or not there."""
     if not isinstance(path, str) or not _allowed(path) or "._" in path:
-        raise ConfigError(f"{key}._target_={path} is not allowed: it must be public and under {', '.join(ALLOWED)}")
+        raise ConfigError(f"{key}._target_={path} is not allowed: {_own_code(path, key)}")
     found: Any = None
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
@@ -138,8 +142,20 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
         break
     of_a_class = "." in getattr(found, "__qualname__", "")  # a method could do anything with what it is given
     if not callable(found) or of_a_class or not _allowed(str(getattr(found, "__module__", ""))):  # or what it imported
-        raise ConfigError(f"{key}._target_={path} is not a class or function of {', '.join(ALLOWED)}")
+        raise ConfigError(f"{key}._target_={path} is no class or function of its own module: {_own_code(path, key)}")
     return found
+
+
+def _own_code(path: Any, key: str) -> str:
+    """Say what a `_target_` may name, and how code of one's own is given."""
+    roots = dict.fromkeys(prefix.partition(".")[0] for prefix in ALLOWED)
+    allowed = f"it must be a public class or function of {', '.join(roots)}"
+    part = key.partition(".")[0]
+    if part not in ("model", "loss", "callbacks", "metrics"):
+        return allowed
+    function = f"{part}.custom.function" if part in ("callbacks", "metrics") else f"{part}.function"
+    plus = "+" if part == "callbacks" else ""
+    return f"{allowed}; for code of your own: {plus}{part}=custom {function}={path}"
 
 
 def arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -163,18 +179,18 @@ def arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter],
     return found, bool(constructors)
 
 
-def _mistakes(node: Any, key: str) -> Iterator[str]:
+def _mistakes(node: Any, key: str, metrics: Sequence[str]) -> Iterator[str]:
     if isinstance(node, list):
         for i, item in enumerate(node):
-            yield from _mistakes(item, f"{key}[{i}]")
+            yield from _mistakes(item, f"{key}[{i}]", metrics)
     if not isinstance(node, dict):
         return
     for name, value in node.items():
-        if name == "monitor" and value is not None and value not in METRICS:
-            yield f"{key}.monitor must be one of {', '.join(METRICS)}, got {value!r}"
+        if name == "monitor" and value is not None and value not in metrics:
+            yield f"{key}.monitor must be one of {', '.join(metrics)}, got {value!r}"
         if value == "???":
             yield f"{key}.{name} has no value yet: give {key}.{name}=VALUE"
-        yield from _mistakes(value, f"{key}.{name}")
+        yield from _mistakes(value, f"{key}.{name}", metrics)
     if "_target_" not in node:
         return
     try:

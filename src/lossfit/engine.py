@@ -3,8 +3,9 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
+from torchmetrics import Metric
 
-from lossfit import checkpoints, locks, runs, schedules
-from lossfit.callbacks import Pruning
+from lossfit import checkpoints, locks, runs, schedules, trust
 from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.config import Config, build, call, check
 from lossfit.costs import cost_matrix
 from lossfit.data import InMemoryDataModule
 from lossfit.distributed import cleaned_up, start_ranks_from
 from lossfit.errors import ConfigError, UserError
+from lossfit.loggers import TensorBoardLogger
 from lossfit.models.head import logit_scale
 from lossfit.module import Classifier
 from lossfit.optim.schedule_free import ScheduleFree
@@ -33,42 +35,103 @@ log = logging.getLogger(__name__)
 PATIENCE = 2.0  # seconds for those who only look whether a run is being trained
 
 
+@dataclass
+class Run:
+    """The parts of a run, built and tried; begun is the checkpoint that it goes on from."""
+
+    config: Config
+    folder: Path
+    data: InMemoryDataModule
+    module: Classifier
+    trainer: Trainer
+    begun: dict[str, Any] | None
+    notes: list[str]  # of what was done while building, for the log
+
+
+def start(folder: Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
+    """Make a run folder for a config that the person composed, train, and return the final metrics.
+
+    Everything is built before the folder is made, so that a config that is refused leaves none. Raises what `train`
+    does.
+    """
+    runs.check_free(folder)
+    config = runs.with_seed(config)
+    check(config)
+    with runs.logged(None, main=True):
+        run = build_run(config, folder)
+    runs.create(folder, config, overrides)
+    with locks.held(folder, PATIENCE):
+        return _record(run)
+
+
 def train(folder: Path) -> dict[str, float]:
     """Train the run in `folder` to its end and return its final metrics; every rank of a distributed run calls this.
 
     A run that was begun goes on from its last checkpoint, to the same bits as if it had not stopped. Raises ConfigError
     for a config that cannot be built, UserError for a folder that cannot be trained (on), or that another process is
-    training, RunError for a run that fails, Interrupted for one that is asked to stop; result.json says so too.
+    training, with nothing in the folder changed; RunError for a run that fails, Diverged for one whose loss does not
+    stay finite, Interrupted for one that is asked to stop; result.json says so too.
     """
-    config = runs.read_config(folder)
-    begun = _begun(folder, config)
     other_node = "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"  # torchrun's RANK is of all nodes
     if rank_zero_only.rank > 0 or other_node:  # type: ignore[attr-defined]
         with runs.logged(folder, main=False):
-            return _train(folder, config, begun, {"metrics": {}, "timings": {}})
-    with locks.held(folder, PATIENCE), runs.logged(folder, main=True), runs.recorded(folder, config) as result:
-        return _train(folder, config, begun, result)
+            return _fit(_prepared(folder, runs.read_config(folder)), {"metrics": {}, "timings": {}})
+    runs.read_config(folder)  # before the lock, which would make a folder
+    with locks.held(folder, PATIENCE):
+        with runs.logged(None, main=True):
+            run = _prepared(folder, runs.read_config(folder))
+        return _record(run)
 
 
-def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> Path:
-    """Prepare a run folder to be trained on, and return it; `config` has the values that `overrides` gave.
+def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
+    """Train a run on; `config` has the values that `overrides` gave.
 
     path: a run folder, which goes on from its last.ckpt, or another checkpoint in it to go on from. Raises UserError,
-    with nothing changed, for what cannot go on.
+    with nothing changed, for what cannot go on, and what `train` raises.
     """
     path, folder = Path(path), runs.folder_of(path)
-    overrides = [override for override in overrides if not override.startswith("resume=")]
-    changed = runs.changed(folder, config, overrides)
-    check(changed)
-    _check_accelerator(changed["trainer"])
-    _begun(folder, changed, path if path.suffix == ".ckpt" else None)
-    runs.take_up(folder, path, changed, overrides)
-    return folder
+    overrides = [override for override in overrides if override.split("=")[0] not in ("resume", "trust_code")]
+    checkpoint = path if path.suffix == ".ckpt" else None
+    with locks.held(folder, PATIENCE):
+        changed = runs.changed(folder, config, overrides)
+        with runs.logged(None, main=True):
+            run = _prepared(folder, changed, checkpoint)
+        return _record(run, lambda: runs.apply_resume(folder, checkpoint, changed, overrides))
+
+
+def rehearse(configs: Iterable[Config]) -> list[str]:
+    """Build and try all parts of runs, without folders; return what `start` would refuse the configs for, each once."""
+    mistakes: dict[str, None] = {}
+    node: Any = None
+    data: InMemoryDataModule | None = None  # of the config before: reading it is what takes time
+    for config in configs:
+        try:
+            run = build_run(runs.with_seed(config), Path("rehearsal"), data=data if config["data"] == node else None)
+        except UserError as error:
+            mistakes[str(error)] = None
+        else:
+            node, data = config["data"], run.data
+    return list(mistakes)
+
+
+def _prepared(folder: Path, config: Config, checkpoint: Path | None = None) -> Run:
+    """Build what a run folder describes; change nothing in it."""
+    if not runs.is_trusted(folder):
+        trust.check(config, folder)
+    check(config)
+    _check_accelerator(config["trainer"])
+    return build_run(config, folder, _begun(folder, config, checkpoint))
 
 
 def _begun(folder: Path, config: Config, file: Path | None = None) -> dict[str, Any] | None:
     """Return the checkpoint to go on from, `file` or the last; refuse a run that has nothing left to do."""
-    completed = runs.status(folder) in runs.DONE
+    status = runs.status(folder)
+    if status == "diverged":
+        raise UserError(
+            f"{folder} diverged ({runs.read_result(folder).get('reason')}), and would again: start a new run with a "
+            f"smaller optimizer.lr; init_from={folder} takes its weights"
+        )
+    completed = status in runs.DONE
     file = file or folder / "checkpoints" / "last.ckpt"
     if not file.exists():
         if completed:
@@ -84,15 +147,21 @@ def _begun(folder: Path, config: Config, file: Path | None = None) -> dict[str, 
     return checkpoint
 
 
-def _train(folder: Path, config: Config, begun: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, float]:
-    check(config)
-    data, module, trainer = parts(config, folder, begun)
+def _record(run: Run, apply: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Train, and write how it ended. apply: writes what a resumed run changes in its folder."""
+    with runs.logged(run.folder, main=True), runs.recorded(run.folder, run.config) as result:
+        apply()
+        return _fit(run, result)
+
+
+def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
+    folder, config, data, module, trainer, begun = run.folder, run.config, run.data, run.module, run.trainer, run.begun
     start_ranks_from(folder, trainer, lambda reason: runs.write_failed(folder, reason))
     with cleaned_up(trainer):
         result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
-        log.info("%s", _summary(config, data, result["parameters"], trainer))
-        if begun is not None:
-            log.info("%s", _resumption(config, begun))
+        for line in [*run.notes, *_summary(config, data, result["parameters"], trainer, begun)]:
+            log.info("%s", line)
+        _announce_missing_callbacks(config)
         if data.changes:
             runs.write_json(folder / "data_changes.json", data.changes)
         last = folder / "checkpoints" / "last.ckpt" if begun is not None else None
@@ -105,13 +174,17 @@ def _train(folder: Path, config: Config, begun: dict[str, Any] | None, result: d
             checkpoint = checkpoints.read(Path(best))
             result |= {"best_epoch": checkpoint["epochs"], "metrics": metrics | rounded(checkpoint["metrics"])}
             module.load_state_dict(checkpoint["state_dict"])  # an average, where one was kept
-        pruned = next((one.reason for one in trainer.callbacks if isinstance(one, Pruning) and one.reason), None)  # type: ignore[attr-defined]
-        if pruned:
-            result |= {"status": "pruned", "reason": pruned}
+        stopped = [getattr(callback, "stopping_reason_message", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        result["reason"] = next(filter(None, stopped), None)
+        if any(getattr(callback, "pruned", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            result["status"] = "pruned"
         elif config["test"]:
             with _timed(result, "test_s"):
                 trainer.test(module, data, verbose=False)
             result["metrics"] |= rounded(trainer.callback_metrics)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_result(result["metrics"], trainer.global_step)
         for line in _ending(folder, result):
             log.info("%s", line)
     return result["metrics"]
@@ -125,28 +198,30 @@ def _resumption(config: Config, begun: dict[str, Any]) -> str:
     return text
 
 
-def parts(
-    config: Config, folder: Path, begun: dict[str, Any] | None = None
-) -> tuple[InMemoryDataModule, Classifier, Trainer]:
-    """Build the data module, already set up, the classifier and the trainer of a run, by its seed.
+def build_run(
+    config: Config, folder: Path, begun: dict[str, Any] | None = None, data: InMemoryDataModule | None = None
+) -> Run:
+    """Build the data module, already set up, the classifier and the trainer of a run, by its seed, and try them.
 
-    begun: the checkpoint that the run will go on from.
+    begun: the checkpoint that the run will go on from. data: the data module, if it is set up already. Nothing is
+    written into the folder.
     """
     seed = config["seed"] or 0  # a run folder's is drawn where the config leaves it open
     seed_everything(seed, workers=True, verbose=False)
     _check_accelerator(config["trainer"])
-    data: InMemoryDataModule = build(config["data"], "data", seed=seed)
-    call(data.prepare_data, "data")
-    call(data.setup, "data")
+    if data is None:
+        data = build(config["data"], "data", seed=seed)
+        call(data.prepare_data, "data")
+        call(data.setup, "data")
     facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
     facts |= {"save_dir": str(folder), "dirpath": str(folder / "checkpoints")}
     model = build(config["model"], "model", **facts)
-    if config.get("init_from") and begun is None:
-        log.info("%s", start_from(model, Path(config["init_from"])))
+    fresh = config.get("init_from") and begun is None
+    notes = [start_from(model, Path(config["init_from"]))] if fresh else []
     costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
     loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
-    labels = torch.tensor([0, 1])
-    call(loss, "loss", _trial_logits(model, data), F.one_hot(labels, data.num_classes).float() if data.mix else labels)
+    _try_loss(loss, _trial_logits(model, data), data)
+    metrics = _named(build(config.get("metrics"), "metrics", **facts))
     if config["compile"]:
         model.compile()
     optimizer = build(config["optimizer"], "optimizer", **facts, batches_per_epoch=len(data.train_dataloader()))
@@ -165,7 +240,9 @@ def parts(
         "link": loss.link,
         "costs": costs,
     }
-    module = Classifier(model, loss, optimizer, scheduler, hparams, costs)
+    module = Classifier(model, loss, optimizer, scheduler, hparams, costs, metrics)
+    if config["trainer"].get("precision") in ("64-true", 64, "64"):
+        module.double()  # before a checkpoint is restored: Lightning's plugin does so after it
     callbacks = _given(build(config.get("callbacks"), "callbacks", **facts))
     if isinstance(trial, ScheduleFree) and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ConfigError("callbacks: a schedule-free optimizer averages the weights already: leave out ema")
@@ -174,12 +251,14 @@ def parts(
         "trainer",
         callbacks=callbacks,
         logger=_given(build(config.get("logger"), "logger", **facts, first_step=begun["global_step"] if begun else 0)),
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(begun)],
         default_root_dir=str(folder),
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
-    return data, module, trainer
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ConfigError("trainer.max_epochs=-1 has no end that a schedule could be fitted to: give a number")
+    return Run(config, folder, data, module, trainer, begun, notes)
 
 
 def _given(options: dict[str, Any] | None) -> list[Any]:
@@ -234,17 +313,63 @@ def _trial_logits(model: nn.Module, data: InMemoryDataModule) -> torch.Tensor:
     return logits
 
 
-def _summary(config: Config, data: InMemoryDataModule, parameters: int, trainer: Trainer) -> str:
+def _try_loss(loss: nn.Module, logits: torch.Tensor, data: InMemoryDataModule) -> None:
+    """Compute the loss of two samples; refuse one that no training could start with."""
+    labels = torch.tensor([0, 1])
+    target = F.one_hot(labels, data.num_classes).float() if data.mix else labels
+    value = call(loss, "loss", logits.requires_grad_().clone(), target)  # which it may write into
+    if not value.is_floating_point() or not value.requires_grad:
+        raise ConfigError(
+            f"loss: its value has {'no gradient' if value.is_floating_point() else f'dtype {value.dtype}'}: compute it "
+            f"from the logits with torch's functions, without detach, argmax, item or numpy"
+        )
+    if not value.isfinite():
+        raise ConfigError(f"loss: its value is {value.item():g} for the untrained model's outputs of two images")
+
+
+def _named(metrics: dict[str, Any] | None) -> dict[str, Metric]:
+    """Return a config's own metrics by the names under which they are logged."""
+    found: dict[str, Metric] = {}
+    for key, metric in (metrics or {}).items():
+        name = getattr(metric, "function", key).rpartition(".")[2]
+        if name in (*found, "loss", "nll", "acc", "cost", "cost_argmax"):
+            raise ConfigError(f"metrics.{key}: there is a metric named {name} already; give the function another name")
+        found[name] = metric
+    return found
+
+
+def _announce_missing_callbacks(config: Config) -> None:
+    """Warn of a run that keeps no checkpoint or says nothing, most often because callbacks= replaced the defaults."""
+    given, chosen = config.get("callbacks") or {}, config.get("choices", {}).get("callbacks")
+    effects = {
+        "checkpoint": "best.ckpt is not kept, and the last weights are tested",
+        "last_checkpoint": "the run cannot be resumed",
+        "epoch_report": "no line is printed after each epoch",
+    }
+    missing = [f"without {name} {effect}" for name, effect in effects.items() if name not in given]
+    if missing and chosen:
+        log.warning(
+            "callbacks=%s replaces the default callbacks: %s; +callbacks=%s adds to them",
+            chosen,
+            ", ".join(missing),
+            chosen,
+        )
+
+
+def _summary(
+    config: Config, data: InMemoryDataModule, parameters: int, trainer: Trainer, begun: dict[str, Any] | None
+) -> list[str]:
     sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())
     choices = config.get("choices", {})
     named = [f"{part} {choices[part]}" for part in ("model", "loss", "optimizer", "scheduler") if part in choices]
     device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
-    return " | ".join([*named, f"{parameters:,} parameters", f"images {sizes}", device])
+    lines = [" | ".join([*named, f"{parameters:,} parameters", f"images {sizes} from {data.source}", device])]
+    return [*lines, _resumption(config, begun)] if begun is not None else lines
 
 
 def _ending(folder: Path, result: dict[str, Any]) -> list[str]:
     metrics = result["metrics"]
-    lines = [f"{result['reason'].capitalize()}"] if result.get("status") == "pruned" else []
+    lines = [result["reason"][0].upper() + result["reason"][1:]] if result.get("reason") else []
     if "test/acc" in metrics:
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
         cost = f", cost {metrics['test/cost']:.4f}" if "test/cost" in metrics else ""

@@ -22,6 +22,10 @@ class RunError(Exception):
     """A run that failed on the way; its cause is chained, and its traceback is in the run's train.log."""
 
 
+class Diverged(RunError):
+    """A run that was ended because its loss or its weights are not finite any more."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, by Ctrl-C or SIGTERM, and has put its folder in order."""
 

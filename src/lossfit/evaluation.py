@@ -12,7 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lossfit.config import build, call
+import lossfit.data
+from lossfit.config import call
 from lossfit.costs import probabilities
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import ConfigError, UserError
@@ -25,21 +26,47 @@ BINS = 15  # of confidence, from 0 to 1
 def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = None) -> tuple[Tensor, Tensor]:
     """Return a split's images (N, C, H, W) uint8 and labels (N,) as the run had it; folder: where the files lie now.
 
-    name: train, val or test. Raises UserError where the data cannot be had.
+    name: train, val or test. The run's config may come from anyone: only lossfit's data modules are built, with plain
+    values, and files are read, not fetched. Raises UserError where the data cannot be had, or are not images of the
+    classifier's shape and classes.
     """
-    node = classifier.config["data"] if folder is None else {**classifier.config["data"], "dir": str(folder)}
+    node = {key: value for key, value in classifier.config["data"].items() if key not in ("augment", "mix")}
+    target = node.pop("_target_", None)
+    modules = {
+        f"lossfit.data.{name}": kind
+        for name, kind in vars(lossfit.data).items()
+        if isinstance(kind, type) and issubclass(kind, InMemoryDataModule) and kind is not InMemoryDataModule
+    }
+    if target not in modules:
+        raise UserError(f"the run's data module {target!r:.100} is none of lossfit's ({', '.join(modules)})")
+    for key, value in node.items():
+        if not isinstance(key, str) or not _is_plain(value):
+            raise UserError(f"the run's data.{key!s:.100}={value!r:.100} is no plain value")
+    if folder is not None:
+        node["dir"] = str(folder)
     try:
-        data: InMemoryDataModule = build(node, "data", seed=classifier.config["seed"] or 0)
+        data: InMemoryDataModule = call(modules[target], "data", **node)
         call(data.setup, "data")
     except ConfigError as error:
         raise UserError(f"{error}\n(of a run's data: --data FOLDER says where the files lie now)") from error
+    if list(data.class_names) != list(classifier.classes) or tuple(data.image_shape) != tuple(classifier.image_shape):
+        raise UserError(
+            f"the run's data have {len(data.class_names)} classes and images {tuple(data.image_shape)}, and the model "
+            f"has {len(classifier.classes)} and {classifier.image_shape}"
+        )
     return data.splits[name]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):  # digests by file name
+        return all(isinstance(part, str) for item in value.items() for part in item)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 @torch.inference_mode()
 def logits_of(classifier: TrainedClassifier, images: Tensor) -> Tensor:
     """uint8 images (N, C, H, W) -> logits (N, num_classes), in the batches of the run's own evaluation."""
-    batches = images.split(classifier.config["data"].get("eval_batch_size", 1000))
+    batches = images.split(int(classifier.config["data"].get("eval_batch_size", 1000)))
     return torch.cat([classifier.logits(batch) for batch in batches])
 
 

@@ -7,14 +7,17 @@ failed. Nothing here imports torch before the first job starts.
 
 import contextlib
 import gc
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -262,22 +265,43 @@ def gpus_needed(trainer: Config, available: int) -> int:
     return count
 
 
-def visible_gpus() -> list[str]:
-    """Return the names by which CUDA_VISIBLE_DEVICES knows the GPUs.
+def rehearsed(configs: Sequence[Config]) -> list[str]:
+    """Return what runs of these configs would be refused for; the process itself does not run torch."""
+    import lossfit.engine
 
-    They are counted in a process of its own: counting may initialise CUDA, which no fork survives.
+    def rehearse() -> list[str]:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            logging.disable()
+            return lossfit.engine.rehearse(configs)
+
+    return _in_a_fork(rehearse, failed=["the process that tried the jobs' configs ended without a result"])
+
+
+def _in_a_fork(function: Callable[[], Any], failed: Any) -> Any:
+    """Return what a function returns in a process of its own, or `failed` if that dies; on Linux only.
+
+    What it initialises, CUDA or threads, would not survive the forks that are made later.
     """
+    if sys.platform != "linux":
+        return function()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(function()))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        return failed
+    finally:
+        process.join()
+
+
+def visible_gpus() -> list[str]:
+    """Return the names by which CUDA_VISIBLE_DEVICES knows the GPUs."""
     from torch.cuda import device_count
 
-    if sys.platform != "linux":
-        count = device_count()
-    else:
-        context = multiprocessing.get_context("fork")
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=lambda: sender.send(device_count()))
-        process.start()
-        process.join()
-        count = receiver.recv() if receiver.poll() else 0
+    count = _in_a_fork(device_count, failed=0)
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(index) for index in range(count)]
 

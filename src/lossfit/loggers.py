@@ -1,7 +1,8 @@
 """Loggers that write straight into the run folder: TensorBoard with a real HPARAMS tab, and a CSV file."""
 
 import csv
-import os
+import io
+import logging
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,17 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
+from lossfit import runs
+
+log = logging.getLogger(__name__)
+
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
     """Lightning's logger, writing straight into save_dir.
 
-    metrics: names of the scalars that the HPARAMS tab shows; it takes their last values from the curves. hparams: the
-    options that it shows, group or dotted key; null for all. first_step: where a resumed run goes on; what its curves
-    have from there on is dropped.
+    metrics: names of the metrics that the HPARAMS tab shows, under result/: the values that result.json has at the end
+    of the run. hparams: the options that it shows, group or dotted key; null for all. first_step: where a resumed run
+    goes on; what its curves have from there on is dropped.
     """
 
     def __init__(
@@ -44,8 +49,16 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         if self.hparams_shown is not None:
             choices = {part: str(option) for part, option in config.get("choices", {}).items()}
             shown = {key: value for key, value in (shown | choices).items() if key in self.hparams_shown}
-        for summary in hparams(shown, dict.fromkeys(self.metrics, 0.0)):
+        for summary in hparams(shown, {f"result/{name}": 0.0 for name in self.metrics}):
             self.experiment._get_file_writer().add_summary(summary)
+
+    @rank_zero_only
+    def log_result(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write the values of the HPARAMS tab, when the run is over."""
+        for name in self.metrics:
+            if name in metrics:
+                self.experiment.add_scalar(f"result/{name}", metrics[name], step)
+        self.experiment.flush()
 
     @rank_zero_only
     def save(self) -> None:
@@ -76,9 +89,7 @@ class CSVLogger(Logger):
         self.path = Path(save_dir) / "metrics.csv"
         self.rows: dict[int, dict[str, Any]] = {}
         if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as stream:
-                for row in csv.DictReader(stream):
-                    self.rows[int(row["epoch"]) - 1] = {name: value for name, value in row.items() if value}
+            self._read()
 
     @property
     def name(self) -> str:
@@ -110,11 +121,25 @@ class CSVLogger(Logger):
             self.rows.setdefault(epoch, {"epoch": epoch + 1, "step": step or 0}).update(values)
             self._write()
 
+    def _read(self) -> None:
+        """Take the rows of an earlier start; leave out lines that are damaged, and say so."""
+        text = self.path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+        damaged = 0
+        for row in csv.DictReader(io.StringIO(text)):
+            try:
+                values = {name: value for name, value in row.items() if name and value}
+                for value in values.values():
+                    float(value)
+                self.rows[int(values["epoch"]) - 1] = values
+            except (KeyError, TypeError, ValueError):
+                damaged += 1
+        if damaged:
+            log.warning("%s: %d damaged lines are left out", self.path, damaged)
+
     def _write(self) -> None:
         columns = dict.fromkeys(name for row in self.rows.values() for name in row)
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns)
-            writer.writeheader()
-            writer.writerows(self.rows.values())
-        os.replace(part, self.path)
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        runs.place(self.path, stream.getvalue())

@@ -50,16 +50,15 @@ def range_test(
     """Train a copy of the model for up to `steps` batches with rates evenly spaced in log from low to high.
 
     The loss is an exponential mean with `smoothing`, corrected for its start. Ends early when it exceeds `stop` times
-    its best or is not finite. The model itself is left as it was.
+    its best or is not finite. The model and the loss themselves are left as they were.
     """
     if not 0 < low < high:
         raise ValueError(f"low must be > 0 and < high={high}, got {low}")
     if steps < 10:
         raise ValueError(f"steps must be >= 10, got {steps}")
-    model = deepcopy(model).train()
-    loss.train()
+    model, loss = deepcopy(model).train(), deepcopy(loss).train()
     device = next(model.parameters()).device
-    stepper = make_optimizer(optimizer, model)
+    stepper = make_optimizer(optimizer, model, loss)
     if isinstance(stepper, (torch.optim.LBFGS, torch.optim.Rprop)):
         raise UserError(f"optimizer: {type(stepper).__name__} finds its step sizes itself; there is no lr to look for")
     shares = [group["lr"] / stepper.param_groups[0]["lr"] for group in stepper.param_groups]

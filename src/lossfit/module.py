@@ -1,6 +1,8 @@
 """The LightningModule: one classifier, one loss, one optimizer, one schedule, all given as live objects."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -10,14 +12,18 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
 
-from lossfit.errors import ConfigError
+from lossfit.errors import Diverged
 from lossfit.losses.loss import Loss
 from lossfit.metrics import Evaluation
 from lossfit.optim import make_optimizer
 from lossfit.optim.schedule_free import ScheduleFree
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or (N, C) float
+
+LOOK_EVERY = 10  # steps between two looks at the loss where each look waits for a device or for other ranks
+SHOWN_VALUES = 20  # of a parameter of the loss
 
 
 class Classifier(LightningModule):
@@ -26,9 +32,12 @@ class Classifier(LightningModule):
     optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is a plain
     dict that goes into every checkpoint: what is needed to build the model again.
 
-    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch (with costs, /cost too),
-    train/loss_step and train/lr_step every log_every_n_steps. The training sums stay on the device until the
-    epoch ends, so that no step waits for them.
+    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch (with costs, /cost too, and each of
+    `metrics` by its name), train/loss.NAME for the loss's own parameters, train/loss_step and train/lr_step every
+    log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for them.
+
+    Raises Diverged when the loss of a step or of the validation, or a weight that is to be saved, is not finite: at
+    once on one processor, within LOOK_EVERY steps on other devices and among ranks.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class Classifier(LightningModule):
         scheduler: Callable[..., dict[str, Any]],
         hparams: dict[str, Any],
         costs: Sequence[Sequence[float]] | None = None,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(hparams)
@@ -46,7 +56,10 @@ class Classifier(LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.val_evaluation = Evaluation(loss.num_classes, loss.link, costs)
         self.test_evaluation = Evaluation(loss.num_classes, loss.link, costs)
+        self.val_metrics = nn.ModuleDict(dict(metrics or {}))
+        self.test_metrics = deepcopy(self.val_metrics)
         self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
+        self.total_steps = 1
         self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and correct answers, and of samples
         self.counted = -1  # the last batch in them
 
@@ -91,27 +104,37 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and add it to the epoch's sums."""
         images, target = batch
+        again = batch_idx == self.counted  # a further pass of an optimizer that makes several a step
+        if not again:
+            self.loss.set_progress(min(1.0, self.trainer.global_step / self.total_steps))
         logits = self.model(images)
-        loss = self.loss(logits, target)
-        if batch_idx == self.counted:  # a further pass of an optimizer that makes several a step
-            return loss
-        self.counted = batch_idx
-        with torch.no_grad():
+        with torch.no_grad():  # before the loss is computed, which may write into what it is given
             label = target if target.ndim == 1 else target.argmax(1)
-            self.train_sums += torch.stack([loss * len(label), (logits.argmax(1) == label).sum()])
+            correct = (logits.argmax(1) == label).sum()
+        loss = self.loss(logits, target)
+        if not again:
+            self.counted = batch_idx
+            self.train_sums += torch.stack([loss.detach() * len(label), correct])
             self.train_count += len(label)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.trainer.global_step + 1) % every == 0:  # the steps that Lightning writes
-            self.log("train/loss_step", loss.detach(), prog_bar=True)
-            self.log("train/lr_step", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
+            self._look_at(loss.detach(), batch_idx)
+            every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+            if every and (self.trainer.global_step + 1) % every == 0:  # the steps that Lightning writes
+                self.log("train/loss_step", loss.detach(), prog_bar=True)
+                self.log("train/lr_step", self._lr())
+        return loss * self._share_of_window(batch_idx)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means over all ranks."""
+        """Log the epoch's means over all ranks, and the loss's own parameters."""
         count = torch.full((1,), self.train_count, device=self.device)
         totals = self.trainer.strategy.reduce(torch.cat([self.train_sums, count]), reduce_op="sum")
         assert isinstance(totals, Tensor)
+        if not math.isfinite(totals[0]):
+            self._diverged(f"the training loss was {totals[0]:g} in a step")
         self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
+        for name, parameter in self.loss.named_parameters():
+            values = parameter.detach().flatten()[:SHOWN_VALUES].float()
+            shown = f"train/loss.{name.removeprefix('module.')}"
+            self._log({shown if len(values) == 1 else f"{shown}.{i}": value for i, value in enumerate(values)})
 
     def on_validation_start(self) -> None:
         """Evaluate the average; outside of training, whatever weights there are."""
@@ -131,22 +154,25 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation sums."""
-        self._evaluate(self.val_evaluation, batch)
+        self._evaluate(self.val_evaluation, self.val_metrics, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log_evaluation("val", self.val_evaluation)
+        self._log_evaluation("val", self.val_evaluation, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the test sums."""
-        self._evaluate(self.test_evaluation, batch)
+        self._evaluate(self.test_evaluation, self.test_metrics, batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self._log_evaluation("test", self.test_evaluation)
+        self._log_evaluation("test", self.test_evaluation, self.test_metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep with the weights what was measured of them."""
+        """Keep with the weights what was measured of them; weights that are not finite are not saved."""
+        for name, parameter in self.named_parameters():
+            if not parameter.isfinite().all():
+                self._diverged(f"the weights {name} are not finite")
         checkpoint["epochs"] = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if any(not optimizer.evaluating for optimizer in self._schedule_free()):  # a checkpoint between validations
@@ -158,10 +184,9 @@ class Classifier(LightningModule):
         """Apply the optimizer to the parameter groups and the schedule to the trainer's number of steps."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         fused = not (scaled and self.trainer.gradient_clip_val)  # Lightning refuses these together
-        optimizer = make_optimizer(self.optimizer, self.model, allow_fused=fused)
+        optimizer = make_optimizer(self.optimizer, self.model, self.loss, allow_fused=fused)
         total_steps = self.trainer.estimated_stepping_batches
-        if total_steps == float("inf"):
-            raise ConfigError("trainer.max_epochs=-1 has no end that a schedule could be fitted to: give a number")
+        self.total_steps = max(1, int(total_steps))
         scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
         if "monitor" in scheduler:
             scheduler["frequency"] = self.trainer.check_val_every_n_epoch
@@ -174,15 +199,53 @@ class Classifier(LightningModule):
         for optimizer in self._schedule_free():
             optimizer.eval() if average else optimizer.train()
 
-    def _evaluate(self, metric: Evaluation, batch: Batch) -> None:
+    def _look_at(self, loss: Tensor, batch_idx: int) -> None:
+        """Raise Diverged where the loss is not finite, or on other devices and among ranks the epoch's sum of it."""
+        if loss.device.type == "cpu" and self.trainer.world_size == 1:
+            if not math.isfinite(loss):
+                self._diverged(f"the training loss was {loss:g}")
+        elif (batch_idx + 1) % LOOK_EVERY == 0:
+            bad = not math.isfinite(self.train_sums[0])
+            if self.trainer.strategy.reduce_boolean_decision(bad, all=False):
+                self._diverged(f"the training loss was not finite in one of the last {LOOK_EVERY} steps")
+
+    def _diverged(self, what: str) -> None:
+        step, epoch = self.trainer.global_step + 1, self.trainer.current_epoch + 1
+        raise Diverged(f"{what}, in step {step}, epoch {epoch}, with learning rate {self._lr():g}")
+
+    def _lr(self) -> float:
+        return self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def _share_of_window(self, batch_idx: int) -> float:
+        """Make accumulated gradients the mean over the batches of their step, in the epoch's last step too.
+
+        Lightning divides by accumulate_grad_batches, also where an epoch ends with fewer batches than that.
+        """
+        window, count = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        rest = int(count % window) if window > 1 and math.isfinite(count) else 0
+        return window / rest if rest and batch_idx >= count - rest else 1.0
+
+    @staticmethod
+    def _metrics(modules: nn.ModuleDict) -> dict[str, Metric]:
+        return dict(modules.items())  # type: ignore[arg-type]
+
+    def _evaluate(self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch) -> None:
         images, target = batch
         logits = self.model(images)
-        metric.update(self.loss(logits, target), logits, target)
+        evaluation.update(self.loss(logits.clone(), target.clone()), logits, target)  # a loss may write into its inputs
+        for metric in self._metrics(metrics).values():
+            metric.update(logits, target)
 
-    def _log_evaluation(self, split: str, metric: Evaluation) -> None:
-        values = metric.compute()
-        metric.reset()
+    def _log_evaluation(self, split: str, evaluation: Evaluation, metrics: nn.ModuleDict) -> None:
+        values = evaluation.compute()
+        evaluation.reset()
         self.confusion[split] = values.pop("confusion")
+        for name in ("loss", "nll"):
+            if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(values[name]):
+                self._diverged(f"{split}/{name} was {values[name]:g}")
+        for name, metric in self._metrics(metrics).items():
+            values[name] = metric.compute()
+            metric.reset()
         self._log({f"{split}/{name}": value for name, value in values.items()})
 
     def _log(self, values: dict[str, Tensor]) -> None:

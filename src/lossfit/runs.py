@@ -1,6 +1,7 @@
 """What a run folder holds, and how it is written. Everything about a run is in one folder.
 
-config.yaml      the resolved config, as run        checkpoints/   best.ckpt, last.ckpt
+config.yaml      the resolved config, as run; it is written last, so that a folder without it is no run yet
+                                                    checkpoints/   best.ckpt, last.ckpt
 overrides.yaml   what was typed                     metrics.csv    the curves
 result.json      how it ended                       events.out.*   TensorBoard
 train.log        what the console said, and tracebacks
@@ -12,6 +13,7 @@ import math
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,32 +31,75 @@ from typing import Any
 import yaml
 from rich import get_console
 
+from lossfit import locks, trust
 from lossfit.config import Config
-from lossfit.errors import Interrupted, RunError, UserError
+from lossfit.errors import Diverged, Interrupted, RunError, UserError
 from lossfit.processes import STOPS
 
 log = logging.getLogger(__name__)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-PATIENCE = 120.0  # seconds that other ranks wait for rank 0's run folder
+PATIENCE = 600.0  # seconds that other ranks wait for rank 0's run folder, for which it may have to fetch the data
+
+
+def with_seed(config: Config) -> Config:
+    """Return the config with a seed drawn where it leaves it open, so that this run too can be repeated."""
+    return {**config, "seed": secrets.randbelow(2**31)} if config.get("seed", 0) is None else config
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder for a new run that holds a run, a sweep or anything else."""
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder} holds a run already; choose another with hydra.run.dir=FOLDER")
+    if folder.is_dir() and any(not _is_leftover(path) for path in folder.iterdir()):
+        raise UserError(f"hydra.run.dir={folder} is not empty; choose a new folder for a run")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file or folder may be there before a run: of one whose making was interrupted, or of its launcher."""
+    empty = path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())
+    return empty or path.name in ("overrides.yaml", "console.log") or path.name.startswith(".")
 
 
 def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
-    """Make a run folder from a resolved config; refuse one that holds a run already.
-
-    Where the config's seed is null, one is drawn and written down, so that this run too can be repeated.
-    """
-    if config.get("seed", 0) is None:
-        config = {**config, "seed": secrets.randbelow(2**31)}
-    if (folder / "config.yaml").exists():
-        raise UserError(f"{folder} holds a run already; choose another with hydra.run.dir=FOLDER")
+    """Make a run folder from a resolved config; refuse one that holds something already."""
+    config = with_seed(config)
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_yaml(folder / "overrides.yaml", list(overrides))
-        write_yaml(folder / "config.yaml", config)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locks.held(folder):
+            check_free(folder)
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            write_yaml(folder / "overrides.yaml", list(overrides))
+            write_signed(folder / "config.yaml", config)
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
     return folder
+
+
+def write_signed(path: Path, content: Any) -> None:
+    """Write a config or a command as YAML, signed as composed on this machine."""
+    text = _as_yaml(content)
+    trust.sign(path.parent, text)  # before: a folder is never without the signature of what it has
+    place(path, text)
+
+
+def is_trusted(folder: Path) -> bool:
+    """Whether a run folder's config may name code of one's own."""
+    try:
+        return trust.is_trusted(folder, (folder / "config.yaml").read_bytes())
+    except OSError:
+        return False
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder that was made for a run, by Hydra, if the run is refused and leaves nothing in it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def is_made_for(folder: Path, overrides: Sequence[str]) -> bool:
@@ -85,24 +130,30 @@ def read_config(folder: Path) -> Config:
         config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except OSError as error:
         raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML: {_one_line(error)}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a mapping")
     return config
 
 
 def read_overrides(folder: Path) -> list[str]:
-    """Read what was typed for a run or a sweep."""
-    path = folder / "overrides.yaml"
+    """Read what was typed for a run."""
+    return read_list(folder / "overrides.yaml")
+
+
+def read_list(path: Path) -> list[str]:
+    """Read a list of overrides."""
     try:
         overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    return [str(override) for override in overrides or []]
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {_one_line(error)}") from error
+    if not isinstance(overrides, list):
+        raise UserError(f"{path} must hold a list of overrides")
+    return [str(override) for override in overrides]
 
 
-DONE = ("completed", "pruned")  # the statuses of runs that have nothing left to do
+DONE = ("completed", "pruned", "diverged")  # the statuses of runs that have nothing left to do
 MAY_CHANGE = ("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "test")
 
 
@@ -110,7 +161,19 @@ def folder_of(path: str | Path) -> Path:
     """Return the run folder that a path, of it or of a checkpoint in it, means; raise UserError if it is none."""
     path = Path(path)
     folder = path.parent.parent if path.suffix == ".ckpt" else path
-    if not (folder / "config.yaml").is_file() or not path.exists():
+    if not path.exists():
+        raise UserError(f"resume={path}: no such run folder or checkpoint of one")
+    if not (folder / "config.yaml").is_file():
+        last = folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            raise UserError(
+                f"resume={path}: {folder} has lost its config.yaml; init_from={last} starts a new run from its weights"
+            )
+        if (folder / "overrides.yaml").is_file():
+            raise UserError(
+                f"resume={path}: {folder} was stopped before its config.yaml was written, so nothing was trained; "
+                f"repeat its command"
+            )
         raise UserError(f"resume={path}: no such run folder or checkpoint of one")
     return folder
 
@@ -133,19 +196,23 @@ def changed(folder: Path, config: Config, overrides: Sequence[str]) -> Config:
     return saved
 
 
-def take_up(folder: Path, path: Path, config: Config, overrides: Sequence[str]) -> None:
-    """Write down what changes, and put the checkpoint to go on from, if it is another, in the place of last.ckpt."""
+def apply_resume(folder: Path, checkpoint: Path | None, config: Config, overrides: Sequence[str]) -> None:
+    """Write down what changes, and put the checkpoint to go on from, if it is another, in the place of last.ckpt.
+
+    To be called under the folder's lock, with result.json at running, so that a kill in between is seen.
+    """
     last = folder / "checkpoints" / "last.ckpt"
     try:
-        if overrides:
-            write_yaml(folder / "overrides.yaml", [*read_overrides(folder), *overrides])
-            write_yaml(folder / "config.yaml", config)
-        if path.suffix == ".ckpt" and path.name != last.name:
+        if checkpoint is not None and checkpoint.name != last.name:
             part = last.with_name(f".{last.name}.part")
-            shutil.copyfile(path, part)
+            shutil.copyfile(checkpoint, part)
             if last.exists():
                 os.replace(last, last.with_name(f"last.ckpt.replaced_{datetime.now():%Y-%m-%d_%H-%M-%S}"))
             os.replace(part, last)
+        if overrides:
+            own = trust.is_own(folder, (folder / "config.yaml").read_bytes())
+            (write_signed if own else write_yaml)(folder / "config.yaml", config)
+            write_yaml(folder / "overrides.yaml", [*read_overrides(folder), *overrides])
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
 
@@ -176,16 +243,24 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_yaml(path: Path, content: Any) -> None:
     """Write a file that is either there in full or not at all."""
-    place(path, yaml.safe_dump(content, sort_keys=False))
+    place(path, _as_yaml(content))
+
+
+def _as_yaml(content: Any) -> bytes:
+    return yaml.safe_dump(content, sort_keys=False).encode()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 @contextmanager
 def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     """Keep result.json: the caller fills in the dict it is given, and how the run ended is added here.
 
-    status is running, completed, failed (with the reason) or interrupted, unless the caller gives another. SIGTERM is
-    taken as Ctrl-C while this lasts, and both end in Interrupted. What is raised inside and is not the user's mistake
-    becomes a RunError.
+    status is running, completed, failed (with the reason), diverged or interrupted, unless the caller gives another.
+    SIGTERM is taken as Ctrl-C while this lasts, and both end in Interrupted. What is raised inside and is not the
+    user's mistake becomes a RunError.
     """
     before = read_result(folder)  # of a run that is resumed
     result: dict[str, Any] = {
@@ -209,22 +284,36 @@ def recorded(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
             yield result
         if result["status"] == "running":
             result["status"] = "completed"
-    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
-        result |= {"status": "interrupted", "reason": "stopped by Ctrl-C or SIGTERM"}
-        raise Interrupted(f"To go on: python train.py resume={folder}") from error
     except UserError as error:
         result |= {"status": "failed", "reason": str(error)}
         raise
-    except Exception as error:
+    except Diverged as error:
+        result |= {"status": "diverged", "reason": str(error)}
+        raise Diverged(f"The run diverged: {error}.\n{_after_divergence(folder)}") from error
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns Ctrl-C into sys.exit
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+            result |= {"status": "interrupted", "reason": "stopped by Ctrl-C or SIGTERM"}
+            raise Interrupted(f"To go on: python train.py resume={shlex.quote(str(folder))}") from error
         reason = f"{type(error).__name__}: {error}"
         result |= {"status": "failed", "reason": reason}
         log.debug("the run failed", exc_info=True)
-        resume = f"; to go on: python train.py resume={folder}" if (folder / "checkpoints/last.ckpt").exists() else ""
+        there = (folder / "checkpoints/last.ckpt").exists()
+        resume = f"; to go on: python train.py resume={shlex.quote(str(folder))}" if there else ""
         raise RunError(f"{reason} (traceback in {folder / 'train.log'}){resume}") from error
     finally:
         result["timings"]["total_s"] = round(time.perf_counter() - start, 3)
         with suppress(OSError):  # a full disk: what ended the run is to be heard
             write_json(folder / "result.json", result)
+
+
+def _after_divergence(folder: Path) -> str:
+    """Say what is left of a diverged run, and how to find a better learning rate."""
+    kept = [name for name in ("best", "last") if (folder / "checkpoints" / f"{name}.ckpt").exists()]
+    left = f"Kept from before: {', '.join(f'checkpoints/{name}.ckpt' for name in kept)}. " if kept else ""
+    own = [text for text in read_overrides(folder) if not text.lstrip("+~").startswith(("hydra", "optimizer.lr="))]
+    find = shlex.join(["python", "scripts/lr_find.py", *own])
+    return f"{left}Usually the learning rate is too large; {find} suggests one"
 
 
 def write_failed(folder: Path, reason: str) -> None:
@@ -244,13 +333,15 @@ QUIET = (  # Lightning's advice that does not apply here
 
 
 @contextmanager
-def logged(folder: Path, main: bool) -> Iterator[None]:
+def logged(folder: Path | None, main: bool) -> Iterator[None]:
     """Send log messages to the console and, with tracebacks, to train.log; from other ranks only warnings.
+
+    folder: None while there is none yet.
 
     What was set up for logging before, by Hydra and Lightning, is put aside meanwhile.
     """
     handlers: list[logging.Handler] = [_Console(logging.INFO if main else logging.WARNING)]
-    if main:
+    if main and folder is not None:
         handlers.append(logging.FileHandler(folder / "train.log", encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -327,10 +418,13 @@ def _finite(content: Any) -> Any:
 
 
 def place(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; text as UTF-8."""
+    """Write a file whole or not at all, also where the power is cut; text as UTF-8."""
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        with part.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a sweep folder holds: a run folder for each job, numbered, and overrides.yaml, the command that it was begun by.
+"""What a sweep folder holds: a run folder for each job, numbered, and sweep.yaml, the command that it was begun by.
 
 A job is known by its overrides: a sweep that is taken up again finds the folder that was made for them.
 """
@@ -7,18 +7,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lossfit import locks, runs
+from lossfit import locks, runs, trust
 from lossfit.config import Config
 from lossfit.errors import UserError
 
 MAY_CHANGE = ("hydra.launcher", "hydra/launcher", "hydra.sweeper.n_trials", "hydra.sweeper.extend")
-OWN = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.extend")  # of one call of the command, not of the sweep
+OWN = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.extend", "trust_code")  # of one call, not of the sweep
+COMMAND = "sweep.yaml"
 PATIENCE = 30.0  # seconds for the jobs of a sweep that was killed to end
 
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is that of a sweep."""
-    return (folder / "overrides.yaml").is_file() and not (folder / "config.yaml").exists()
+    return (folder / COMMAND).is_file()
+
+
+def read_command(folder: Path) -> list[str]:
+    """Return the command of a sweep folder; raise UserError where it was not begun by this account."""
+    path = folder / COMMAND
+    try:
+        trust.check_command(folder, path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    return runs.read_list(path)
 
 
 def key(override: str) -> str:
@@ -44,15 +55,15 @@ def claimed(folder: Path, overrides: Sequence[str], extend: bool) -> Iterator[No
 
 def _begin(folder: Path, overrides: Sequence[str], extend: bool) -> None:
     if is_sweep(folder):
-        before = runs.read_overrides(folder)
+        before = read_command(folder)
         if not extend and _decisive(before) != _decisive(overrides):
             raise UserError(
                 f"hydra.sweep.dir={folder} holds another sweep ({' '.join(before)}): choose another folder, or give "
                 f"resume={folder} and what is to change"
             )
-    elif any(path.name != locks.NAME for path in folder.iterdir()):
+    elif any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"hydra.sweep.dir={folder} is not empty and holds no sweep: choose another folder")
-    runs.write_yaml(folder / "overrides.yaml", list(overrides))
+    runs.write_signed(folder / COMMAND, list(overrides))
 
 
 def identity(overrides: Sequence[str]) -> frozenset[str]:

@@ -1,19 +1,18 @@
 """A trained classifier, ready for use: from a run folder or a checkpoint alone, with no Hydra and no config file."""
 
 import os
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lossfit import checkpoints
+from lossfit import checkpoints, runs
 from lossfit.config import build
 from lossfit.costs import cheapest, probabilities
 from lossfit.data.batches import Normalize
 from lossfit.errors import ConfigError, UserError
-
-MODELS = ("lossfit.models.", "torch.nn.", "torchvision.models.", "timm.")
+from lossfit.models.closed import from_checkpoint
 
 
 class TrainedClassifier(nn.Module):
@@ -69,40 +68,50 @@ class TrainedClassifier(nn.Module):
         return cheapest(logits, self.link, torch.tensor(self.costs, device=logits.device))
 
 
-def load(path: str | os.PathLike[str]) -> TrainedClassifier:
+def load(
+    path: str | os.PathLike[str], *, model: nn.Module | None = None, trust_code: bool = False
+) -> TrainedClassifier:
     """Return the classifier of a run folder (its best checkpoint) or of a checkpoint file, in eval mode on the CPU.
 
-    Raises UserError, naming the file, for one that is missing, torn or foreign; nothing in it is run, and nothing is
-    downloaded.
+    A checkpoint is data: it may name the models of lossfit and torchvision's classification models, and nothing in it
+    is run, imported or downloaded. For a run whose model is code of your own, give the model, built as for the
+    training, as `model`, or say trust_code=True to have the code that the checkpoint names imported. A run folder that
+    was made by this account on this machine needs neither.
+
+    Raises UserError, naming the file, for one that is missing, damaged or foreign, or whose model is refused.
     """
     file = checkpoints.find(path)
     checkpoint = checkpoints.read(file)
     about = checkpoint["hyper_parameters"]
+    weights = checkpoints.weights(checkpoint)
     node = about["config"]["model"]
-    for target in _targets(node):
-        if not target.startswith(MODELS):
-            raise UserError(f"{file}: its model is {target}, and only {', '.join(MODELS)} are built from a checkpoint")
-    if "weights" in node:
-        node = {**node, "weights": None}  # pretrained ones would be downloaded, only to be replaced
-    facts = {"num_classes": len(about["class_names"]), "image_shape": tuple(about["image_shape"])}
+    facts = {
+        "num_classes": len(about["class_names"]),
+        "image_shape": tuple(about["image_shape"]),
+        "class_names": about["class_names"],
+    }
     try:
         with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
-            model = build(node, "model", **facts, class_names=about["class_names"])
+            if model is not None:
+                made = model
+            elif trust_code or _composed_here(file, node):
+                made = build(node, "model", **facts)
+            else:
+                made = from_checkpoint(node, weights, **facts)
+        made.load_state_dict(weights)
     except ConfigError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {' '.join(str(error).split())}") from error
+    except (RuntimeError, AttributeError) as error:
+        first = (str(error).splitlines()[1:2] or [str(error)])[0].strip()  # after a headline that says less
+        name = type(model).__name__ if model is not None else node.get("_target_")
+        raise UserError(f"{file}: its weights do not fit {name}: {first:.300}") from error
+    return TrainedClassifier(made, checkpoint).eval()
+
+
+def _composed_here(file: Path, node: dict[str, Any]) -> bool:
+    """Whether a checkpoint lies in a run folder of this account, whose config has the same model."""
+    folder = checkpoints.home(file)
     try:
-        model.load_state_dict(checkpoints.weights(checkpoint))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]  # after a headline that says less
-        raise UserError(
-            f"{file}: its weights do not fit its own model {node['_target_']}: {first[0].strip()}"
-        ) from error
-    return TrainedClassifier(model, checkpoint).eval()
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """All that a config node names to be called."""
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        if key == "_target_":
-            yield str(value)
-        yield from _targets(value)
+        return runs.is_trusted(folder) and runs.read_config(folder).get("model") == node
+    except UserError:
+        return False

@@ -13,7 +13,7 @@ from hydra_plugins.lossfit.space import Space
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, in_hparams
 from lossfit import cli, runs, sweeps
 from lossfit.comparison import direction_of
-from lossfit.config import METRICS, build, locate
+from lossfit.config import METRICS, Config, build, locate
 from lossfit.config import arguments as arguments_of
 from lossfit.errors import RunError, UserError
 from lossfit.jobs import Job
@@ -35,7 +35,7 @@ class OptunaSweeper(RunFolderSweeper):
     options do not have, as `optimizer.momentum` of adamw, is not drawn.
     metric: what is sought, by its name in result.json; several for several objectives, with a direction each.
     direction: maximize or minimize; null goes by the metric's name.
-    n_trials: completed and pruned trials in all, those of a search that is taken up again among them.
+    n_trials: completed, pruned and diverged trials in all, those of a search that is taken up again among them.
     max_failures: ends the search when more trials have failed.
     sampler: a node with a `_target_` of optuna.samplers; null for TPE.
     pruner: a node with a `_target_` of optuna.pruners; null for no pruning.
@@ -83,10 +83,10 @@ class OptunaSweeper(RunFolderSweeper):
                 f"hydra.sweeper.sampler={self.sampler['_target_']}: ends or starts what only a process of its own can; "
                 f"for a grid take -m without it, for a search TPESampler, CmaEsSampler or RandomSampler"
             )
-        if pruner is not None and (len(self.metrics) > 1 or self.metrics[0] not in METRICS):
+        if pruner is not None and (len(self.metrics) > 1 or not self.metrics[0].startswith(("train/", "val/"))):
             raise UserError(
-                f"hydra.sweeper.pruner: Optuna prunes by one metric, of {', '.join(METRICS)}; for others set "
-                f"hydra.sweeper.pruner=null"
+                f"hydra.sweeper.pruner: Optuna prunes by one metric of each epoch, such as {', '.join(METRICS)}; for "
+                f"others set hydra.sweeper.pruner=null"
             )
 
     def sweep(self, arguments: list[str]) -> None:
@@ -99,7 +99,9 @@ class OptunaSweeper(RunFolderSweeper):
             raise UserError('hydra/sweeper=optuna needs Optuna: pip install -e ".[sweep]"') from error
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.space = Space(self.loader, self.composed, self.params, arguments)
-        self.space.check(self.checked)
+        configs: list[Config] = []
+        self.space.check(lambda config: configs.append(self.checked(config)))
+        self.rehearse(configs)
         with self.claimed():
             self.study: Any = optuna.create_study(
                 study_name=study.NAME,
@@ -209,7 +211,7 @@ class OptunaSweeper(RunFolderSweeper):
             if status not in (*runs.DONE, "failed"):
                 continue
             del self.open[number]
-            if status == "pruned":
+            if status in ("pruned", "diverged"):  # Optuna's samplers take both for worse than any value
                 self.study.tell(number, state=TrialState.PRUNED)
                 continue
             known = {**result.get("metrics", {}), **result.get("timings", {}), "parameters": result.get("parameters")}

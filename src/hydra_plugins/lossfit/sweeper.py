@@ -1,6 +1,8 @@
 """What lossfit's sweepers share: a job is a run folder, prepared here, and trained by whatever launcher there is."""
 
-from collections.abc import Iterator, Sequence
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
@@ -20,8 +22,10 @@ from lossfit import cli, locks, runs, sweeps
 from lossfit.comparison import Direction, find, leaderboard, read
 from lossfit.comparison_table import show
 from lossfit.config import Config, check
-from lossfit.errors import Interrupted, UserError
-from lossfit.jobs import Job, gpus_needed, visible_gpus
+from lossfit.errors import ConfigError, Interrupted, UserError
+from lossfit.jobs import Job, gpus_needed, rehearsed, visible_gpus
+
+LISTED = 10  # mistakes
 
 
 class RunFolderSweeper(Sweeper):
@@ -80,6 +84,18 @@ class RunFolderSweeper(Sweeper):
             gpus_needed(config["trainer"], len(self.gpus))
         return config
 
+    def rehearse(self, configs: Iterable[Config]) -> None:
+        """Raise UserError with everything that the jobs would be refused for, before any has a folder."""
+        different = {}
+        here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        for given in configs:
+            # with launchers other than local another machine has the devices
+            config = given if self.local else {**given, "trainer": {**given["trainer"], **here}}
+            different[json.dumps({**config, "seed": 0, "choices": None}, sort_keys=True)] = config
+        if mistakes := rehearsed(list(different.values())):
+            more = [f"and {len(mistakes) - LISTED} more"] if len(mistakes) > LISTED else []
+            raise ConfigError("\n".join([*mistakes[:LISTED], *more]))
+
     def train(self, jobs: Iterator[Job], total: int, metric: str, batch: int | None = None) -> None:
         """Train jobs, `batch` at a time (all, if None) with launchers that need to know them beforehand.
 
@@ -92,7 +108,7 @@ class RunFolderSweeper(Sweeper):
                 while some := list(islice(jobs, batch)):
                     self._launch(some)
         except KeyboardInterrupt as error:
-            raise Interrupted(f"To go on: python train.py resume={self.folder}") from error
+            raise Interrupted(f"To go on: python train.py resume={shlex.quote(str(self.folder))}") from error
 
     def _launch(self, jobs: list[Job]) -> None:
         """Have jobs trained by a launcher of Hydra's kind: those together that ask for the same of it."""

@@ -16,7 +16,8 @@ class Pruning(Callback):
     def __init__(self, save_dir: str, monitor: str, pruner: Any) -> None:
         self.folder = Path(save_dir)
         self.monitor, self.pruner = monitor, pruner
-        self.reason: str | None = None
+        self.pruned = False
+        self.stopping_reason_message: str | None = None  # as Lightning's EarlyStopping names it
         self.trial: Any = None
         self.validated = False
 
@@ -40,5 +41,8 @@ class Pruning(Callback):
             stop = epoch != trainer.max_epochs and self.trial.should_prune()
         self.validated = False
         if trainer.strategy.reduce_boolean_decision(stop, all=False):
-            self.reason = f"pruned after epoch {epoch}, when {self.monitor} was behind that of other trials"
+            self.pruned = True
+            self.stopping_reason_message = (
+                f"pruned after epoch {epoch}, when {self.monitor} was behind that of other trials"
+            )
             trainer.should_stop = True

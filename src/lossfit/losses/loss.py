@@ -47,6 +47,9 @@ class Loss(nn.Module):
         # no buffer: it would be rounded where the module is cast to half precision
         self.weights = None if weights is None else class_weights(weights, num_classes, class_counts)
 
+    def set_progress(self, progress: float) -> None:
+        """Take the share of the training that is over, 0 to 1, before each training step; most losses ignore it."""
+
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the value of each sample, (N, C) logits and (N, C) target distributions -> (N,)."""
         raise NotImplementedError

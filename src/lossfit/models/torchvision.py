@@ -33,17 +33,18 @@ def torchvision_model(
     """Build a torchvision classification model with its first convolution and head replaced to fit.
 
     name: as torchvision.models.list_models gives it. weights: a name such as "DEFAULT" for pretrained weights,
-    which are downloaded; the first convolution then gets its weights' sum over the colours, shared out over the
-    channels, and the head starts anew. resize: pixels a side that the images are scaled to first, for models
-    that need more than the data have (32 for vgg, 224 for vision transformers). cosine_scale: see `head`.
+    which are downloaded; the head then starts anew, and a first convolution for another number of channels than the
+    data's gets its weights' sum over the colours, shared out over the channels. resize: pixels a side that the images
+    are scaled to first, for models that need more than the data have (32 for vgg, 224 for vision transformers).
+    cosine_scale: see `head`.
     """
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
         raise ValueError(f"name must be a torchvision classification model, got {name!r}{did_you_mean(name, known)}")
-    if resize is not None and resize < 1:
-        raise ValueError(f"resize must be >= 1 pixel or null, got {resize}")
+    if resize is not None and not 1 <= resize <= 4096:
+        raise ValueError(f"resize must be from 1 to 4096 pixels or null, got {resize}")
     two_heads = name in ("googlenet", "inception_v3")  # the second, for training only, is left out
     options = {"aux_logits": False, "init_weights": weights is None} if two_heads else {}
     model = models.get_model(name, weights=weights, **options)
@@ -56,6 +57,8 @@ def torchvision_model(
 
 def _fit_first_convolution(model: nn.Module, channels: int) -> None:
     name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    if old.in_channels == channels:
+        return  # the filters of colours stay as they are
     new = nn.Conv2d(
         channels,
         old.out_channels,

@@ -14,26 +14,31 @@ from torch.optim import Adagrad, Optimizer
 from torch.optim.optimizer import ParamsT
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, loss: nn.Module | None = None) -> list[dict[str, Any]]:
     """Split the trainable parameters: the optimizer's weight decay for matrices and kernels, none for 1-D ones.
 
     Biases and the gains of norms are 1-D: pulling them to zero changes what the layer can express and
-    regularises nothing. Each parameter is in one group; an empty group is left out.
+    regularises nothing. The parameters of the loss, if it has any, are a third group, also without weight decay. Each
+    parameter is in one group; an empty group is left out.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
+    of_loss = [p for p in loss.parameters() if p.requires_grad] if loss is not None else []
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trainable if p.ndim > 1]},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": of_loss, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(optimizer: partial[Optimizer], model: nn.Module, allow_fused: bool = True) -> Optimizer:
-    """Apply the partial to the model's groups, with torch's fused kernels where class and device have them.
+def make_optimizer(
+    optimizer: partial[Optimizer], model: nn.Module, loss: nn.Module | None = None, allow_fused: bool = True
+) -> Optimizer:
+    """Apply the partial to the groups of model and loss, with torch's fused kernels where class and device have them.
 
     An optimizer whose `fused` is set in its config is left as configured.
     """
-    groups = parameter_groups(model)
+    groups = parameter_groups(model, loss)
     if optimizer.keywords.get("fused") is None and "fused" in inspect.signature(optimizer.func).parameters:
         device = groups[0]["params"][0].device.type
         supported = ("cpu",) if optimizer.func is Adagrad else ("cpu", "cuda", "mps")

@@ -1,0 +1,100 @@
+"""The models that a checkpoint may name, and how one is built from its description without trusting that.
+
+A description is the node of a config: `_target_` and arguments. Only the builders listed here are called, with plain
+values, and what they build must have the tensors of the checkpoint, by name and shape, before it takes any memory.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models as torchvision_models
+
+from lossfit.config import FACTS, arguments, call
+from lossfit.errors import ConfigError
+
+MAX_ITEMS = 1000  # of a list among the arguments
+MAX_NUMBER = 2**31
+MAX_TEXT = 200  # characters
+MAX_ARGUMENT = 10**7  # of a torch function, such as arange
+PARAMETERS_ARE_MADE_BY = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+PRETRAINED = re.compile("weight|pretrained")  # arguments that would have weights downloaded, only to be replaced
+
+
+@functools.cache
+def builders() -> dict[str, Callable[..., nn.Module]]:
+    """Return, by import path, what of lossfit.models takes image_shape, and torchvision's classification models."""
+    package = importlib.import_module("lossfit.models")
+    found: dict[str, Callable[..., nn.Module]] = {}
+    for module in pkgutil.iter_modules(package.__path__, "lossfit.models."):
+        if module.name != "lossfit.models.custom":
+            for name, value in vars(importlib.import_module(module.name)).items():
+                own = getattr(value, "__module__", None) == module.name and not name.startswith("_")
+                if own and callable(value) and "image_shape" in inspect.signature(value).parameters:
+                    found[f"{module.name}.{name}"] = value
+    for name in torchvision_models.list_models(module=torchvision_models):
+        found[f"torchvision.models.{name}"] = torchvision_models.get_model_builder(name)
+    return found
+
+
+def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **facts: Any) -> nn.Module:
+    """Build the model that a checkpoint describes; its weights are still to be loaded.
+
+    Raises ConfigError for a builder that is not known, arguments that are no plain values, or a model that does not
+    have the tensors of `weights`.
+    """
+    target = node.get("_target_")
+    builder = builders().get(target) if isinstance(target, str) else None
+    if builder is None:
+        raise ConfigError(
+            f"its model is {target!r:.100}, which is none of lossfit's: give the model itself, "
+            f"lossfit.load(PATH, model=MyModel(...)), or, if you trust whoever made the file, trust_code=True "
+            f"(--trust-code, trust_code=true)"
+        )
+    values = {name: value for name, value in node.items() if name != "_target_" and not PRETRAINED.search(str(name))}
+    for name, value in values.items():
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or not _is_plain(value):
+            raise ConfigError(f"its model.{name!s:.100}={value!r:.100} is no plain value for {target}")
+    parameters, _ = arguments(builder)
+    values |= {k: v for k, v in facts.items() if k in parameters and k in FACTS and values.get(k) is None}
+    with _Outline(10_000 + 200 * len(weights)):
+        outline = call(builder, "model", **values)
+    shapes = {name: tuple(value.shape) for name, value in outline.state_dict().items()}
+    for name in [*shapes, *weights]:
+        has = tuple(weights[name].shape) if name in weights else "none"
+        wanted = shapes.get(name, "none")
+        if has != wanted:
+            raise ConfigError(
+                f"its weights do not fit its own model {target}: {name:.100} has shape {has}, and the model's {wanted}"
+            )
+    return call(builder, "model", **values)
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, list):
+        return depth < 3 and len(value) <= MAX_ITEMS and all(_is_plain(item, depth + 1) for item in value)
+    if isinstance(value, str):
+        return len(value) <= MAX_TEXT
+    return value is None or (type(value) in (bool, int, float) and abs(value) <= MAX_NUMBER)
+
+
+class _Outline(TorchFunctionMode):
+    """Builds a model without memory for its tensors; ends one that calls torch far more often than its weights do."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0 or any(type(value) is int and value > MAX_ARGUMENT for value in args):
+            raise ConfigError("its model is far larger than its weights")
+        on_meta = {"device": "meta"} if function in PARAMETERS_ARE_MADE_BY else {}
+        return function(*args, **{**(kwargs or {}), **on_meta})

@@ -1,0 +1,220 @@
+"""What a run folder from elsewhere may name, and what a person's own may."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import lossfit
+from lossfit import engine, runs, sweeps, trust
+from lossfit.cli import CONF
+from lossfit.errors import ConfigError, UserError
+from tests.conftest import QUICK, Command, compose, fit, sample
+
+OWN_CODE = """
+import torch
+from pathlib import Path
+Path(__file__).with_name("was_imported").touch()
+
+class Net(torch.nn.Sequential):
+    def __init__(self, num_classes, image_shape, width=8):
+        layers = torch.nn.Linear(784, width), torch.nn.ReLU(), torch.nn.Linear(width, num_classes)
+        super().__init__(torch.nn.Flatten(), *layers)
+"""
+OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml"))
+GROUPS = ("data", "data/mix", "model", "loss", "optimizer", "scheduler", "callbacks", "logger", "trainer")
+REFUSED = {"loss/custom", "model/custom", "callbacks/custom", "metrics/custom", "logger/wandb", "logger/mlflow"}
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module own_code.py that leaves a file `was_imported` beside it when it is imported."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "own_code.py").write_text(OWN_CODE)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(__import__("sys").modules, "own_code", raising=False)
+    return folder
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
+    """Make this process one of another account, which has another key."""
+
+    def move() -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another account"))
+        monkeypatch.delitem(__import__("sys").modules, "own_code", raising=False)
+
+    return move
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.rpartition("/")[0] in GROUPS])
+def test_a_folder_from_elsewhere_may_use_every_option_but_own_code_and_remote_loggers(option: str) -> None:
+    group, _, name = option.rpartition("/")
+    value = f"[{name}]" if group in ("callbacks", "logger") else name
+    function = {
+        "model/custom": ["model.function=own_code.Net"],
+        "loss/custom": ["loss.function=own_code.loss"],
+        "callbacks/custom": ["callbacks.custom.function=own_code.Call"],
+    }
+    config = compose(f"{group}={value}", *function.get(option, []))
+    if option not in REFUSED:
+        trust.check(config, Path("run"))
+        return
+    with pytest.raises(
+        ConfigError, match=r"(?s)is not one of the options of conf/.*run/config.yaml: .*trust_code=true"
+    ):
+        trust.check(config, Path("run"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("callbacks.checkpoint.dirpath", "/home/somebody"),
+        ("callbacks.checkpoint.filename", "../../somewhere"),
+        ("callbacks.checkpoint.filename", "/tmp/x"),
+        ("trainer.default_root_dir", "s3://bucket"),
+        ("trainer.plugins", [{"_target_": "lightning.pytorch.plugins.environments.TorchElasticEnvironment"}]),
+        ("trainer.logger", {"_target_": "lightning.pytorch.loggers.WandbLogger"}),
+        ("trainer.profiler", {"_target_": "lightning.pytorch.profilers.SimpleProfiler", "dirpath": "/tmp"}),
+        ("model", {"_target_": "torch.nn.Sequential"}),
+        ("model.hidden", [{"_target_": "os.system"}]),
+        ("model._target_", {"_target_": "os.system"}),
+        ("model._args_", ["x"]),
+        ("logger.csv.save_dir", "~/x"),
+        ("logger.tensorboard.hparams", ["//server/share"]),
+        ("loss", {"_target_": "lossfit.losses.custom.Custom", "function": "os.system"}),
+    ],
+)
+def test_what_a_folder_from_elsewhere_may_not_say(key: str, value: Any) -> None:
+    config = compose(*QUICK, "+callbacks=pictures")
+    node = config
+    *parents, name = key.split(".")
+    for parent in parents:
+        node = node[parent]
+    node[name] = value
+    with pytest.raises(ConfigError) as caught:
+        trust.check(config, Path("run"))
+    assert key.rpartition(".")[0] in str(caught.value)
+
+
+def test_an_own_run_goes_on_and_another_accounts_is_refused_untouched(
+    tmp_path: Path, own_code: Path, elsewhere: Callable[[], None]
+) -> None:
+    folder = tmp_path / "run"
+    fit(folder, "model=custom", "model.function=own_code.Net", "+model.options.width=4")
+    engine.resume(folder, compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
+    assert runs.read_result(folder)["epochs"] == 2
+    assert lossfit.load(folder)(sample()[0]).shape == (200, 10)
+
+    (own_code / "was_imported").unlink()
+    elsewhere()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(
+        UserError, match=r"(?s)model\._target_='lossfit\.models\.custom\.custom_model' .*trust_code=true"
+    ):
+        engine.resume(folder, compose(*QUICK, "trainer.max_epochs=3"), ["trainer.max_epochs=3"])
+    with pytest.raises(UserError, match=r"trust_code=true"):
+        engine.train(folder)
+    with pytest.raises(
+        UserError, match=rf"{folder}/checkpoints/best.ckpt: its model is .* lossfit\.load\(PATH, model="
+    ):
+        lossfit.load(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (own_code / "was_imported").exists()
+
+    own = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(784, 4), torch.nn.ReLU(), torch.nn.Linear(4, 10)
+    )  # fmt: skip
+    given = lossfit.load(folder, model=own)(sample()[0])
+    assert not (own_code / "was_imported").exists(), "the object is enough"
+    torch.testing.assert_close(lossfit.load(folder, trust_code=True)(sample()[0]), given)
+    assert (own_code / "was_imported").exists()
+
+
+def test_trust_code_on_the_command_line(
+    tmp_path: Path, own_code: Path, elsewhere: Callable[[], None], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    fit(tmp_path / "run", "model=custom", "model.function=own_code.Net")
+    elsewhere()
+    more = [f"resume={tmp_path}/run", "trainer.max_epochs=2"]
+    status, said = command("train.py", *more)
+    assert status == 2
+    assert "trust_code=true" in said
+    assert command("train.py", *more, "trust_code=true") == (None, "")
+    assert runs.read_result(tmp_path / "run")["epochs"] == 2
+    assert "trust_code" not in (tmp_path / "run" / "config.yaml").read_text()
+    os.environ.pop(trust.VARIABLE, None)
+    status, said = command("scripts/evaluate.py", str(tmp_path / "run"))
+    assert (status, "--trust-code" in said) == (2, True), said
+    assert command("scripts/evaluate.py", str(tmp_path / "run"), "--trust-code") == (None, "")
+
+
+def test_an_edited_config_is_no_longer_ones_own(tmp_path: Path, own_code: Path) -> None:
+    fit(tmp_path / "run", "trainer.max_epochs=2", "test=false")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    config["model"] = {"_target_": "lossfit.models.custom.custom_model", "function": "own_code.Net"}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=r"or was changed since"):
+        engine.train(tmp_path / "run")
+    assert not (own_code / "was_imported").exists()
+
+
+def test_a_checkpoint_put_into_an_own_run_does_not_borrow_its_trust(tmp_path: Path, own_code: Path) -> None:
+    fit(tmp_path / "run", "model=linear")
+    fit(tmp_path / "other", "model=custom", "model.function=own_code.Net")
+    shutil.copy(tmp_path / "other/checkpoints/best.ckpt", tmp_path / "run/checkpoints/best.ckpt")
+    (own_code / "was_imported").unlink()
+    __import__("sys").modules.pop("own_code")
+    with pytest.raises(UserError, match="which is none of lossfit's"):
+        lossfit.load(tmp_path / "run")
+    assert not (own_code / "was_imported").exists()
+
+
+def test_a_sweep_from_elsewhere_is_not_repeated(
+    tmp_path: Path, elsewhere: Callable[[], None], command: Command
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    typed = [*QUICK, "loss=custom", "loss.function=os.system", "seed=1,2"]
+    runs.write_signed(tmp_path / "sweep" / "sweep.yaml", typed)
+    assert sweeps.read_command(tmp_path / "sweep") == typed
+    elsewhere()
+    status, said = command("train.py", f"resume={tmp_path}/sweep")
+    assert status == 2
+    assert "would run the command in its sweep.yaml" in said
+    assert [path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdecimal()] == []
+
+
+def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    assert not trust.is_trusted(tmp_path, b"config")
+    trust.sign(tmp_path, b"config")
+    key = tmp_path / "state" / "lossfit" / "key"
+    content = key.read_bytes()
+    assert (len(content), key.stat().st_mode & 0o777) == (32, 0o600)
+    trust.sign(tmp_path, b"another")
+    assert key.read_bytes() == content
+    assert trust.is_trusted(tmp_path, b"config")
+    assert trust.is_trusted(tmp_path, b"another")
+    assert not trust.is_trusted(tmp_path, b"config ")
+    key.write_bytes(b"")
+    assert not trust.is_trusted(tmp_path, b"config")
+
+
+def test_an_account_without_a_home_can_train_and_says_what_a_resume_needs(
+    tmp_path: Path, own_code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
+    fit(tmp_path / "run", "model=custom", "model.function=own_code.Net")
+    assert runs.status(tmp_path / "run") == "completed"
+    with pytest.raises(UserError, match="trust_code=true"):
+        engine.resume(tmp_path / "run", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
+    fit(tmp_path / "plain", "model=linear")
+    engine.resume(tmp_path / "plain", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
