@@ -1,6 +1,8 @@
 """Fashion-MNIST: 60,000 training and 10,000 test images of clothing, 28 x 28 grey, 10 classes (1708.07747)."""
 
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lossfit.data.module import InMemoryDataModule
-from lossfit.data.sources import DataError, DebianPackage, Mirror, Source, obtain, read
+from lossfit.data.sources import LIMIT, DataError, DebianPackage, Mirror, Source, find, lacking, obtain, read
 
 SHA256 = {  # of the uncompressed files
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -16,24 +18,30 @@ SHA256 = {  # of the uncompressed files
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts the files
+LARGEST = 47_040_016  # bytes of the largest of them: 60,000 images of 28 x 28 pixels and a header
+DIR = "data"  # the one folder that files are downloaded into
+PACKAGE = "dataset-fashion-mnist"  # of Debian and Ubuntu
+SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # where the package puts the files
 GITHUB = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 
 
-def public_sources() -> list[Source]:
-    """Return the publisher's mirrors, then Debian's package."""
+def public_sources() -> Iterator[Source]:
+    """Yield the publisher's mirrors, then Debian's package."""
     from torchvision.datasets import FashionMNIST
 
-    mirrors = [*FashionMNIST.mirrors, GITHUB]
-    return [*map(Mirror, mirrors), DebianPackage("dataset-fashion-mnist", SYSTEM.relative_to("/").as_posix())]
+    for url in (*FashionMNIST.mirrors, GITHUB):
+        yield Mirror(url, limit=LARGEST)
+    yield DebianPackage(PACKAGE, SYSTEM.relative_to("/").as_posix())
 
 
 class FashionMNISTDataModule(InMemoryDataModule):
-    """Fashion-MNIST from `dir` (also in torchvision's layout), the system's copy, or the network, in this order.
+    """Fashion-MNIST from `dir` (also in torchvision's layout below it).
 
+    dir: where the four files lie, plain or gzipped. If it is `data`, the default, they are also taken from the
+    system's copy, or downloaded into it by `prepare_data`; any other folder must hold them and is never written to.
     sha256: the digests of the four uncompressed files, for another set in the same format and with the same
-    classes; null for the official release. Such a set is never fetched: its files must lie in `dir`. The
-    remaining arguments are InMemoryDataModule's.
+    classes; null for the official release. Such a set is taken from `dir` alone. The remaining arguments are
+    InMemoryDataModule's.
     """
 
     class_names = (
@@ -41,34 +49,78 @@ class FashionMNISTDataModule(InMemoryDataModule):
     )  # fmt: skip
     mean, std = (0.2860,), (0.3530,)
 
-    def __init__(self, dir: str = "data", sha256: Mapping[str, str] | None = None, **options: Any) -> None:
+    def __init__(self, dir: str = DIR, sha256: Mapping[str, str] | None = None, **options: Any) -> None:
         super().__init__(**options)
         if sha256 is not None and set(sha256) != set(SHA256):
             raise ValueError(f"sha256 must have exactly the keys {', '.join(SHA256)}, got {', '.join(sha256)}")
+        self.dir = dir
         self.folders = [Path(dir), Path(dir) / "FashionMNIST" / "raw"]
         self.sha256 = dict(sha256 or SHA256)
         self.official = sha256 is None
+        self.downloads = self.official and Path(dir) == Path(DIR)
+        if self.downloads:
+            self.folders.append(SYSTEM)
+        self.limit = LARGEST if self.official else LIMIT
+        self.found: Path | None = None
 
     def prepare_data(self) -> None:
-        """Fetch the files if no folder has them; Lightning calls this in one process a machine."""
-        folders = [*self.folders, SYSTEM] if self.official else self.folders
-        self.found = obtain(self.sha256, folders, public_sources() if self.official else [])
+        """Have the files downloaded into `data` if they are nowhere; Lightning calls this in one process a machine."""
+        if self.splits:
+            return
+        if self.downloads:
+            obtain(self.sha256, self.folders, public_sources(), self.limit)
+        self._find()
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the verified images (N, 1, 28, 28) uint8 and labels (N,) int64 of one of the two files' sets."""
-        if not hasattr(self, "found"):
-            self.prepare_data()
-        split = "train" if train else "t10k"
-        images = self._idx(f"{split}-images-idx3-ubyte")
-        labels = self._idx(f"{split}-labels-idx1-ubyte")
+        """Return the verified images (N, 1, H, W) uint8 and labels (N,) int64 of one of the two files' sets.
+
+        The files must be on this machine: nothing is downloaded or written.
+        """
+        folder = self.found or self._find()
+        names = [f"{'train' if train else 't10k'}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+        images, labels = self._idx(folder, names[0], 3), self._idx(folder, names[1], 1)
+        if len(images) != len(labels):
+            raise DataError(f"{folder / names[0]} has {len(images)} images, {names[1]} has {len(labels)} labels")
+        if labels.max() >= self.num_classes:
+            raise DataError(
+                f"{folder / names[1]} has the label {labels.max()}: labels must be from 0 to {self.num_classes - 1}"
+            )
         return images[:, None], labels.long()
 
-    def _idx(self, name: str) -> Tensor:
+    def _find(self) -> Path:
+        """Return the folder that has the files, and remember it; raise DataError if there is none."""
+        self.found = find(self.sha256, self.folders)
+        if self.found is not None:
+            self.source = str(self.found)
+            return self.found
+        own = self.folders[1] if os.path.isdir(self.folders[1]) else self.folders[0]
+        lack = f"{own.absolute()} does not ({lacking(own, self.sha256)})"
+        if self.downloads:
+            raise DataError(
+                f"the files of Fashion-MNIST are not on this machine: {SYSTEM} does not hold them, and {lack}. "
+                f"A training run downloads them; or install the package {PACKAGE}, or name the folder that holds them: "
+                f"data.dir=FOLDER"
+            )
+        remedy = "name the folder that holds them: data.dir=FOLDER"
+        if self.official:
+            remedy = "leave data.dir out to use the system's copy or have them downloaded"
+        raise DataError(
+            f"the folder data.dir={self.dir} must hold the data set's files, plain or gzipped, and {lack}: put them "
+            f"there, or {remedy}"
+        )
+
+    def _idx(self, folder: Path, name: str, dimensions: int) -> Tensor:
         """Decode IDX: two zero bytes, the type (8: uint8), the number of dimensions, their sizes, the values."""
-        content = read(self.found, name, self.sha256[name])
-        dimensions = content[3]
-        shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
+        try:
+            content = read(folder, name, self.sha256[name], self.limit)
+        except DataError as error:
+            remedy = "move it away to have it downloaded again" if self.downloads else "put the right file in its place"
+            raise DataError(f"{error}; {remedy}") from error
         start = 4 + 4 * dimensions
-        if content[:3] != b"\x00\x00\x08" or len(content) - start != torch.Size(shape).numel():
-            raise DataError(f"{self.found / name} is not an IDX file of unsigned bytes")
+        shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+        if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) - start != math.prod(shape):
+            kind = "images" if dimensions == 3 else "labels"
+            raise DataError(f"{folder / name} is not an IDX file of {kind} as unsigned bytes")
+        if not math.prod(shape):
+            raise DataError(f"{folder / name} is empty: its sizes are {shape}")
         return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)

@@ -16,6 +16,7 @@ from lossfit.data.augment import Augment
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.conditions import long_tail, noisy_labels, outliers
 from lossfit.data.mix import Mix
+from lossfit.data.sources import DataError
 
 SHARE_OF_FREE_MEMORY = 0.25  # the part of an accelerator's free memory that a data set may take
 
@@ -40,6 +41,7 @@ class InMemoryDataModule(LightningDataModule):
     class_names: Sequence[str]
     mean: Sequence[float]  # per channel, of pixels scaled to 0..1
     std: Sequence[float]
+    source: str = ""  # where the files were found, in words for people; set once they are
 
     def __init__(
         self,
@@ -112,10 +114,14 @@ class InMemoryDataModule(LightningDataModule):
         shown, replaced = images[kept], kept[:0]
         if self.outliers:  # which copies the images
             shown, replaced = outliers(shown, self.outliers, generator)
+        test = self.read(train=False)
+        if test[0].shape[1:] != images.shape[1:]:
+            sizes = [" x ".join(map(str, x.shape[1:])) for x in (images, test[0])]
+            raise DataError(f"{self.source}: the training images are {sizes[0]}, the test images {sizes[1]}")
         self.splits = {
             "train": (shown, labels[kept]),
             "val": (images[held_out], labels[held_out]),
-            "test": self.read(train=False),
+            "test": test,
         }
         wrong = (labels != given).nonzero().squeeze(1)
         if self.label_noise or self.imbalance > 1 or self.outliers:

@@ -1,28 +1,39 @@
 """Where a data set's files come from, and the proof that they are the right ones.
 
-A data set is a folder of files with known names, plain or gzipped. A source is anything with a `name` and
-`fetch(names, folder)`, which puts those files into `folder` or raises OSError with the reason. `obtain`
-looks in folders first and then asks each source in turn; `read` gives a file's uncompressed bytes once
-their SHA-256 is the expected one.
+A data set is a folder of files with known names, plain or gzipped. `find` looks for them and changes nothing. A
+source is anything with a `name` and `fetch(names, folder)`, which puts those files into `folder` or raises OSError
+with the reason; `obtain` looks first and then asks each source in turn. `read` gives a file's uncompressed bytes
+once their SHA-256 is the expected one.
+
+The files and the mirrors are not trusted: only regular files are read, no more of one than a stated number of bytes
+is held in memory or written to the disk, and no download goes on for ever.
 """
 
 import gzip
 import hashlib
+import http.client
 import logging
 import os
 import shutil
-import socket
+import stat
 import subprocess
 import tempfile
+import time
+import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from filelock import FileLock
-
+from lossfit import locks
 from lossfit.errors import UserError
+
+LIMIT = 2**30  # bytes that a file may have, as downloaded and uncompressed, where its data set states no less
+CHUNK = 2**20  # bytes read at a time
+PATIENCE = 3600.0  # seconds to wait for another process that fetches the same files
+STALE = 86400.0  # seconds after which the folder of a fetch belongs to a process that was killed
+STAGING = ".fetch-"  # how the names of such folders begin
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +52,43 @@ class Source(Protocol):
 
 
 class Mirror:
-    """A web address under which the gzipped files lie; shows progress, gives up after `timeout` s of silence."""
+    """A web address under which the gzipped files lie.
 
-    def __init__(self, url: str, timeout: float = 20.0) -> None:
+    It is given up after `timeout` seconds of silence, and when one file takes more than `deadline` seconds or has
+    more than `limit` bytes.
+    """
+
+    def __init__(self, url: str, limit: int = LIMIT, timeout: float = 20.0, deadline: float = 1800.0) -> None:
         self.name = url
-        self.timeout = timeout
+        self.limit, self.timeout, self.deadline = limit, timeout, deadline
 
     def fetch(self, names: Iterable[str], folder: Path) -> None:
-        """Download each file through torchvision."""
-        from torchvision.datasets.utils import download_url
+        """Download each file."""
+        for name in names:
+            url = f"{self.name}{name}.gz"
+            log.info("downloading %s", url)
+            try:
+                size = self._download(url, folder / f"{name}.gz")
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise OSError(f"{name}.gz: {str(error) or type(error).__name__}") from error
+            log.info("downloaded %s (%.1f MB)", url, size / 1e6)
 
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(self.timeout)  # torchvision's download takes no timeout of its own
-        try:
-            for name in names:
-                log.info("downloading %s%s.gz", self.name, name)
-                download_url(f"{self.name}{name}.gz", folder)
-        except (OSError, RuntimeError) as error:
-            raise OSError(str(error) or type(error).__name__) from error
-        finally:
-            socket.setdefaulttimeout(before)
+    def _download(self, url: str, target: Path) -> int:
+        request = urllib.request.Request(url, headers={"User-Agent": "lossfit"})
+        end = time.monotonic() + self.deadline
+        received = 0
+        with urllib.request.urlopen(request, timeout=self.timeout) as response, target.open("wb") as stream:
+            expected = getattr(response, "length", None)  # from Content-Length
+            while received != expected and (chunk := response.read1(CHUNK)):
+                received += len(chunk)
+                if received > self.limit:
+                    raise OSError(f"it has more than {self.limit:,} bytes")
+                if time.monotonic() > end:
+                    raise OSError(f"it took more than {self.deadline:g} s")
+                stream.write(chunk)
+        if expected is not None and received < expected:
+            raise OSError(f"the connection ended after {received:,} of {expected:,} bytes")
+        return received
 
 
 class DebianPackage:
@@ -94,7 +122,9 @@ class DebianPackage:
 
     def _run(self, command: list[str], cwd: str) -> None:
         try:
-            done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=self.timeout, check=False)
+            done = subprocess.run(
+                command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=self.timeout, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise OSError(f"{command[0]} did not finish in {self.timeout:.0f} s") from error
         if done.returncode:
@@ -102,64 +132,98 @@ class DebianPackage:
             raise OSError(f"{command[0]}: {''.join(last)}")
 
 
+def find(names: Iterable[str], folders: Iterable[Path]) -> Path | None:
+    """Return the first folder that holds every file, or None; nothing is fetched, made or written."""
+    names = list(names)
+    return next((folder for folder in folders if present(folder, names)), None)
+
+
 def present(folder: Path, names: Iterable[str]) -> bool:
     """Whether every file lies in the folder, plain or gzipped."""
-    return all(any(path.is_file() for path in _forms(folder, name)) for name in names)
+    return not lacking(folder, names)
 
 
-def read(folder: Path, name: str, sha256: str) -> bytearray:
-    """Return a file's uncompressed content; raise DataError, naming the file, unless its SHA-256 is as given."""
-    path = next((path for path in _forms(folder, name) if path.is_file()), folder / name)
+def lacking(folder: Path, names: Iterable[str]) -> str:
+    """Say which files a folder does not hold and why: `missing: A, B; a folder: C`. Empty if it holds all."""
+    reasons: dict[str, list[str]] = {}
+    for name in names:
+        path, reason = _form(folder, name)
+        if reason:
+            reasons.setdefault(reason, []).append(path.name)
+    return "; ".join(f"{reason}: {', '.join(paths)}" for reason, paths in reasons.items())
+
+
+def read(folder: Path, name: str, sha256: str, limit: int = LIMIT) -> bytearray:
+    """Return a file's uncompressed content; raise DataError, naming the file, unless its SHA-256 is as given.
+
+    Of a file with more than `limit` bytes, plain, gzipped or uncompressed, no more than those are read.
+    """
+    path, reason = _form(folder, name)
+    if reason:
+        raise DataError(f"{path} cannot be read: {reason}")
+    content = bytearray()
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                content = bytearray(stream.read())
-        else:
-            content = bytearray(path.read_bytes())
+        with open(path, "rb", opener=_regular) as file:
+            too_large = os.fstat(file.fileno()).st_size > limit
+            stream: BinaryIO = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file  # type: ignore[assignment]
+            while not too_large and (chunk := stream.read(CHUNK)):
+                content += chunk
+                too_large = len(content) > limit
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if too_large:
+        raise DataError(f"{path} is damaged or of another release: it has more than the {limit:,} bytes expected")
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise DataError(
-            f"{path} is damaged or of another release: its uncompressed SHA-256 is {found}, expected {sha256}; "
-            f"move it away to have it fetched again, or put the right file in its place"
+            f"{path} is damaged or of another release: its uncompressed SHA-256 is {found}, expected {sha256}"
         )
     return content
 
 
-def obtain(digests: Mapping[str, str], folders: Sequence[Path], sources: Sequence[Source]) -> Path:
+def obtain(digests: Mapping[str, str], folders: Sequence[Path], sources: Iterable[Source], limit: int = LIMIT) -> Path:
     """Return a folder that holds the files, fetching them into the first of `folders` if none does.
 
-    digests: file name -> SHA-256 of the uncompressed content. What a source delivers is verified before it
-    is put in place, a file at a time and atomically. Raises DataError with all that was tried if everything
-    fails.
+    digests: file name -> SHA-256 of the uncompressed content. limit: bytes that a file may have uncompressed. What
+    a source delivers is verified before it is put in place, a file at a time and atomically; a file that is there
+    already stays as it is. One process fetches at a time, and others wait for it. Raises DataError with all that was
+    tried if everything fails.
     """
-    for folder in folders:
-        if present(folder, digests):
-            return folder
+    found = find(digests, folders)
+    if found is not None:
+        return found
     home = folders[0]
-    tried = [f"{folder}: not there" for folder in folders]
+    tried = [f"{folder}: {lacking(folder, digests)}" for folder in folders]
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:
-        raise DataError(f"the data folder {home} cannot be written: {error}; set data.dir=FOLDER") from error
-    with FileLock(home / ".lock"):
-        if present(home, digests):  # another process fetched them while this one waited
-            return home
+        raise DataError(
+            f"the data folder {home} cannot be written: {error}; make it writable, or put the files into another "
+            f"folder and name it: data.dir=FOLDER"
+        ) from error
+    _check_free(home, digests)
+    if locks.is_held(home):
+        log.info("another process is fetching the files into %s: waiting for it", home)
+    with locks.held(home, PATIENCE):
+        _remove_stale(home)
         for source in sources:
-            with tempfile.TemporaryDirectory(dir=home, prefix=".fetch-") as staging:
+            wanted = [name for name in digests if not present(home, [name])]
+            if not wanted:  # another process fetched them while this one waited
+                return home
+            with tempfile.TemporaryDirectory(dir=home, prefix=STAGING) as staging:
                 try:
-                    source.fetch(digests, Path(staging))
-                    for name, sha256 in digests.items():
-                        _place(read(Path(staging), name, sha256), home / name)
+                    source.fetch(wanted, Path(staging))
+                    for name in wanted:
+                        _check_free(home, [name])
+                        _place(read(Path(staging), name, digests[name], limit), Path(staging), home / name)
                 except (OSError, DataError) as error:
                     reason = str(error).replace(f"{staging}/", "")
                     log.warning("%s failed: %s", source.name, reason)
                     tried.append(f"{source.name}: {reason}")
-                else:
-                    return home
+        if present(home, digests):
+            return home
     raise DataError(
         "\n  ".join(
             [
@@ -183,12 +247,56 @@ def placed_atomically(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _place(content: bytearray, target: Path) -> None:
-    with placed_atomically(target) as part, part.open("wb") as stream:
+def _place(content: bytearray, staging: Path, target: Path) -> None:
+    """Write the verified content beside what was fetched, then move it to its place at once."""
+    part = staging / f"{target.name}.verified"
+    with part.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+    os.replace(part, target)
 
 
-def _forms(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / name, folder / f"{name}.gz"
+def _check_free(home: Path, names: Iterable[str]) -> None:
+    """Refuse to put a file where something else bears its name: a folder, a pipe, a link to a disk that is away."""
+    for name in names:
+        path, reason = _form(home, name)
+        if reason not in ("", "missing"):
+            raise DataError(f"{path} cannot be used: {reason}; move it away to have the file fetched")
+
+
+def _remove_stale(home: Path) -> None:
+    for folder in home.glob(f"{STAGING}*"):
+        with suppress(OSError):
+            if time.time() - folder.lstat().st_mtime > STALE:
+                shutil.rmtree(folder)
+
+
+def _form(folder: Path, name: str) -> tuple[Path, str]:
+    """Return the path of a file, plain or gzipped, and why it cannot be read, empty where it can be."""
+    forms = [(path, _reason(path)) for path in (folder / name, folder / f"{name}.gz")]
+    usable = [form for form in forms if not form[1]]
+    odd = [form for form in forms if form[1] != "missing"]
+    return [*usable, *odd, *forms][0]
+
+
+def _reason(path: Path) -> str:
+    """Why a path is not a file to be read; empty if it is one."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link to nothing" if path.is_symlink() else "missing"
+    except (OSError, ValueError) as error:
+        return (getattr(error, "strerror", None) or str(error)).lower()
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+
+
+def _regular(name: str, flags: int) -> int:
+    """Open a regular file for `open`; a pipe, say, put in its place is refused without waiting for it."""
+    descriptor = os.open(name, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("not a regular file")
+    return descriptor
