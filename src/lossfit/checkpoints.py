@@ -79,6 +79,15 @@ def read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def read_to_resume(path: Path) -> dict[str, Any]:
+    """Load a checkpoint that a run can go on from; raise UserError for one with weights alone, and as `read` does."""
+    checkpoint = read(path)
+    for key, kind in (("callbacks", dict), ("loops", dict), ("ranks", list), ("optimizer_states", list)):
+        if not isinstance(checkpoint.get(key), kind):
+            raise UserError(f"{path} cannot be gone on from: it has no {key}; init_from={path} takes its weights")
+    return checkpoint
+
+
 def weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Return the state dict of the model alone."""
     state = checkpoint["state_dict"].items()

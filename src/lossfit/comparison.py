@@ -26,7 +26,8 @@ Direction = Literal["min", "max"]
 WATCHING = frozenset({"epoch_report", "last_checkpoint", "lr_monitor", "pictures", "progress_bar", "pruning"})
 LEFT_OUT = frozenset(  # what cannot change the metrics of a completed run
     {
-        *("seed", "choices", "logger", "experiment", "debug", "search", "resume", "test", "data.eval_batch_size"),
+        *("seed", "choices", "logger", "experiment", "debug", "search", "resume", "test", "metrics"),
+        "data.eval_batch_size",
         *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_model_summary", "detect_anomaly", "profiler")),
         *(f"callbacks.{name}" for name in WATCHING),
     }
@@ -39,9 +40,9 @@ HIGHER = frozenset({"acc", "recall", "precision", "f1"})
 class Run:
     """What a run folder says.
 
-    status: running, completed, failed, interrupted or pruned, as in result.json; killed where the process of a running
-    one is gone, waiting without one, unreadable where it or config.yaml is damaged. reason: why it failed, or why it
-    does not count. metrics: of result.json, with the timings in seconds; finite numbers only.
+    status: running, completed, failed, diverged, interrupted or pruned, as in result.json; killed where the process of
+    a running one is gone, waiting without one, unreadable where it or config.yaml is damaged. reason: why it failed, or
+    why it does not count. metrics: of result.json, with the timings in seconds; finite numbers only.
     """
 
     folder: Path

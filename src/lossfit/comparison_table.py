@@ -15,7 +15,7 @@ from lossfit import comparison
 from lossfit.comparison import Leaderboard, Run, label, shown, title
 
 ALSO = ("val/acc", "val/nll", "test/acc", "test/cost", "fit_s")
-ORDER = ("failed", "killed", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
+ORDER = ("failed", "killed", "diverged", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
 LISTED = 20  # of each status, on the console
 
 

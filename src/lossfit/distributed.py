@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from lossfit import trust
 from lossfit.errors import TRACEBACK, UserError, traceback_wanted
 from lossfit.processes import STARTER, started_rank
 
@@ -49,6 +50,7 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
             command = [sys.executable, "-m", "lossfit", str(self.folder)]
             rank_environment = {**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": path}
             rank_environment |= {TRACEBACK: str(int(traceback_wanted)), STARTER: str(os.getpid())}
+            rank_environment |= {trust.VARIABLE: "1"}  # this process has looked at the config
             self.procs.append(subprocess.Popen(command, env=rank_environment))
         threading.Thread(target=self._watch, daemon=True).start()
 

@@ -137,7 +137,7 @@ def _begun(folder: Path, config: Config, file: Path | None = None) -> dict[str, 
         if completed:
             raise UserError(f"{folder} is complete, and has no {file.name} to go on from")
         return None
-    checkpoint = checkpoints.read(file)
+    checkpoint = checkpoints.read_to_resume(file)
     done, wanted = checkpoint["epochs"], config["trainer"].get("max_epochs")
     then = checkpoint["hyper_parameters"]["config"]["trainer"].get("max_epochs")
     if wanted is not None and wanted != -1 and done > wanted:

@@ -68,9 +68,8 @@ class LastCheckpoint(Checkpoint):
         self.ranks = checkpoint["ranks"]
         self.max_epochs = checkpoint["hyper_parameters"]["config"]["trainer"].get("max_epochs")
         for state in checkpoint["callbacks"].values():
-            if state.get("dirpath"):
-                old = state["dirpath"]
-                state.update({key: _moved(value, old, self.path.parent) for key, value in state.items()})
+            if isinstance(state, dict) and "dirpath" in state:
+                state.update(_moved(state, self.path.parent))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from what was loaded, and take over the signals."""
@@ -203,10 +202,21 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _moved(value: Any, old: str, new: Path) -> Any:
-    """A path under the old folder as it is under the new one; anything else as it is."""
-    if isinstance(value, dict):
-        return {_moved(key, old, new): item for key, item in value.items()}
-    if isinstance(value, str) and value.startswith(old):
-        return str(new) + value.removeprefix(old)
-    return value
+def _moved(state: dict[str, Any], new: Path) -> dict[str, Any]:
+    """Return a ModelCheckpoint's state with its files in the folder `new`; it deletes files that it replaces.
+
+    Raises UserError for a file that was not in the folder of the others.
+    """
+    old = Path(state["dirpath"])
+
+    def moved(value: Any) -> Any:
+        if not value:
+            return value
+        path = Path(value)
+        if path.parent != old or path.name in ("", ".."):
+            raise UserError(f"{new / 'last.ckpt'} names {value!r:.100}, which is not in its own folder")
+        return str(new / path.name)
+
+    paths = {key: moved(value) for key, value in state.items() if key.endswith("model_path")}
+    best = {moved(path): score for path, score in state.get("best_k_models", {}).items()}
+    return {"dirpath": str(new), "best_k_models": best} | paths
