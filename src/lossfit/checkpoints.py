@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lossfit import safe_pickle
 from lossfit.errors import UserError
+from lossfit.plain_values import is_finite, is_name, is_number, is_plain
 from lossfit.runs import read_result
 
 LINKS = ("softmax", "sigmoid")
@@ -126,7 +127,7 @@ def _wrong(checkpoint: Any) -> str | None:
 
 def _wrong_hyper_parameters(about: dict[str, Any]) -> str | None:
     names, shape, config = about.get("class_names"), about.get("image_shape"), about["config"]
-    if not (isinstance(names, list) and 2 <= len(names) <= MAX_CLASSES and all(isinstance(n, str) for n in names)):
+    if not (isinstance(names, list) and 2 <= len(names) <= MAX_CLASSES and all(map(is_name, names))):
         return f"its class_names are not a list of 2 to {MAX_CLASSES} texts"
     if not (isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))):
         return "its image_shape is not three sizes"
@@ -134,7 +135,7 @@ def _wrong_hyper_parameters(about: dict[str, Any]) -> str | None:
         return f"its image_shape {shape} is not from 1 to {MAX_PIXELS} values"
     for key in ("mean", "std"):
         values = about.get(key)
-        if not (isinstance(values, list) and len(values) == shape[0] and all(map(_is_number, values))):
+        if not (isinstance(values, list) and len(values) == shape[0] and all(map(is_finite, values))):
             return f"its {key} is not a number for each channel"
     if not all(value > 0 for value in about["std"]):
         return "its std is not positive"
@@ -144,12 +145,14 @@ def _wrong_hyper_parameters(about: dict[str, Any]) -> str | None:
     if costs is not None and not (isinstance(costs, list) and len(costs) == len(names)):
         return "its costs are not a row for each class"
     for row in costs or ():
-        if not (isinstance(row, list) and len(row) == len(names) and all(map(_is_number, row))):
+        if not (isinstance(row, list) and len(row) == len(names) and all(map(is_finite, row))):
             return "its costs are not a number for each pair of classes"
     if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("model", "data")):
         return "its config has no model and data"
     if not isinstance(config.get("trainer"), dict) or not isinstance(config.get("seed"), int | None):
         return "its config has no trainer and seed"
+    if not is_plain(config):
+        return "its config holds more than plain values"
     return None
 
 
@@ -163,13 +166,9 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e30  # NaN is not
-
-
 def _is_metric(item: tuple[Any, Any]) -> bool:
     name, value = item
-    return isinstance(name, str) and (type(value) is float or _is_count(abs(value) if type(value) is int else value))
+    return is_name(name) and is_number(value)
 
 
 def _whole_beside(path: Path) -> str:

@@ -17,6 +17,7 @@ from lossfit.config import call
 from lossfit.costs import probabilities
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import ConfigError, UserError
+from lossfit.plain_values import is_name, is_plain, shown
 from lossfit.trained import TrainedClassifier
 
 Z = 1.959964  # standard deviations on each side of the mean that hold 95% of a normal distribution
@@ -38,10 +39,11 @@ def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = 
         if isinstance(kind, type) and issubclass(kind, InMemoryDataModule) and kind is not InMemoryDataModule
     }
     if target not in modules:
-        raise UserError(f"the run's data module {target!r:.100} is none of lossfit's ({', '.join(modules)})")
+        raise UserError(f"the run's data module {shown(target)} is none of lossfit's ({', '.join(modules)})")
     for key, value in node.items():
-        if not isinstance(key, str) or not _is_plain(value):
-            raise UserError(f"the run's data.{key!s:.100}={value!r:.100} is no plain value")
+        plain = is_plain(value, depth=1) and "\n" not in str(value)  # of depth 1: digests by file name
+        if not plain or not is_name(key) or not key.isidentifier():
+            raise UserError(f"the run's data have {shown(key)}: {shown(value)}, which is no plain value")
     if folder is not None:
         node["dir"] = str(folder)
     try:
@@ -55,12 +57,6 @@ def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = 
             f"has {len(classifier.classes)} and {classifier.image_shape}"
         )
     return data.splits[name]
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):  # digests by file name
-        return all(isinstance(part, str) for item in value.items() for part in item)
-    return value is None or isinstance(value, (bool, int, float, str))
 
 
 @torch.inference_mode()

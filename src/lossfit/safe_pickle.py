@@ -14,7 +14,11 @@ from typing import Any, BinaryIO
 
 import torch
 
+from lossfit.plain_values import shown
+
 MAX_PICKLE = 16 * 2**20  # bytes of data.pkl: names and plain values; the tensors lie in records of their own
+MAX_OPCODES = 1_000_000  # some 25 for a tensor
+MAX_TUPLES = 100  # within each other: a hash of them is recursive
 OPCODES = frozenset(  # what torch.save writes, protocol 2
     {
         *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -66,29 +70,67 @@ def _sizes(archive: zipfile.ZipFile) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for record in archive.infolist():
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
-            raise UnsafeError(f"its record {record.filename!r:.80} is compressed, which torch.save never does")
+            raise UnsafeError(f"its record {shown(record.filename)} is compressed, which torch.save never does")
         if record.filename in sizes:
-            raise UnsafeError(f"its record {record.filename!r:.80} is there twice")
+            raise UnsafeError(f"its record {shown(record.filename)} is there twice")
         sizes[record.filename] = record.file_size
     assert archive.fp is not None
     if sum(sizes.values()) > archive.fp.seek(0, 2):
         raise UnsafeError("its records declare more bytes than the file has")
     broken = archive.testzip()
     if broken is not None:
-        raise UnsafeError(f"its record {broken!r:.80} does not match its CRC-32")
+        raise UnsafeError(f"its record {shown(broken)} does not match its CRC-32")
     return sizes
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Refuse opcodes that torch.save does not write, and memo places that would make the reader take memory."""
-    written = 0
-    for opcode, argument, _ in pickletools.genops(content):
+    """Refuse opcodes that torch.save does not write, and what would make a reader take memory or time without bound."""
+    depths = _TupleDepths()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name not in OPCODES:
             raise HostileError(f"its pickle uses the opcode {opcode.name}")
-        if opcode.name in ("BINPUT", "LONG_BINPUT"):
-            if not isinstance(argument, int) or argument > written:
+        if number >= MAX_OPCODES:
+            raise UnsafeError(f"its pickle has more than {MAX_OPCODES} opcodes")
+        depths.follow(opcode.name, argument)
+
+
+class _TupleDepths:
+    """Follows how deep tuples lie within each other on a pickle's stack; anything else counts as 0."""
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []
+        self.marks: list[int] = []  # how high the stack was
+        self.memo: list[int] = []
+
+    def follow(self, name: str, argument: Any) -> None:
+        """Take one opcode; raise UnsafeError for tuples that are too deep, or a memo place out of turn."""
+        stack = self.stack
+        if name == "MARK":
+            self.marks.append(len(stack))
+        elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+            start = self.marks.pop() if name == "TUPLE" else len(stack) - int(name[-1])
+            depth = 1 + max(stack[start:], default=0)
+            if depth > MAX_TUPLES:
+                raise UnsafeError(f"its pickle has more than {MAX_TUPLES} tuples within each other")
+            stack[start:] = [depth]
+        elif name in ("SETITEMS", "APPENDS"):
+            del stack[self.marks.pop() :]
+        elif name in ("SETITEM", "REDUCE", "APPEND", "BUILD"):
+            del stack[-2 if name == "SETITEM" else -1 :]
+            if name == "REDUCE":
+                stack[-1] = 0
+        elif name in ("BINPUT", "LONG_BINPUT"):  # the places come in turn
+            if argument > len(self.memo):
                 raise UnsafeError("its pickle is damaged")
-            written += 1
+            if argument == len(self.memo):
+                self.memo.append(0)
+            self.memo[argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif name == "BINPERSID":
+            stack[-1] = 0
+        elif name not in ("PROTO", "STOP"):
+            stack.append(0)
 
 
 class _Value:
@@ -170,7 +212,7 @@ class _Outline(pickle.Unpickler):
             return _Dtype(STORAGES[path])
         if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
             return _Dtype(vars(torch)[name])
-        raise HostileError(f"its pickle names {path!r:.100}")
+        raise HostileError(f"its pickle names {shown(path)}")
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage, key, location, count = pid

@@ -33,7 +33,8 @@ class TrainedClassifier(nn.Module):
         self.classes: tuple[str, ...] = tuple(about["class_names"])
         self.image_shape: tuple[int, int, int] = tuple(about["image_shape"])
         self.link: str = about["link"]
-        self.costs: list[list[float]] | None = about["costs"]
+        costs = about["costs"]
+        self.costs: list[list[float]] | None = None if costs is None else [list(map(float, row)) for row in costs]
         self.config: dict[str, Any] = about["config"]
         self.metrics: dict[str, float] = checkpoint["metrics"]
         self.epochs: int = checkpoint["epochs"]

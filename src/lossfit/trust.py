@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from lossfit.errors import ConfigError, UserError
+from lossfit.plain_values import is_plain, shown
 
 CONF = Path(__file__).parents[2] / "conf"
 VARIABLE = "LOSSFIT_TRUST_CODE"  # 1: every folder is trusted; what trust_code=true sets, for jobs and ranks too
@@ -62,7 +63,7 @@ def check(config: dict[str, Any], folder: Path) -> None:
 
     A config that passes may still train on data and write into its own folder.
     """
-    mistakes = list(_foreign(config, ""))
+    mistakes = list(_foreign(config, "")) if is_plain(config) else ["it holds more than plain values"]
     if mistakes:
         raise ConfigError("\n".join([*mistakes, f"{folder / 'config.yaml'}: {ADVICE}"]))
 
@@ -80,17 +81,17 @@ def _foreign(node: Any, key: str) -> Iterator[str]:
         return
     name = key.rpartition(".")[2]
     if isinstance(node, str) and name not in (*PATHS, "_target_") and _is_path(node):
-        yield f"{key}={node!r:.100} is a path or an address, which a config from elsewhere may not give"
+        yield f"{key}={shown(node)} is a path or an address, which a config from elsewhere may not give"
     if not isinstance(node, dict):
         return
     if "_target_" in node:
         target = node["_target_"]
         listed = options().get(target) if isinstance(target, str) else None
         if listed is None:
-            yield f"{key}._target_={target!r:.100} is not one of the options of conf/"
+            yield f"{key}._target_={shown(target)} is not one of the options of conf/"
             return
         for extra in sorted(map(str, set(node) - listed)):
-            yield f"{key}.{extra:.100} is not a key that conf/ lists for {target}"
+            yield f"{key}: {shown(extra)} is not a key that conf/ lists for {target}"
     for inner, value in node.items():
         if inner != "choices":
             yield from _foreign(value, f"{key}.{inner}" if key else str(inner))

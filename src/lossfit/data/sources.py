@@ -216,8 +216,10 @@ def obtain(digests: Mapping[str, str], folders: Sequence[Path], sources: Iterabl
                 try:
                     source.fetch(wanted, Path(staging))
                     for name in wanted:
+                        content = read(Path(staging), name, digests[name], limit)
                         _check_free(home, [name])
-                        _place(read(Path(staging), name, digests[name], limit), Path(staging), home / name)
+                        if not present(home, [name]):  # somebody may have put it there meanwhile
+                            _place(content, Path(staging), home / name)
                 except (OSError, DataError) as error:
                     reason = str(error).replace(f"{staging}/", "")
                     log.warning("%s failed: %s", source.name, reason)

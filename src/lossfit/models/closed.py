@@ -19,10 +19,11 @@ from torchvision import models as torchvision_models
 
 from lossfit.config import FACTS, arguments, call
 from lossfit.errors import ConfigError
+from lossfit.plain_values import is_plain, shown
 
-MAX_ITEMS = 1000  # of a list among the arguments
+MAX_DEPTH = 3  # of lists among the arguments
+MAX_ITEMS = 1000  # of a list
 MAX_NUMBER = 2**31
-MAX_TEXT = 200  # characters
 MAX_ARGUMENT = 10**7  # of a torch function, such as arange
 PARAMETERS_ARE_MADE_BY = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 PRETRAINED = re.compile("weight|pretrained")  # arguments that would have weights downloaded, only to be replaced
@@ -54,14 +55,15 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
     builder = builders().get(target) if isinstance(target, str) else None
     if builder is None:
         raise ConfigError(
-            f"its model is {target!r:.100}, which is none of lossfit's: give the model itself, "
+            f"its model is {shown(target)}, which is none of lossfit's: give the model itself, "
             f"lossfit.load(PATH, model=MyModel(...)), or, if you trust whoever made the file, trust_code=True "
             f"(--trust-code, trust_code=true)"
         )
     values = {name: value for name, value in node.items() if name != "_target_" and not PRETRAINED.search(str(name))}
     for name, value in values.items():
-        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or not _is_plain(value):
-            raise ConfigError(f"its model.{name!s:.100}={value!r:.100} is no plain value for {target}")
+        known = isinstance(name, str) and name.isidentifier() and len(name) < 100 and not name.startswith("_")
+        if not known or not is_plain(value, MAX_DEPTH) or isinstance(value, dict) or not _is_small(value):
+            raise ConfigError(f"its model has {shown(name)}: {shown(value)}, which is no plain value for {target}")
     parameters, _ = arguments(builder)
     values |= {k: v for k, v in facts.items() if k in parameters and k in FACTS and values.get(k) is None}
     with _Outline(10_000 + 200 * len(weights)):
@@ -72,17 +74,15 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
         wanted = shapes.get(name, "none")
         if has != wanted:
             raise ConfigError(
-                f"its weights do not fit its own model {target}: {name:.100} has shape {has}, and the model's {wanted}"
+                f"its weights do not fit its own model {target}: {shown(name)} has the shape {has}, in the model {wanted}"
             )
     return call(builder, "model", **values)
 
 
-def _is_plain(value: Any, depth: int = 0) -> bool:
+def _is_small(value: Any) -> bool:
     if isinstance(value, list):
-        return depth < 3 and len(value) <= MAX_ITEMS and all(_is_plain(item, depth + 1) for item in value)
-    if isinstance(value, str):
-        return len(value) <= MAX_TEXT
-    return value is None or (type(value) in (bool, int, float) and abs(value) <= MAX_NUMBER)
+        return len(value) <= MAX_ITEMS and all(map(_is_small, value))
+    return not isinstance(value, (int, float)) or abs(value) <= MAX_NUMBER
 
 
 class _Outline(TorchFunctionMode):
