@@ -1,0 +1,196 @@
+"""Promises that break without an error: each test fails when the line of code that keeps the promise is taken away."""
+
+import os
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lossfit import engine, schedules
+from lossfit.checkpoints import AtomicCheckpointIO
+from lossfit.data import Augment, InMemoryDataModule
+from lossfit.data.batches import Batches, Normalize
+from lossfit.data.mix import CutMix, Mix, Mixup
+from lossfit.losses.cross_entropy import CrossEntropy
+from lossfit.losses.custom import Custom
+from lossfit.module import Classifier
+from tests.conftest import fit
+from tests.test_losses import OURS, C, batch, make, mixed
+from tests.test_resume import THREE, assert_same, fit_killed, last
+
+THIRDS = ((1 + torch.arange(100.0).view(C, C) % 7) / 3 * (1 - torch.eye(C))).tolist()  # costs that bf16 would round
+
+CODE = """
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def mixes_classes(logits, target):  # a matrix product, which autocast computes in bf16
+    return F.cross_entropy(logits @ torch.linspace(-1, 1, 100).view(10, 10).to(logits), target)
+
+
+def noisy(logits, target):
+    return F.cross_entropy(logits, target) * (1 + random.random() + np.random.rand() + torch.rand(()))
+"""
+
+
+@pytest.fixture
+def my_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "promised.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("my_code")
+@pytest.mark.parametrize("name", [*OURS, "custom"])
+def test_a_loss_under_bf16_autocast_is_computed_in_float32(name: str) -> None:
+    loss = Custom("promised.mixes_classes", C) if name == "custom" else make(name, costs=THIRDS)
+    logits, target = batch(0)
+    logits = logits.bfloat16()
+    targets = [target, mixed(0).float()] if loss.soft_targets else [target]
+    for labels in targets:
+        full, half = logits.float().requires_grad_(), logits.clone().requires_grad_()
+        expected = loss(full, labels)
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(half, labels)
+        assert value.dtype == torch.float32
+        assert value.equal(expected)
+        expected.backward()
+        value.backward()
+        assert half.grad is not None
+        assert full.grad is not None
+        assert half.grad.equal(full.grad.bfloat16())
+
+
+def draws(seed: int, epoch: int, rank: int = 0, mix: Mix | None = None) -> list[Tensor]:
+    """What two batches of the same images, in the same order, come out as."""
+    images = torch.arange(1, 50, dtype=torch.uint8).view(1, 1, 7, 7).expand(32, -1, -1, -1)
+    labels = torch.zeros(32, dtype=torch.long) if mix is None else torch.arange(32)
+    augment = Augment(flip=0.5, translate=2, erase=3) if mix is None else None
+    options: dict[str, Any] = {"rank": rank, "world_size": 2, "seed": seed, "epoch": lambda: epoch}
+    if mix is not None:  # all in one batch, which is not shuffled
+        options |= {"mix": mix, "num_classes": 32, "world_size": 1}
+    size = 32 if mix else 8
+    batches = Batches(images, labels, size, Normalize([0.0], [1 / 255]), augment, shuffle=True, **options)
+    return [target if mix else pixels for pixels, target in batches]
+
+
+def test_augmentation_is_different_in_each_seed_epoch_rank_and_batch_and_the_same_when_they_are() -> None:
+    found = [draws(seed, epoch, rank) for seed in (0, 1) for epoch in (0, 1) for rank in (0, 1)]
+    assert [len(batches) for batches in found] == [2] * 8
+    assert not any(a.equal(b) for a, b in combinations([one for batches in found for one in batches], 2))
+    again = [draws(seed, epoch, rank) for seed in (0, 1) for epoch in (0, 1) for rank in (0, 1)]
+    assert_same(found, again)
+
+
+@pytest.mark.parametrize("mix", [Mixup(1.0), CutMix()])
+def test_mixing_is_different_in_each_seed_and_epoch_and_the_same_when_they_are(mix: Mix) -> None:
+    found = [draws(seed, epoch, mix=mix)[0] for seed in (0, 1) for epoch in (0, 1)]
+    assert not any(a.equal(b) for a, b in combinations(found, 2))
+    assert_same(found, [draws(seed, epoch, mix=mix)[0] for seed in (0, 1) for epoch in (0, 1)])
+
+
+class BlackAndWhite(InMemoryDataModule):
+    """Class 0 is black and class 1 white, so that the mean of a mixed image is the share of class 1; no image is 2."""
+
+    class_names = ("black", "white", "neither")
+    mean, std = (0.0,), (1.0,)
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(90) % 2
+        return (255 * labels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 7, 7).clone(), labels
+
+
+class Brightness(nn.Module):
+    """Says white where more than half of the image is, or with sign -1 where less is."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = nn.Parameter(torch.tensor(sign))
+
+    def forward(self, images: Tensor) -> Tensor:
+        white = self.sign * (images.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-white, white, torch.full_like(white, -1)], 1)
+
+
+@pytest.mark.parametrize("mix", [Mixup(1.0), CutMix()])
+@pytest.mark.parametrize(("sign", "accuracy"), [(1.0, 1), (-1.0, 0)])
+def test_training_accuracy_counts_the_likeliest_class_of_a_mixed_target(mix: Mix, sign: float, accuracy: int) -> None:
+    optimizer = partial(torch.optim.SGD, lr=0.0)
+    module = Classifier(Brightness(sign), CrossEntropy(3), optimizer, schedules.none, {})
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, BlackAndWhite(batch_size=32, val_size=10, mix=mix))
+    assert float(trainer.callback_metrics["train/acc"]) == accuracy
+
+
+@pytest.mark.usefixtures("my_code")
+def test_a_run_that_draws_from_python_numpy_and_torch_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*THREE, "model=linear", "loss=custom", "loss.function=promised.noisy", "trainer.max_epochs=1"]
+    overrides += ["callbacks.last_checkpoint.every_n_steps=1"]
+    fit(tmp_path / "whole", *overrides)
+    fit_killed(monkeypatch, 5, tmp_path / "killed", *overrides)
+    engine.train(tmp_path / "killed")
+    for part in ("state_dict", "ranks"):
+        assert_same(last(tmp_path / "killed")[part], last(tmp_path / "whole")[part], part)
+
+
+def test_all_ranks_validate_the_running_statistics_that_the_checkpoint_holds(tmp_path: Path) -> None:
+    """Validated between two steps of accumulated gradients, where DDP itself doesn't make the ranks' statistics equal.
+
+    After any other step, DDP does so in the first forward of the validation.
+    """
+    found = fit(
+        tmp_path / "run", "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[4]", "test=false",
+        "data.batch_size=32", "optimizer.lr=0.01", "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3",
+        "trainer.limit_train_batches=4", "callbacks.checkpoint.save_on_train_epoch_end=false",
+        "callbacks.pictures=null",
+    )  # fmt: skip
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 1
+    config = checkpoint["hyper_parameters"]["config"]
+    config["trainer"] |= {"devices": 1, "strategy": "auto"}
+    run = engine.build_run(config, tmp_path / "alone")
+    run.module.load_state_dict(checkpoint["state_dict"])
+    (alone,) = run.trainer.validate(run.module, run.data, verbose=False)
+    for name in ("val/loss", "val/nll", "val/acc"):
+        assert found[name] == pytest.approx(alone[name], rel=1e-6), name
+
+
+def test_a_checkpoint_is_on_the_disk_before_its_name_is_and_then_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves can't be tested here: the order of the calls decides it."""
+    calls: list[Any] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(descriptor: int) -> None:
+        about = os.fstat(descriptor)
+        calls.append(("sync", about.st_ino, about.st_size if about.st_ino != tmp_path.stat().st_ino else None))
+        fsync(descriptor)
+
+    def record_replace(source: Path, target: Path) -> None:
+        calls.append(("rename", Path(source).parent, Path(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    target = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(1000)}, target)
+    file, folder = target.stat(), tmp_path.stat()
+    assert calls == [
+        ("sync", file.st_ino, file.st_size),
+        ("rename", tmp_path, target),
+        ("sync", folder.st_ino, None),
+    ]
