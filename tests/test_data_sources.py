@@ -17,6 +17,7 @@ import threading
 import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.synchronize import Event
@@ -86,7 +87,7 @@ class Handler(SimpleHTTPRequestHandler):
             self.wfile.write(bytes(4096))
 
     def dripping(self) -> None:
-        self.start(length=1000)
+        self.start(length=10**6)
         while not self.over.wait(0.01):
             self.wfile.write(b".")
 
@@ -106,6 +107,13 @@ class Handler(SimpleHTTPRequestHandler):
 
     def babble(self) -> None:
         self.wfile.write(b"this is no HTTP\r\n\r\n")
+
+    def kept(self) -> None:
+        """All of the file, on a connection that stays open."""
+        body = gzip.compress(CONTENT[Path(self.path).stem])
+        self.start(length=len(body))
+        self.wfile.write(body)
+        self.over.wait(60)
 
     def circle(self) -> None:
         self.send_response(302)
@@ -322,6 +330,7 @@ def test_what_is_not_a_file_is_named_never_read_and_never_replaced(
     with pytest.raises(DataError, match=f"{tmp_path / name} cannot be used: {reason}; move it away"):
         obtain(DIGESTS, [tmp_path], [Mirror(f"{server}good/")])
     assert contents(tmp_path) == before
+    assert Handler.asked == []
 
 
 def test_a_link_to_a_file_is_followed_and_a_gzipped_file_serves_where_the_plain_one_is_none(tmp_path: Path) -> None:
@@ -363,7 +372,8 @@ def test_a_file_of_just_the_largest_size_is_read(tmp_path: Path, zipped: bool) -
 
 def when(monkeypatch: pytest.MonkeyPatch, function: str, path: Path, act: Callable[[], object]) -> None:
     """Act once, just before `os.function` is called for a file or its descriptor."""
-    real, done = getattr(os, function), []
+    real = getattr(os, function)
+    done: list[bool] = []
 
     def called(file: Any, *args: Any, **options: Any) -> Any:
         if not done and (os.path.samestat(real_fstat(file), before) if isinstance(file, int) else str(path) == file):
@@ -379,7 +389,12 @@ def test_a_pipe_put_in_a_files_place_before_it_is_opened_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path) / "one"
-    when(monkeypatch, "open", path, lambda: (path.unlink(), os.mkfifo(path)))
+
+    def replace() -> None:
+        path.unlink()
+        os.mkfifo(path)
+
+    when(monkeypatch, "open", path, replace)
     with pytest.raises(DataError, match="one cannot be read: not a regular file"):
         read(tmp_path, "one", DIGESTS["one"])
 
@@ -507,6 +522,27 @@ def test_only_the_missing_files_are_fetched_and_those_there_stay_as_they_are(ser
     assert Handler.asked == ["/good/two.gz"]
     with pytest.raises(DataError, match="one is damaged or of another release"):
         read(tmp_path, "one", DIGESTS["one"])
+
+
+@pytest.mark.parametrize("act", [lambda path: path.write_bytes(b"own"), lambda path: path.symlink_to("/nowhere")])
+def test_what_somebody_puts_there_during_a_fetch_stays(
+    server: str, tmp_path: Path, act: Callable[[Path], object]
+) -> None:
+    class Slow(Mirror):
+        def fetch(self, names: Any, folder: Path) -> None:
+            super().fetch(names, folder)
+            act(tmp_path / "one")
+            before.update(contents(tmp_path))
+
+    before: dict[str, Any] = {}
+    with suppress(DataError):  # that the link is in the way
+        obtain(DIGESTS, [tmp_path], [Slow(f"{server}good/")])
+    assert contents(tmp_path)["one"] == before["one"]
+
+
+def test_a_mirror_that_keeps_the_connection_open_is_not_waited_for(server: str, tmp_path: Path) -> None:
+    assert obtain(DIGESTS, [tmp_path], [Mirror(f"{server}kept/", timeout=1.0)]) == tmp_path
+    assert contents(tmp_path) == CONTENT
 
 
 def test_what_one_mirror_has_right_is_kept_and_the_rest_asked_of_the_next(server: str, tmp_path: Path) -> None:

@@ -187,6 +187,6 @@ def test_a_torn_best_offers_the_last(trained: Path, tmp_path: Path) -> None:
     best.unlink()
     lossfit.load(folder)
     last.unlink()
-    assert refused(folder).endswith("is completed and has no checkpoint: train it with callbacks.checkpoint to keep one")
+    assert refused(folder).endswith("has no checkpoint: train it with callbacks.checkpoint to keep one")
     (folder / "result.json").unlink()
     assert refused(folder).endswith(f"has no checkpoint yet: python train.py resume={folder} trains it")

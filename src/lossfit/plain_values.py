@@ -12,7 +12,7 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 
 def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
-    """Whether a value is a number, a text without control characters, null, or a list or mapping of those, of bounded size and depth."""
+    """Whether a value is a number, a text, null, or a list or mapping of those, of bounded size and depth."""
     if isinstance(value, dict):
         pairs = value.items()
         return depth > 0 and len(value) <= MAX_ITEMS and all(is_name(k) and is_plain(v, depth - 1) for k, v in pairs)

@@ -74,7 +74,7 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
         wanted = shapes.get(name, "none")
         if has != wanted:
             raise ConfigError(
-                f"its weights do not fit its own model {target}: {shown(name)} has the shape {has}, in the model {wanted}"
+                f"its weights do not fit its own model {target}: {shown(name)} has shape {has}, in the model {wanted}"
             )
     return call(builder, "model", **values)
 
