@@ -20,9 +20,10 @@ from tests.conftest import ROOT, sample
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+OWN_CODE = (ROOT / "docs" / "own_code.md").read_text(encoding="utf-8")
 COMMANDS = [
     command.strip()
-    for block in re.findall(r"^(?:    .+\n)+|^```bash\n(?:.+\n)+?```", README + SWEEPS, flags=re.MULTILINE)
+    for block in re.findall(r"^(?:    .+\n)+|^```bash\n(?:.+\n)+?```", README + SWEEPS + OWN_CODE, flags=re.MULTILINE)
     for line in block.strip("`").removeprefix("bash").splitlines()
     for command in line.split("#")[0].split("&&")
     if command.split()[:1]
@@ -67,8 +68,9 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
         small = [a for a in arguments if not a.startswith(("data.subset", "trainer.max_epochs"))] + SMALL
         trials = ["hydra.sweeper.n_trials=2"] if {"optuna", "search"} & set(re.findall(r"\w+", command)) else []
         arguments = [*small, *trials, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
-    code = next(block for block in PYTHON if "def tempered" in block)
-    (tmp_path / "my_losses.py").write_text(code)
+    for block in re.findall(r"```python\n(.+?)```", OWN_CODE, flags=re.DOTALL):
+        if block.startswith("# my_"):
+            (tmp_path / block.split()[1]).write_text(block)
     done = subprocess.run(
         [sys.executable, "train.py", *arguments],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -174,6 +176,11 @@ def test_comparing(command: str, script: Callable[..., tuple[int, str, str]], tr
     assert all(file.stat().st_size for file in files)
 
 
+def test_the_loss_of_the_readme_is_the_guides() -> None:
+    code = next(block for block in PYTHON if "def tempered" in block)
+    assert code.splitlines()[-1] in OWN_CODE
+
+
 def test_the_lines_for_a_notebook(trained: Path) -> None:
     code = next(block for block in PYTHON if "lossfit.load" in block)
     scope = {"lossfit": lossfit, "images": sample()[0]}
@@ -214,6 +221,6 @@ def test_every_command_is_one_that_is_run_here() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page, folder in ((README, ROOT), (SWEEPS, ROOT / "docs")):
+    for page, folder in ((README, ROOT), (SWEEPS, ROOT / "docs"), (OWN_CODE, ROOT / "docs")):
         for link in re.findall(r"\]\(([^)]+)\)", page):
             assert link.startswith("https://") or (folder / link).exists()
