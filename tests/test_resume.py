@@ -339,6 +339,22 @@ def test_a_full_disk_fails_the_run_and_leaves_the_last_checkpoint(
     assert_same(last(tmp_path / "run")["state_dict"], last(tmp_path / "whole")["state_dict"])
 
 
+def test_a_run_whose_model_was_changed_in_the_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "changing.py").write_text(
+        "from torch import nn\ndef net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fit(tmp_path / "run", "model=custom", "model.function=changing.net")
+    import changing
+
+    wider = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 16), torch.nn.Linear(16, 10))
+    monkeypatch.setattr(changing, "net", lambda num_classes: wider)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"the model has changed: 1\.weight has the shape \(16, 784\), and \(10, 784\)"):
+        engine.resume(tmp_path / "run", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
 def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -144,6 +144,18 @@ def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
     assert not processes_of(tmp_path)
 
 
+def test_a_damaged_study_is_named(tmp_path: Path, command: Command) -> None:
+    sweep = tmp_path / "sweep"
+    typed = ["-m", *QUICK, "model=linear", "hydra/sweeper=optuna", "seed=1,2", "hydra.sweeper.n_trials=1"]
+    assert command("train.py", *typed, f"hydra.sweep.dir={sweep}")[0] is None
+    (sweep / "study.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 20)
+    before = (sweep / "study.db").read_bytes()
+    status, said = command("train.py", f"resume={sweep}", "hydra.sweeper.n_trials=2")
+    assert (status, f"{sweep}/study.db cannot be used: " in said) == (2, True), said
+    assert len(said.splitlines()) < 4
+    assert (sweep / "study.db").read_bytes() == before
+
+
 MISTAKES: list[tuple[Sequence[str], str]] = [
     (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to draw"),
     (["loss.gama=interval(0,1)"], "no option of this search has a key loss.gama"),

@@ -220,6 +220,8 @@ def build_run(
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
     costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
     loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
+    if begun is not None:
+        _check_same_model(model, begun)
     _try_loss(loss, _trial_logits(model, data), data)
     metrics = _named(build(config.get("metrics"), "metrics", **facts))
     if config["compile"]:
@@ -259,6 +261,18 @@ def build_run(
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs=-1 has no end that a schedule could be fitted to: give a number")
     return Run(config, folder, data, module, trainer, begun, notes)
+
+
+def _check_same_model(model: nn.Module, begun: dict[str, Any]) -> None:
+    """Refuse to go on with other weights than the checkpoint's, as after a change of the code."""
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    kept = {name: tuple(value.shape) for name, value in checkpoints.weights(begun).items()}
+    for name in [*own, *kept]:
+        if own.get(name) != kept.get(name):
+            raise UserError(
+                f"model: the run cannot go on, since the model has changed: {name} has the shape {own.get(name)}, and "
+                f"{kept.get(name)} in the checkpoint; init_from takes the weights that still fit"
+            )
 
 
 def _given(options: dict[str, Any] | None) -> list[Any]:

@@ -11,11 +11,12 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # what there is to say is 
 
 
 NAME = "search"
+FILE = "study.db"
 
 
 def storage(folder: Path) -> RDBStorage:
     """Return the storage of a sweep folder's study."""
-    url = URL.create("sqlite", database=str(folder.absolute() / "study.db")).render_as_string()
+    url = URL.create("sqlite", database=str(folder.absolute() / FILE)).render_as_string()
     return RDBStorage(url, {"connect_args": {"timeout": 60}})  # seconds that a process waits while another one writes
 
 

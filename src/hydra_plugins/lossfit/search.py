@@ -103,13 +103,19 @@ class OptunaSweeper(RunFolderSweeper):
         self.space.check(lambda config: configs.append(self.checked(config)))
         self.rehearse(configs)
         with self.claimed():
-            self.study: Any = optuna.create_study(
-                study_name=study.NAME,
-                storage=study.storage(self.folder),
-                directions=self.directions,  # type: ignore[arg-type]
-                load_if_exists=True,
-            )
-            self._check_study()
+            try:
+                self.study: Any = optuna.create_study(
+                    study_name=study.NAME,
+                    storage=study.storage(self.folder),
+                    directions=self.directions,  # type: ignore[arg-type]
+                    load_if_exists=True,
+                )
+                self._check_study()
+            except UserError:
+                raise
+            except Exception as error:  # of SQLite, SQLAlchemy, Optuna, or of a value that is none of theirs
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"{self.folder / study.FILE} cannot be used: {reason}; move it away") from error
             if self.seed is not None and "seed" in arguments_of(locate(self.sampler["_target_"], "sampler"))[0]:
                 self.sampler["seed"] = self.seed + len(self.study.get_trials(deepcopy=False))
             self.study.sampler = build(self.sampler, "hydra.sweeper.sampler")
