@@ -13,6 +13,7 @@ import yaml
 import lossfit
 from lossfit import engine, runs, sweeps, trust
 from lossfit.cli import CONF
+from lossfit.comparison import read
 from lossfit.errors import ConfigError, UserError
 from tests.conftest import QUICK, Command, compose, fit, sample
 
@@ -195,6 +196,15 @@ def test_a_sweep_from_elsewhere_is_not_repeated(
     assert status == 2
     assert "would run the command in its sweep.yaml" in said
     assert [path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdecimal()] == []
+
+
+def test_a_config_that_is_huge_by_aliases_is_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"config\.yaml has more than 10000 values"):
+        runs.read_config(tmp_path)
+    assert read(tmp_path).status == "unreadable"
 
 
 def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from lossfit.processes import STOPS
 log = logging.getLogger(__name__)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+MAX_CONFIG, MAX_NODES = 2**20, 10_000  # bytes and values of a config.yaml
 PATIENCE = 600.0  # seconds that other ranks wait for rank 0's run folder, for which it may have to fetch the data
 
 
@@ -127,6 +128,8 @@ def read_config(folder: Path) -> Config:
     """Read the config that a run folder was made with."""
     path = folder / "config.yaml"
     try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise UserError(f"{path} is larger than {MAX_CONFIG} bytes, which no config of a run is")
         config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except OSError as error:
         raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
@@ -134,7 +137,13 @@ def read_config(folder: Path) -> Config:
         raise UserError(f"{path} is not valid YAML: {_one_line(error)}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a mapping")
-    return config
+    nodes = [config]  # counted, since aliases in YAML can make a short file mean a huge config
+    for _ in range(MAX_NODES + 1):
+        if not nodes:
+            return config
+        node = nodes.pop()
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    raise UserError(f"{path} has more than {MAX_NODES} values, which no config of a run has")
 
 
 def read_overrides(folder: Path) -> list[str]:
@@ -226,7 +235,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     """Read a run's result.json; empty without one that can be read."""
     try:
         found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
