@@ -234,6 +234,7 @@ def prepared(config: Config) -> tuple[InMemoryDataModule, nn.Module, torch.optim
     """Build the data, the model on its device and the optimizer that a config describes."""
     device = torch.device("cuda" if config["trainer"]["accelerator"] == "gpu" else "cpu")
     data: InMemoryDataModule = build(config["data"], "data")
+    data.prepare_data()
     data.setup()
     model = build(config["model"], "model", num_classes=data.num_classes, image_shape=data.image_shape).to(device)
     return data, model, make_optimizer(build(config["optimizer"], "optimizer"), model), device

@@ -376,8 +376,9 @@ def _summary(
     sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())
     choices = config.get("choices", {})
     named = [f"{part} {choices[part]}" for part in ("model", "loss", "optimizer", "scheduler") if part in choices]
+    source = f" from {data.source}" if data.source else ""
     device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
-    lines = [" | ".join([*named, f"{parameters:,} parameters", f"images {sizes} from {data.source}", device])]
+    lines = [" | ".join([*named, f"{parameters:,} parameters", f"images {sizes}{source}", device])]
     return [*lines, _resumption(config, begun)] if begun is not None else lines
 
 
