@@ -129,7 +129,7 @@ def _begun(folder: Path, config: Config, file: Path | None = None) -> dict[str, 
     if status == "diverged":
         raise UserError(
             f"{folder} diverged ({runs.read_result(folder).get('reason')}), and would again: start a new run with a "
-            f"smaller optimizer.lr; init_from={folder} takes its weights"
+            f"smaller optimizer.lr"
         )
     completed = status in runs.DONE
     file = file or folder / "checkpoints" / "last.ckpt"
@@ -260,6 +260,11 @@ def build_run(
     )
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs=-1 has no end that a schedule could be fitted to: give a number")
+    if begun is not None and len(begun["ranks"]) != trainer.world_size:
+        raise UserError(
+            f"trainer.devices: the run was begun by {len(begun['ranks'])} processes, which decides its steps, and "
+            f"there are {trainer.world_size} now; go on with as many, or start anew with init_from"
+        )
     return Run(config, folder, data, module, trainer, begun, notes)
 
 

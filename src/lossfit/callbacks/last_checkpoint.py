@@ -76,11 +76,6 @@ class LastCheckpoint(Checkpoint):
         self.saved_at, self.saved_step, self.last_step = time.monotonic(), trainer.global_step, trainer.global_step
         loop = trainer.fit_loop
         if self.ranks:
-            if len(self.ranks) != trainer.world_size:
-                raise UserError(
-                    f"trainer.devices: the run was begun by {len(self.ranks)} processes, which decides its steps, and "
-                    f"there are {trainer.world_size} now; go on with as many, or start anew with init_from"
-                )
             own = self.ranks[trainer.global_rank]
             set_random_states(own["random"])
             if isinstance(trainer.train_dataloader, Batches):  # Lightning looks for its state before it has loaded it
