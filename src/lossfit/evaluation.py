@@ -4,6 +4,7 @@ Shapes: logits (V, N, C) of V views of N images, one unless the views are averag
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lossfit.plain_values import is_name, is_plain, shown
 from lossfit.trained import TrainedClassifier
 
 Z = 1.959964  # standard deviations on each side of the mean that hold 95% of a normal distribution
+DIGEST = re.compile("[0-9a-f]{64}")  # SHA-256
 BINS = 15  # of confidence, from 0 to 1
 
 
@@ -41,7 +43,8 @@ def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = 
     if target not in modules:
         raise UserError(f"the run's data module {shown(target)} is none of lossfit's ({', '.join(modules)})")
     for key, value in node.items():
-        plain = is_plain(value, depth=1) and "\n" not in str(value)  # of depth 1: digests by file name
+        digests = isinstance(value, dict) and all(is_name(k) and DIGEST.fullmatch(str(v)) for k, v in value.items())
+        plain = digests or (is_plain(value, depth=0) and "\n" not in str(value))
         if not plain or not is_name(key) or not key.isidentifier():
             raise UserError(f"the run's data have {shown(key)}: {shown(value)}, which is no plain value")
     if folder is not None:
