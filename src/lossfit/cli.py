@@ -1,6 +1,7 @@
 """The Hydra boundary of train.py: resolvers, the help page, and Hydra's errors in plain words. Imports no torch."""
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -22,9 +25,22 @@ from lossfit.processes import end_rank_with_starter, started_rank
 CONF = Path(__file__).parents[2] / "conf"
 # Hydra 1.3 is to be told whose defaults to take; 1.4, which brings OmegaConf 2.4, warns of that and takes its own
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-
-
 OF_THE_COMMAND = ("resume", "trust_code")  # keys of config.yaml that are no part of a run
+PATHS = ("resume", "init_from", "data.dir", "hydra.run.dir", "hydra.sweep.dir")  # keys whose values are paths
+ADDED = ("callbacks", "logger")  # groups to whose options `+` adds one
+SEVERAL = (*ADDED, "metrics", "experiment", "debug")  # groups of which none or several options may be chosen
+
+FOOTER = "\n    full_key: "  # begins what OmegaConf adds to its messages
+
+
+def _returned(job: JobReturn) -> object:
+    """Return what a job returned or raise what it raised, without the line that Hydra prints before it raises."""
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
+JobReturn.return_value = JobReturn.return_value.getter(_returned)  # type: ignore[attr-defined, method-assign]
 
 
 def register_resolvers() -> None:
@@ -64,7 +80,9 @@ def check_ranks(arguments: Sequence[str]) -> None:
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
     """Return the job's plain config, its run folder and the overrides that were typed."""
     own = HydraConfig.get()
-    if cfg.get("trust_code"):
+    if not isinstance(trusted := cfg.get("trust_code", False), bool):
+        raise UserError(f"trust_code must be true or false, got {trusted!r}")
+    if trusted:
         os.environ[trust.VARIABLE] = "1"
     return _plain(cfg, own.runtime.choices), Path(own.runtime.output_dir), list(own.overrides.task)
 
@@ -75,7 +93,12 @@ def swept() -> bool:
 
 
 def arguments(typed: list[str]) -> list[str]:
-    """Spell out `resume=SWEEP`: the command of that sweep, with what is typed beside it in place of the old."""
+    """Return a command line as Hydra reads it, options first; raise UserError for an override that is no use.
+
+    `resume=SWEEP` becomes the saved command of that sweep; what is typed beside it replaces its old values.
+    """
+    options = [one for one in typed if one in ("-m", "--multirun") or (one.startswith("--") and "=" in one)]
+    typed = [*options, *(readable(one) for one in typed if one not in options)]
     for argument in typed:
         name, _, value = argument.partition("=")
         folder = Path(value.strip("'\""))
@@ -87,6 +110,67 @@ def arguments(typed: list[str]) -> list[str]:
     return typed
 
 
+def readable(override: str) -> str:
+    """Return an override with its path, if it sets one, in quotes where Hydra would read it as something else.
+
+    Raises UserError for one that sets a key in the place of a group, or a group to what is no option.
+    """
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([override])
+    except HydraException:
+        parsed = None
+    if parsed is not None:
+        _check_group(parsed)
+    key, equals, value = override.partition("=")
+    if sweeps.key(key) not in PATHS or not equals:
+        return override
+    value = value.strip()
+    if not value.strip("'\""):
+        raise UserError(f"{key} has no value: give {key}=FOLDER")
+    if parsed is not None and (parsed.is_sweep_override() or isinstance(parsed.value(), str | None)):
+        return override
+    return override if value[0] in "'\"" else f"{key}={quoted(os.path.expanduser(value))}"
+
+
+def _check_group(override: Override) -> None:
+    """Refuse a group without an option, or with what is none, and a key that has the name of a group."""
+    key, value, line = override.key_or_group, override.value(), override.input_line
+    values = [_plain_value(one) for one in value.list] if isinstance(value, ChoiceSweep) else [value]
+    if "." in key and (CONF / (group := key.replace(".", "/"))).is_dir():
+        for one in values:
+            if isinstance(one, str):
+                raise UserError(f"{line}: {group} is a group, written with a slash: {_choose(group, one)}")
+    if not (CONF / key).is_dir() or all(isinstance(one, dict | Sweep | Glob) for one in values):
+        return
+    if override.is_delete():
+        if value is not None:
+            raise UserError(f"{line}: write ~{key}, without a value")
+        return
+    if (override.is_add() or override.is_force_add()) and key not in ADDED:
+        raise UserError(f"{line}: one option of {key} is chosen already: write {key}=OPTION, without +")
+    for one in values:
+        options = one if isinstance(one, list) else [one]
+        if not all(isinstance(option, str) for option in options):
+            raise UserError(f"{line}: {'null' if one is None else one} is no option: {_choose(key)}")
+        if len(options) > 1 and key not in SEVERAL:
+            raise UserError(f"{line}: {key} has one option: write {key}=OPTION, or -m {key}=A,B to train with each")
+
+
+def _plain_value(value: object) -> object:
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def _choose(group: str, option: str = "OPTION") -> str:
+    """Say how an option of a group is chosen, or none."""
+    options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    if option in options:
+        return f"write {group}={option}"
+    if not options:
+        return "write " + " or ".join(f"{group}/{path.name}=OPTION" for path in sorted((CONF / group).iterdir()))
+    none = f"; for none write {group}={'none' if 'none' in options else '[]'}"
+    return f"write {group}=OPTION (known: {', '.join(options)}){none if group in SEVERAL or 'none' in options else ''}"
+
+
 def quoted(text: str) -> str:
     """Return a text as a value that Hydra reads as it stands."""
     return QuotedString(text, Quote.single).with_quotes()
@@ -96,7 +180,7 @@ def composed(*overrides: str) -> Config:
     """Return the plain config of a command line's overrides, for scripts and notebooks."""
     register_resolvers()
     with initialize_config_dir(str(CONF), **VERSION):
-        cfg = compose("config", [*overrides], return_hydra_config=True)
+        cfg = compose("config", [readable(override) for override in overrides], return_hydra_config=True)
     return plain(cfg)
 
 
@@ -140,7 +224,8 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         known = [file.stem for file in (CONF / group).glob("*.yaml")]
-        return f"{group}={option}: no such option{did_you_mean(option, known)}"
+        what = f"{group}={option}: no such option" if group else f"--config-name={option}: no such config in {CONF}"
+        return what + did_you_mean(option, known)
     if isinstance(error, OverrideParseException):
         lines = [line for line in str(error).splitlines() if not line.startswith(("Error parsing", "See http"))]
         reason = lines[0] if lines else "not an override"
@@ -154,13 +239,35 @@ def explain(error: Exception) -> str | None:
     while isinstance(cause, HydraException) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
-        parent = cause.parent_node
-        known = [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
-        return f"{cause.full_key}: no such key{did_you_mean(str(cause.key), known)}"
+        return _no_such_key(cause, str(error))
     if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key}: {cause.msg}"
+        return f"{cause.full_key}: {str(cause.msg).partition(FOOTER)[0]}"
     if isinstance(error, HydraException):
-        return str(error).strip()
+        text = str(error).strip()
+        absent = re.match(r"Could not delete from config\. '(.*)' does not exist\.", text)
+        return f"~{absent[1]}: there is nothing to delete: the key is not there, or is null" if absent else text
     if isinstance(error, OSError):  # from making the run folder: what a run raises comes as a RunError
-        return f"cannot use {error.filename}: {error.strerror}; choose another folder with hydra.run.dir=FOLDER"
+        what = f"cannot use {error.filename}" if error.filename else "cannot write the run folder"
+        return f"{what}: {error.strerror or error}; choose another folder with hydra.run.dir=FOLDER"
     return None
+
+
+def _no_such_key(error: OmegaConfBaseException, said: str) -> str:
+    """Say what may be meant by a key that is not in the config; `said` is what Hydra says of it."""
+    key, parent = str(error.full_key), error.parent_node
+    text = f"{key}: no such key"
+    if "/" in key:
+        paths = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*/*") if path.is_dir()]
+        text += did_you_mean(key, [*paths, key.replace("/", ".")])
+    elif isinstance(parent, DictConfig):
+        text += did_you_mean(str(error.key), [str(name) for name in parent if name != "hydra" and not str(name).startswith("_")])
+    option = Path(key.replace(".", "/"))
+    if (CONF / f"{option}.yaml").is_file():
+        plus = "+" if str(option.parent) in ADDED else ""
+        return f"{text}; {option.name} is an option of {option.parent}: {plus}{option.parent}={option.name}"
+    add = re.search(r"To append to your config use (.*)", said)
+    # a mapping that is no call, no group and none of Hydra's takes any key
+    free = "." in key and isinstance(parent, DictConfig) and "_target_" not in parent
+    if add and free and not (CONF / option.parent).is_dir() and not (key.startswith("hydra.") and len(parent)):
+        text += f"; to add it, write {add[1]}"
+    return text

@@ -54,6 +54,62 @@ FACTS = frozenset(  # arguments that the engine supplies
 )
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc", "val/nll")  # what schedules and callbacks can watch
 SPECIAL = frozenset({"_target_", "_partial_"})
+A_CALL = "a mapping with a _target_"
+REQUIRED = ("seed", "test", "compile")  # of OTHER_KEYS
+MEMBERS = {  # what each option of these parts must be a subclass of
+    "metrics": "torchmetrics.Metric",
+    "callbacks": "lightning.pytorch.callbacks.Callback",
+    "logger": "lightning.pytorch.loggers.Logger",
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _least(bound: int, *others: int) -> Callable[[Any], bool]:
+    """Whether a number is at least `bound`, or one of the others; a value of another type is refused elsewhere."""
+    return lambda value: not _is_number(value) or value in others or value >= bound
+
+
+def _share(bound: int) -> Callable[[Any], bool]:
+    """Whether a number of batches is at least `bound`, or a fraction of them, not 0 if `bound` is not."""
+
+    def is_within(value: Any) -> bool:
+        if not _is_number(value):
+            return True
+        return value >= bound if isinstance(value, int) else 0 <= value <= 1 and (value > 0 or bound == 0)
+
+    return is_within
+
+
+def _is_devices(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and _fits(value, list[int]) and min(value) >= 0
+    wrong_type = isinstance(value, bool) or not isinstance(value, int | str)
+    return wrong_type or re.fullmatch(r"auto|-1|[1-9]\d*|(\d+,)+\d*", str(value)) is not None
+
+
+NONE_OR_MORE = "a fraction from 0 to 1 or a whole number >= 0, null for all"
+BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # of the trainer; Lightning does not check all of them
+    "accumulate_grad_batches": (">= 1", _least(1)),
+    "check_val_every_n_epoch": (">= 1 or null", _least(1)),
+    "devices": ("a number >= 1, -1 or auto for all, or a list of indices", _is_devices),
+    "gradient_clip_val": (">= 0 or null", _least(0)),
+    "limit_predict_batches": (NONE_OR_MORE, _share(0)),
+    "limit_test_batches": (NONE_OR_MORE, _share(0)),
+    "limit_train_batches": ("a fraction above 0 and up to 1 or a whole number >= 1, null for all", _share(1)),
+    "limit_val_batches": (NONE_OR_MORE, _share(0)),
+    "log_every_n_steps": (">= 0", _least(0)),
+    "max_epochs": (">= 1, or -1 for no limit", _least(1, -1)),
+    "max_steps": (">= 1, or -1 for no limit", _least(1, -1)),
+    "min_epochs": (">= 0 or null", _least(0)),
+    "min_steps": (">= 0 or null", _least(0)),
+    "num_nodes": (">= 1", _least(1)),
+    "num_sanity_val_steps": (">= 0, or -1 for all", _least(0, -1)),
+    "overfit_batches": ("a fraction from 0 to 1 or a whole number >= 0", _share(0)),
+    "val_check_interval": ("a fraction above 0 and up to 1 or a whole number >= 1, or null", _share(1)),
+}
 
 
 def check(cfg: Config) -> None:
@@ -61,15 +117,21 @@ def check(cfg: Config) -> None:
     known = {*PARTS, *OTHER_KEYS}
     mistakes = [f"{key}: no such key{did_you_mean(key, known)}" for key in cfg if key not in known]
     for key, hint in OTHER_KEYS.items():
-        if not _fits(cfg.get(key), hint):
+        if key in REQUIRED and key not in cfg:
+            mistakes.append(f"{key} is missing: leave out ~{key}, or give {key}=VALUE, {_words(hint)}")
+        elif not _fits(cfg.get(key), hint):
             mistakes.append(f"{key} must be {_words(hint)}, got {cfg.get(key)!r}")
     if isinstance(cfg.get("seed"), int) and not 0 <= cfg["seed"] < 2**32:
         mistakes.append(f"seed must be from 0 to 2**32 - 1, got {cfg['seed']}")
     for part in PARTS:
         node = cfg.get(part)
         if part not in OPTIONAL and not (isinstance(node, dict) and "_target_" in node):
-            mistakes.append(f"{part} must be a mapping with a _target_, got {node!r}: choose one with {part}=OPTION")
+            mistakes.append(f"{part} must be {A_CALL}, got {_shown(node)}: choose one with {part}=OPTION")
         mistakes += _mistakes(node, part, watchable(cfg))
+        if part in MEMBERS:
+            mistakes += _no_members(node, part)
+    if isinstance(cfg.get("trainer"), dict):
+        mistakes += _out_of_bounds(cfg["trainer"])
     if not mistakes and cfg["trainer"].get("limit_val_batches") == 0:
         for key in _monitors(cfg, ""):
             mistakes.append(f"{key} needs the validation that trainer.limit_val_batches=0 turns off")
@@ -212,6 +274,43 @@ def _mistakes(node: Any, key: str, metrics: Sequence[str]) -> Iterator[str]:
         for name, parameter in parameters.items():
             if parameter.default is parameter.empty and name not in node and name not in FACTS:
                 yield f"{key}.{name} is missing: {node['_target_']} needs it"
+
+
+def _no_members(node: Any, part: str) -> Iterator[str]:
+    """The values among callbacks, loggers or metrics that are none."""
+    remedy = f"choose one with {'' if part == 'metrics' else '+'}{part}=OPTION"
+    if not isinstance(node, dict | None):
+        yield f"{part} must be a mapping, got {node!r}: {remedy}"
+        return
+    for name, value in (node or {}).items():
+        if value is None or value == "???":
+            continue
+        if not (isinstance(value, dict) and "_target_" in value):
+            yield f"{part}.{name} must be {A_CALL}, got {_shown(value)}: {remedy}"
+            continue
+        try:
+            target = locate(value["_target_"], f"{part}.{name}")
+        except ConfigError:
+            continue  # is among the mistakes already
+        module, _, kind = MEMBERS[part].rpartition(".")
+        if isinstance(target, type) and not issubclass(target, getattr(importlib.import_module(module), kind)):
+            yield f"{part}.{name}._target_={value['_target_']} must be a {kind}, which it is not: {remedy}"
+
+
+def _shown(value: Any) -> str:
+    return "one without" if isinstance(value, dict) else repr(value)
+
+
+def _out_of_bounds(trainer: Config) -> Iterator[str]:
+    for name, (bounds, is_within) in BOUNDS.items():
+        value = trainer.get(name)
+        if value is not None and value != "???" and not is_within(value):
+            yield f"trainer.{name} must be {bounds}, got {value!r}"
+    if re.search("spawn|fork|notebook", str(strategy := trainer.get("strategy"))):
+        yield (
+            f"trainer.strategy must not be {strategy!r}: spawned and forked ranks train copies of the model, whose "
+            f"results this process does not see; write trainer.strategy=ddp"
+        )
 
 
 def _monitors(node: Any, prefix: str) -> Iterator[str]:

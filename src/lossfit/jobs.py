@@ -42,6 +42,7 @@ class Job:
     before: dict[str, Any] = field(default_factory=dict)  # the result.json of an earlier start
     started: float = 0.0
     process: BaseProcess | None = None
+    killed: bool = False  # by us, at the second signal that asked to stop
 
     @property
     def seconds(self) -> float:
@@ -195,17 +196,19 @@ def _over(job: Job, running: list[Job], gpus: Gpus, watcher: Watcher) -> bool:
         result = {**result, "status": "interrupted"}
     elif unended:
         _kill(job)  # what it has started
-        result = {**result, "status": "failed", "reason": _cause(code)}
+        result = {**result, "status": "failed", "reason": _cause(code, job.killed)}
         with contextlib.suppress(OSError):  # a full disk
             runs.write_failed(job.folder, result["reason"])
     watcher.ended(job, result)
     return result["status"] == "failed"
 
 
-def _cause(code: int | None) -> str:
-    """Word how a process died that left no result."""
+def _cause(code: int | None, killed: bool) -> str:
+    """Word how a process died that left no result. killed: it was killed by us."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
+        if killed:
+            return f"killed by {name}, since the sweep was asked a second time to stop"
         memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return f"killed by {name}{memory}"
     return f"ended with status {code} and no result"
@@ -221,6 +224,7 @@ def _stop(running: list[Job], gpus: Gpus, watcher: Watcher, asked: list[int]) ->
         wait([job.process.sentinel for job in running if job.process], TICK)
         if len(asked) > before:
             for job in running:
+                job.killed = True
                 _kill(job)
         for job in list(running):
             _over(job, running, gpus, watcher)
