@@ -1,5 +1,8 @@
 """Every loss against an implementation that is not ours, and the laws that all of them keep."""
 
+import inspect
+import re
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, hinge_loss
@@ -329,6 +333,58 @@ def test_label_smoothing_has_its_floor() -> None:
 def test_values_out_of_range_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(Exception, match=message):
         make(name, **options)
+
+
+INF, TINY = float("inf"), 1e-9
+RANGES = [  # loss, argument, its least and largest values, and values just outside
+    ("asymmetric", "gamma_neg", (0,), (-TINY, INF)),
+    ("asymmetric", "gamma_pos", (0,), (-TINY, INF)),
+    ("bi_tempered", "iterations", (1,), (0,)),
+    ("bi_tempered", "t1", (0, 1), (-TINY, 1 + TINY)),
+    ("bi_tempered", "t2", (1,), (1 - TINY, INF)),
+    ("cross_entropy", "smoothing", (0, 1 - TINY), (-TINY, 1)),
+    ("focal", "gamma", (0,), (-TINY, INF)),
+    ("focal_bce", "gamma", (0,), (-TINY, INF)),
+    ("gce", "q", (TINY, 1), (0, 1 + TINY)),
+    ("huber", "delta", (TINY,), (0, INF)),
+    ("ldam", "max_margin", (0,), (-TINY, INF)),
+    ("log_bilinear", "a", (0,), (-TINY, INF)),
+    ("logit_adjusted", "tau", (0,), (-TINY, INF)),
+    ("mse", "M", (TINY,), (0, INF)),
+    ("mse", "k", (TINY,), (0, INF)),
+    ("multi_margin", "p", (1, 2), (0, 3)),
+    ("poly", "epsilon", (-1,), (-1 - TINY, INF)),
+    ("sce", "A", (-TINY,), (0, -INF)),
+    ("sce", "a", (0,), (-TINY, INF)),
+    ("sce", "b", (0,), (-TINY, INF)),
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "inside", "outside"), RANGES)
+def test_ranges_end_where_the_message_says(
+    name: str, argument: str, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    kind = type(make(name))
+    facts = {"ldam": {"class_counts": [7] * C, "logit_scale": 30.0}, "logit_adjusted": {"class_counts": [7] * C}}
+    for value in inside:
+        assert kind(C, **facts.get(name, {}), **{argument: value})(*batch(0)).isfinite()
+    not_a_number = () if argument == "iterations" else (float("nan"),)  # a whole number
+    for value in (*outside, *not_a_number):
+        with pytest.raises(ValueError, match=f"^{argument} must be .*, got {re.escape(str(value))}$"):
+            kind(C, **facts.get(name, {}), **{argument: value})
+
+
+def test_a_loss_made_in_python_has_the_defaults_of_the_command_line() -> None:
+    listed: dict[tuple[type, str], list[Any]] = defaultdict(list)
+    for name in OURS:
+        for argument, value in yaml.safe_load((ROOT / "conf" / "loss" / f"{name}.yaml").read_text()).items():
+            if argument != "_target_":
+                listed[type(make(name)), argument].append(value)
+    for (kind, argument), values in listed.items():
+        known = inspect.signature(kind).parameters
+        if argument not in known:  # one of those that every loss has
+            known = inspect.signature(Loss).parameters
+        assert known[argument].default in values, (kind, argument)
 
 
 def test_balanced_needs_every_class() -> None:

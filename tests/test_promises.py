@@ -1,8 +1,9 @@
 """Promises that break without an error: each test fails when the line of code that keeps the promise is taken away."""
 
 import os
+from collections import Counter
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from lossfit import engine, schedules
 from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.data import Augment, InMemoryDataModule
-from lossfit.data.batches import Batches, Normalize
+from lossfit.data.augment import erase, flip, translate
+from lossfit.data.batches import Batches, Normalize, _mix
 from lossfit.data.mix import CutMix, Mix, Mixup
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
@@ -62,6 +64,7 @@ def test_a_loss_under_bf16_autocast_is_computed_in_float32(name: str) -> None:
             value = loss(half, labels)
         assert value.dtype == torch.float32
         assert value.equal(expected)
+        torch.testing.assert_close(value.double(), loss(logits.double(), labels).double(), rtol=1e-5, atol=0)
         expected.backward()
         value.backward()
         assert half.grad is not None
@@ -95,6 +98,74 @@ def test_mixing_is_different_in_each_seed_and_epoch_and_the_same_when_they_are(m
     found = [draws(seed, epoch, mix=mix)[0] for seed in (0, 1) for epoch in (0, 1)]
     assert not any(a.equal(b) for a, b in combinations(found, 2))
     assert_same(found, [draws(seed, epoch, mix=mix)[0] for seed in (0, 1) for epoch in (0, 1)])
+
+
+def test_seeds_are_mixed_by_splitmix64() -> None:
+    """The first numbers of its authors' C code from the states 0 and 1234567, and the second one from the first."""
+    assert _mix(0) == 0xE220A8397B1DCDAF
+    assert _mix(1234567) == 6457827717110365317
+    assert _mix(0, 7) == _mix(_mix(0) + 7)
+
+
+def test_every_shift_is_drawn_alike() -> None:
+    point = torch.zeros(1, 1, 9, 9)
+    point[0, 0, 4, 4] = 1
+    moved = Augment(translate=2)(point.expand(2500, -1, -1, -1), torch.Generator().manual_seed(0))
+    places = Counter(divmod(int(place), 9) for place in moved.flatten(1).argmax(1))
+    assert set(places) == set(product(range(2, 7), repeat=2))
+    assert all(60 < count < 140 for count in places.values()), "100 each"
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_every_centre_of_an_erased_square_is_drawn_alike(side: int) -> None:
+    erased = Augment(erase=side)(torch.ones(4200, 1, 6, 7), torch.Generator().manual_seed(0))[:, 0]
+    found = Counter(tuple(map(tuple, (image == 0).nonzero().tolist())) for image in erased)
+    squares = [
+        tuple((y, x) for y in range(top, top + side) for x in range(left, left + side) if 0 <= y < 6 and 0 <= x < 7)
+        for top, left in product(range(-(side // 2), 6 - side // 2), range(-(side // 2), 7 - side // 2))
+    ]
+    assert set(found) == set(squares)
+    assert all(60 < count < 145 for count in found.values()), "100 each"
+
+
+def test_the_box_of_cutmix_has_its_share_of_the_area_unless_it_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    share, partner = torch.full((400,), 0.75), torch.arange(400).roll(1)
+    monkeypatch.setattr("lossfit.data.mix._draw", lambda *_: (partner, share))
+    black_and_white = (torch.arange(400) % 2).float().view(-1, 1, 1, 1).expand(-1, 1, 32, 16)
+    labels = torch.arange(400) % 2
+    mixed, target = CutMix()(black_and_white, labels, 2, torch.Generator().manual_seed(0))
+    pasted = (mixed != black_and_white).squeeze(1)
+    assert pasted.any(2).sum(1).max() == 16  # half of either side, for a quarter of the area
+    assert pasted.any(1).sum(1).max() == 8
+    assert pasted.any(2).sum(1).min() <= 9, "a box around a point of the edge is cut in half"
+    torch.testing.assert_close(target[torch.arange(400), labels], 1 - pasted.float().mean((1, 2)))
+
+
+def test_a_batch_on_another_device_is_augmented_there() -> None:
+    """On the device "meta", which has no values: a tensor of the processor's among its tensors is an error."""
+    images, numbers = torch.empty(4, 1, 9, 9, device="meta"), torch.empty(4, 2, dtype=torch.long, device="meta")
+    for result in (
+        flip(images, torch.empty(4, dtype=torch.bool, device="meta")),
+        translate(images, numbers),
+        erase(images, numbers[:, 0], numbers[:, 1], numbers[:, 0]),
+    ):
+        assert result.device == images.device
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(5, [[2], [2]]), (6, [[2, 1], [2, 1]]), (9, [[2, 2], [2, 2]])])
+def test_a_rest_smaller_than_the_number_of_ranks_joins_the_batch_before(count: int, sizes: list[list[int]]) -> None:
+    images, labels = torch.zeros(count, 1, 2, 2, dtype=torch.uint8), torch.arange(count)
+    loaders = [
+        Batches(images, labels, 2, Normalize([0.0], [1.0]), shuffle=True, rank=rank, world_size=2) for rank in (0, 1)
+    ]
+    found = [[len(target) for _, target in loader] for loader in loaders]
+    rest = count % 2  # which rank 0 has
+    assert found == [[*sizes[0][:-1], sizes[0][-1] + rest], sizes[1]]
+
+
+def test_batches_alone_are_all_samples_once_in_order() -> None:
+    batches = Batches(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5), 2, Normalize([0.0], [1.0]))
+    assert [target.tolist() for _, target in batches] == [[0, 1], [2, 3], [4]]
 
 
 class BlackAndWhite(InMemoryDataModule):
