@@ -23,6 +23,7 @@ FACTS = {
     "cost_matrix": None,
     "logit_scale": 30.0,
 }
+DDP = {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml"))
 NEEDED = {
     "loss/custom": ["loss.function=torch.nn.functional.cross_entropy"],
@@ -125,11 +126,51 @@ def test_all_mistakes_are_reported_together() -> None:
         ({"seed": -1}, "seed must be from 0 to 2**32 - 1, got -1"),
         ({"loss": None}, "loss must be a mapping with a _target_, got None: choose one with loss=OPTION"),
         ({"trainer__limit_val_batches": 0}, "callbacks.checkpoint.monitor=val/acc needs the validation that"),
+        ({"trainer__accumulate_grad_batches": -1}, "trainer.accumulate_grad_batches must be >= 1, got -1"),
+        ({"trainer__gradient_clip_val": float("nan")}, "trainer.gradient_clip_val must be >= 0 or null, got nan"),
+        ({"trainer__max_epochs": 0}, "trainer.max_epochs must be >= 1, or -1 for no limit, got 0"),
+        ({"trainer__limit_val_batches": 1.5}, "trainer.limit_val_batches must be a fraction from 0 to 1 or a whole"),
+        ({"trainer__limit_train_batches": 0.0}, "trainer.limit_train_batches must be a fraction above 0"),
+        ({"trainer__devices": 0}, "trainer.devices must be a number >= 1, -1 or auto for all, or a list of indices"),
+        ({"trainer__devices": []}, "trainer.devices must be a number >= 1, -1 or auto for all, or a list of "),
+        ({"trainer__devices": 1.5}, "trainer.devices must be a list of whole numbers or a text or a whole"),
+        ({"trainer__strategy": "ddp_fork"}, "trainer.strategy must not be 'ddp_fork': "),
+        ({"trainer__strategy": {**DDP, "start_method": "spawn"}}, "trainer.strategy must not be {"),
+        ({"callbacks__foo": 3}, "callbacks.foo must be a mapping with a _target_, got 3: choose one with "),
+        ({"callbacks": [1]}, "callbacks must be a mapping, got [1]: choose one with +callbacks=OPTION"),
+        ({"metrics": {"foo": {"a": 1}}}, "metrics.foo must be a mapping with a _target_, got one without: choose"),
+        ({"logger__foo": {"_target_": "torch.nn.ReLU"}}, "logger.foo._target_=torch.nn.ReLU must be a Logger, wh"),
     ],
 )  # fmt: skip
 def test_one_mistake_is_one_line(changes: dict[str, Any], message: str) -> None:
     (line,) = mistakes(edited(**changes))
     assert line.startswith(message)
+
+
+@pytest.mark.parametrize("key", ["seed", "test", "compile"])
+def test_a_key_that_every_run_has_must_be_there(key: str) -> None:
+    config = compose()
+    del config[key]
+    (line,) = mistakes(config)
+    assert line.startswith(f"{key} is missing: leave out ~{key}, or give {key}=VALUE, ")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"accumulate_grad_batches": 1, "check_val_every_n_epoch": None, "gradient_clip_val": 0, "log_every_n_steps": 0},
+        {"max_epochs": -1, "max_steps": -1, "min_epochs": 0, "num_sanity_val_steps": -1, "val_check_interval": 0.5},
+        {"max_epochs": None, "max_steps": 1, "gradient_clip_val": 0.5, "val_check_interval": "00:00:10:00"},
+        {"limit_train_batches": 1.0, "limit_val_batches": 0.0, "limit_test_batches": 0, "overfit_batches": 3},
+        {"devices": "auto", "strategy": "ddp_find_unused_parameters_true"},
+        {"devices": "2", "strategy": {**DDP, "start_method": "popen"}},
+        *({"devices": devices} for devices in (-1, "-1", 8, "0,1", [0], [1, 3])),
+    ],
+)
+def test_values_that_the_trainer_takes_pass(values: dict[str, Any]) -> None:
+    config = compose("callbacks=[]")
+    config["trainer"] |= values
+    check(config)
 
 
 @pytest.mark.parametrize(

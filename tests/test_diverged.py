@@ -19,12 +19,12 @@ def test_it_names_the_step_the_rate_and_the_remedy(tmp_path: Path, command: Comm
     folder = tmp_path / "run"
     status, said = command("train.py", *QUICK, *TOO_LARGE, f"hydra.run.dir={folder}")
     assert status == 1
-    assert "The run diverged: the training loss was nan, in step 2, epoch 1, with learning rate 1e+38" in said
+    assert "The run diverged: the training loss was nan in step 2, epoch 1, with learning rate 1e+38" in said
     assert "python scripts/lr_find.py data=sample model=mlp trainer=cpu trainer.max_epochs=1 model=linear" in said
     assert "optimizer.lr" not in said.partition("lr_find.py")[2]
     found = runs.read_result(folder)
     assert found["status"] == "diverged"
-    assert found["reason"].startswith("the training loss was nan, in step 2")
+    assert found["reason"].startswith("the training loss was nan in step 2")
     assert not list((folder / "checkpoints").iterdir())
     with pytest.raises(UserError, match=r"diverged .*, and would again: start a new run with a smaller optimizer.lr"):
         engine.train(folder)

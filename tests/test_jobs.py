@@ -156,7 +156,8 @@ def test_asked_twice_to_stop_it_kills(seen: Seen, tmp_path: Path) -> None:
     made = folders(tmp_path, "ignore", "end", accelerator="cpu", devices=1)
     with pytest.raises(KeyboardInterrupt):
         jobs.train_all(made, seen, n_jobs=1, jobs_per_gpu=1, fail_fast=False)
-    assert "killed by SIGKILL" in runs.read_result(tmp_path / "0")["reason"]
+    reason = "killed by SIGKILL, since the sweep was asked a second time to stop"
+    assert runs.read_result(tmp_path / "0")["reason"] == reason
     assert runs.status(tmp_path / "1") is None
 
 

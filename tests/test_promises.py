@@ -1,11 +1,13 @@
 """Promises that break without an error: each test fails when the line of code that keeps the promise is taken away."""
 
 import os
+import socket
 from collections import Counter
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,15 +16,16 @@ from torch import Tensor, nn
 
 from lossfit import engine, schedules
 from lossfit.checkpoints import AtomicCheckpointIO
-from lossfit.data import Augment, InMemoryDataModule
+from lossfit.data import Augment, FashionMNISTDataModule, InMemoryDataModule
 from lossfit.data.augment import erase, flip, translate
 from lossfit.data.batches import Batches, Normalize, _mix
 from lossfit.data.mix import CutMix, Mix, Mixup
+from lossfit.data.sources import DataError, DebianPackage, Mirror, obtain
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
 from lossfit.module import Classifier
 from tests.conftest import fit
-from tests.test_losses import OURS, C, batch, make, mixed
+from tests.test_losses import OURS, WEIGHTED, C, batch, make, mixed
 from tests.test_resume import THREE, assert_same, fit_killed, last
 
 THIRDS = ((1 + torch.arange(100.0).view(C, C) % 7) / 3 * (1 - torch.eye(C))).tolist()  # costs that bf16 would round
@@ -70,6 +73,15 @@ def test_a_loss_under_bf16_autocast_is_computed_in_float32(name: str) -> None:
         assert half.grad is not None
         assert full.grad is not None
         assert half.grad.equal(full.grad.bfloat16())
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_class_weights_go_where_the_logits_are(name: str) -> None:
+    """To the device "meta", which has no values: a tensor of the processor's among its tensors is an error."""
+    loss = make(name, weights=list(range(1, 11))).train()
+    logits = torch.empty(4, C, device="meta")
+    with patch("torch.nn.functional.one_hot", lambda labels, classes: labels.new_empty(*labels.shape, classes)):
+        assert loss(logits, torch.empty(4, dtype=torch.long, device="meta")).device == logits.device
 
 
 def draws(seed: int, epoch: int, rank: int = 0, mix: Mix | None = None) -> list[Tensor]:
@@ -265,3 +277,29 @@ def test_a_checkpoint_is_on_the_disk_before_its_name_is_and_then_its_name(
         ("rename", tmp_path, target),
         ("sync", folder.st_ino, None),
     ]
+
+
+def test_a_folder_in_torchvisions_layout_that_lacks_files_is_the_one_that_is_named(tmp_path: Path) -> None:
+    inner = tmp_path / "FashionMNIST" / "raw"
+    inner.mkdir(parents=True)
+    with pytest.raises(DataError, match=f"and {inner} does not \\(missing: train-images"):
+        FashionMNISTDataModule(dir=str(tmp_path)).prepare_data()
+
+
+def test_the_log_names_what_is_downloaded_and_the_source_that_failed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as closed, caplog.at_level("INFO", "lossfit"):
+        closed.bind(("127.0.0.1", 0))  # and nobody listens
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        with pytest.raises(DataError, match="could not be found or fetched"):
+            obtain({"one": "0" * 64}, [tmp_path], [Mirror(url)])
+    begun, failed = caplog.messages
+    assert begun == f"downloading {url}one.gz"
+    assert failed.startswith(f"{url} failed: one.gz: ")
+
+
+def test_a_command_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "silent")
+    with pytest.raises(OSError, match="cat did not finish in 0 s"):
+        DebianPackage("any", "anywhere", timeout=0.2)._run(["cat", "silent"], str(tmp_path))

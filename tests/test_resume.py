@@ -16,6 +16,7 @@ import torch
 
 from lossfit import engine, runs
 from lossfit.callbacks import LastCheckpoint
+from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.errors import ConfigError, Interrupted, RunError, UserError
 from lossfit.module import Classifier
 from tests.conftest import QUICK, Command, compose, fit
@@ -295,17 +296,17 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
     ("given", "message"),
     [
         (["resume=nowhere"], "resume=nowhere: no such run folder or checkpoint of one"),
-        (["resume=RUN"], "RUN is complete after 1 epochs: trainer.max_epochs=2 would train it on"),
+        (["resume=RUN"], "RUN is complete after 2 epochs: trainer.max_epochs=4 would train it on"),
         (["resume=RUN", "loss=focal"], "loss=focal cannot change within a run: only trainer.max_epochs,"),
-        (["resume=RUN", "trainer.max_epochs=2", "trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
-        (["resume=RUN", "trainer.max_epochs=0"], "trainer.max_epochs=0: RUN has trained 1 epochs already"),
+        (["resume=RUN", "trainer.max_epochs=3", "trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
+        (["resume=RUN", "trainer.max_epochs=1"], "trainer.max_epochs=1: RUN has trained 2 epochs already"),
         (["resume=RUN/checkpoints/best"], "resume=RUN/checkpoints/best: no such run folder or checkpoint of one"),
     ],
 )
 def test_what_cannot_be_resumed_says_why_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, given: list[str], message: str
 ) -> None:
-    fit(tmp_path / "run")
+    fit(tmp_path / "run", "trainer.max_epochs=2")
     before = {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file()}
     arguments = [argument.replace("RUN", str(tmp_path / "run")) for argument in given]
     monkeypatch.chdir(tmp_path)
@@ -374,3 +375,49 @@ def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
         engine.build_run(compose(*QUICK, "model=linear", f"init_from={tmp_path}/old"), tmp_path / "new")
     with pytest.raises(UserError, match="nowhere: no such run folder or checkpoint"):
         engine.build_run(compose(*QUICK, "init_from=nowhere"), tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("best_model_path", "local://VICTIM"),
+        ("kth_best_model_path", "VICTIM/file.ckpt"),
+        ("best_k_models", {"VICTIM/file.ckpt": 0.0}),
+        ("best_k_models", {"RUN/checkpoints/../../victim/file.ckpt": 0.0}),
+        ("dirpath", None),
+    ],
+)
+def test_a_checkpoint_names_no_file_outside_of_its_run(tmp_path: Path, name: str, value: object) -> None:
+    """Lightning deletes the files that a checkpoint says it keeps, folders and remote ones too."""
+    folder, victim = tmp_path / "run", tmp_path / "victim"
+    fit(folder, "model=linear")
+    victim.mkdir()
+    (victim / "file.ckpt").write_text("somebody's")
+    checkpoint = last(folder)
+    text = json.dumps(value).replace("VICTIM", str(victim)).replace("RUN", str(folder))
+    (state,) = (state for state in checkpoint["callbacks"].values() if "best_k_models" in state)
+    state[name] = json.loads(text)
+    if name == "dirpath":
+        del state[name]
+    torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(
+        UserError, match=r"last\.ckpt cannot be resumed: it names the file .* outside of its own folder"
+    ):
+        engine.resume(folder, compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert (victim / "file.ckpt").exists()
+
+
+def test_only_checkpoint_files_are_deleted(tmp_path: Path) -> None:
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "old.ckpt").touch()
+    for path in (
+        tmp_path / "folder.ckpt",
+        tmp_path / "notes.txt",
+        f"local://{tmp_path}/folder.ckpt",
+        tmp_path / "old.ckpt",
+    ):
+        AtomicCheckpointIO().remove_checkpoint(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.ckpt", "notes.txt"]

@@ -1,5 +1,6 @@
 """lossfit.load: what a run folder or a checkpoint gives back, and what it says of files that are something else."""
 
+import io
 import json
 import os
 import pickle
@@ -190,3 +191,21 @@ def test_a_torn_best_offers_the_last(trained: Path, tmp_path: Path) -> None:
     assert refused(folder).endswith("has no checkpoint: train it with callbacks.checkpoint to keep one")
     (folder / "result.json").unlink()
     assert refused(folder).endswith(f"has no checkpoint yet: python train.py resume={folder} trains it")
+
+
+def test_a_file_that_zip_readers_take_for_different_things_is_read_as_it_was_checked(
+    trained: Path, tmp_path: Path
+) -> None:
+    """A legacy file of torch before the zip, and a second pickle whose name differs in case: torch would read those."""
+    best = trained / "checkpoints" / "best.ckpt"
+    other = io.BytesIO()
+    torch.save({"a": 1}, other, _use_new_zipfile_serialization=False)
+    file = tmp_path / "file.ckpt"
+    file.write_bytes(other.getvalue() + best.read_bytes())
+    expected = lossfit.load(best)(sample()[0])
+    assert lossfit.load(file)(sample()[0]).equal(expected)
+
+    shutil.copy(best, file)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("archive/DATA.PKL", pickle.dumps({"a": 1}, protocol=2))
+    assert "is there twice" in refused(file)

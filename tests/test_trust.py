@@ -55,6 +55,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], N
 
     def move() -> None:
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another account"))
+        monkeypatch.setattr(trust, "_composed", set())
         monkeypatch.delitem(__import__("sys").modules, "own_code", raising=False)
 
     return move
@@ -210,6 +211,7 @@ def test_a_config_that_is_huge_by_aliases_is_refused_at_once(tmp_path: Path) -> 
 def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv(trust.VARIABLE, raising=False)
+    monkeypatch.setattr(trust, "_composed", type("Forgets", (set,), {"add": lambda self, item: None})())
     assert not trust.is_trusted(tmp_path, b"config")
     trust.sign(tmp_path, b"config")
     key = tmp_path / "state" / "lossfit" / "key"
@@ -222,6 +224,8 @@ def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, mo
     assert not trust.is_trusted(tmp_path, b"config ")
     key.write_bytes(b"")
     assert not trust.is_trusted(tmp_path, b"config")
+    trust.sign(tmp_path, b"config")
+    assert trust.is_trusted(tmp_path, b"config"), "a damaged key is replaced"
 
 
 def test_an_account_without_a_home_can_train_and_says_what_a_resume_needs(
@@ -230,6 +234,7 @@ def test_an_account_without_a_home_can_train_and_says_what_a_resume_needs(
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
     fit(tmp_path / "run", "model=custom", "model.function=own_code.Net")
     assert runs.status(tmp_path / "run") == "completed"
+    monkeypatch.setattr(trust, "_composed", set())  # as in another process
     with pytest.raises(UserError, match="trust_code=true"):
         engine.resume(tmp_path / "run", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
     fit(tmp_path / "plain", "model=linear")

@@ -260,6 +260,7 @@ def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_
         (["callbacks=null"], "for none write callbacks=[]"),
         (["callbacks=[ema,3]"], "['ema', 3] is no option: write callbacks=OPTION"),
         (["~loss=3"], "~loss=3: write ~loss, without a value"),
+        (["~callbacks"], "~callbacks: callbacks is a list: for none write callbacks=[]"),
         (["-m", "loss=mse,null"], "loss=mse,null: null is no option: write loss=OPTION"),
         (["~seed"], "Error: seed is missing: leave out ~seed, or give seed=VALUE, a whole number or null"),
         (["~compile"], "Error: compile is missing: leave out ~compile, or give compile=VALUE, true or false"),

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lossfit import safe_pickle
 from lossfit.errors import UserError
-from lossfit.plain_values import is_finite, is_name, is_number, is_plain
+from lossfit.plain_values import is_finite, is_name, is_number, is_plain, shown
 from lossfit.runs import read_result
 
 LINKS = ("softmax", "sigmoid")
 MAX_CLASSES = 100_000
 MAX_PIXELS = 2**26  # values of one image
-NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)  # of a weight, as state_dict gives it
 
 
 def find(path: str | os.PathLike[str]) -> Path:
@@ -49,7 +47,8 @@ def home(path: str | os.PathLike[str]) -> Path:
     path = Path(path).absolute()
     if path.is_dir():
         return path
-    return path.parents[1] if (path.parents[1] / "config.yaml").exists() else path.parent
+    above = path.parent.parent
+    return above if (above / "config.yaml").exists() else path.parent
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -69,6 +68,8 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
     except safe_pickle.UnsafeError as error:
         raise UserError(f"{path} is damaged: {error}{_whole_beside(path)}") from error
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # whatever zipfile, pickle and torch raise for a file that is something else
         raise UserError(f"{path} is torn, or no checkpoint{_whole_beside(path)}") from error
     try:
@@ -85,8 +86,28 @@ def read_to_resume(path: Path) -> dict[str, Any]:
     checkpoint = read(path)
     for key, kind in (("callbacks", dict), ("loops", dict), ("ranks", list), ("optimizer_states", list)):
         if not isinstance(checkpoint.get(key), kind):
-            raise UserError(f"{path} cannot be gone on from: it has no {key}; init_from={path} takes its weights")
+            raise UserError(f"{path} cannot be resumed: it has no {key}; init_from={path} takes its weights")
+    for state in checkpoint["callbacks"].values():
+        for file in _files(state):
+            if not _is_inside(file, state.get("dirpath")):
+                raise UserError(f"{path} cannot be resumed: it names the file {shown(file)}, outside of its own folder")
     return checkpoint
+
+
+def _files(state: Any) -> list[Any]:
+    """Return the files that a callback's state names; ModelCheckpoint deletes those that it replaces."""
+    if not isinstance(state, dict):
+        return []
+    best = state.get("best_k_models")
+    single = [value for key, value in state.items() if str(key).endswith("model_path") and value]
+    return [*single, *(best if isinstance(best, dict) else ())]
+
+
+def _is_inside(file: Any, folder: Any) -> bool:
+    """Whether a path is one of a file below a folder of this machine."""
+    if not (isinstance(file, str) and isinstance(folder, str)) or ":/" in file or "::" in file or ".." in file:
+        return False
+    return Path(folder).is_absolute() and Path(folder) in Path(file).parents
 
 
 def weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -100,9 +121,7 @@ def _load(path: Path) -> Any:
         raise FileNotFoundError(path)
     with path.open("rb") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        safe_pickle.check(stream)
-        stream.seek(0)
-        return torch.load(stream, map_location="cpu", weights_only=True)
+        return torch.load(safe_pickle.checked(stream), map_location="cpu", weights_only=True)
 
 
 def _wrong(checkpoint: Any) -> str | None:
@@ -158,8 +177,9 @@ def _wrong_hyper_parameters(about: dict[str, Any]) -> str | None:
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
     name, value = item
-    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
-    return isinstance(name, str) and NAME.fullmatch(name) is not None and plain
+    if isinstance(name, str) and name.endswith("_extra_state"):  # of modules of one's own
+        return True
+    return isinstance(name, str) and len(name) < 1000 and isinstance(value, torch.Tensor)
 
 
 def _is_count(value: Any) -> bool:
@@ -197,6 +217,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Return the checkpoint that was read already, or read one in the same way."""
         return read(Path(path)) if self.begun is None else self.begun
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint file of this machine; nothing else, whatever a checkpoint said was one."""
+        file = Path(path)
+        if file.suffix == ".ckpt" and file.is_file():
+            file.unlink()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None

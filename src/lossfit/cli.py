@@ -97,6 +97,8 @@ def arguments(typed: list[str]) -> list[str]:
 
     `resume=SWEEP` becomes the saved command of that sweep; what is typed beside it replaces its old values.
     """
+    if "trust_code=true" in typed:
+        os.environ[trust.VARIABLE] = "1"  # before the command of a sweep is read
     options = [one for one in typed if one in ("-m", "--multirun") or (one.startswith("--") and "=" in one)]
     typed = [*options, *(readable(one) for one in typed if one not in options)]
     for argument in typed:
@@ -143,6 +145,8 @@ def _check_group(override: Override) -> None:
     if not (CONF / key).is_dir() or all(isinstance(one, dict | Sweep | Glob) for one in values):
         return
     if override.is_delete():
+        if key in ADDED:
+            raise UserError(f"{line}: {key} is a list: for none write {key}=[]")
         if value is not None:
             raise UserError(f"{line}: write ~{key}, without a value")
         return
@@ -260,7 +264,9 @@ def _no_such_key(error: OmegaConfBaseException, said: str) -> str:
         paths = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*/*") if path.is_dir()]
         text += did_you_mean(key, [*paths, key.replace("/", ".")])
     elif isinstance(parent, DictConfig):
-        text += did_you_mean(str(error.key), [str(name) for name in parent if name != "hydra" and not str(name).startswith("_")])
+        text += did_you_mean(
+            str(error.key), [str(name) for name in parent if name != "hydra" and not str(name).startswith("_")]
+        )
     option = Path(key.replace(".", "/"))
     if (CONF / f"{option}.yaml").is_file():
         plus = "+" if str(option.parent) in ADDED else ""

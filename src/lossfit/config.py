@@ -139,11 +139,16 @@ def check(cfg: Config) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
+def metric_name(key: str, metric: Mapping[str, Any]) -> str:
+    """Return the name under which a metric of one's own is logged: its function's, or else its key."""
+    return str(metric.get("function") or key).rpartition(".")[2]
+
+
 def watchable(cfg: Config) -> list[str]:
     """Return the metrics that schedules and callbacks of a config can watch."""
     metrics = cfg.get("metrics")
-    own = [node for node in metrics.values() if isinstance(node, dict)] if isinstance(metrics, dict) else []
-    names = [str(node.get("function")).rpartition(".")[2] for node in own]
+    own = metrics.items() if isinstance(metrics, dict) else ()
+    names = [metric_name(key, node) for key, node in own if isinstance(node, dict)]
     cost = ["val/cost", "val/cost_argmax"] if cfg.get("costs") else []
     return [*METRICS, *cost, *(f"val/{name}" for name in names)]
 

@@ -78,12 +78,10 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
         return function(*args, **options)
 
 
-def start_ranks_from(folder: Path, trainer: Trainer, on_failure: Callable[[str], None]) -> None:
-    """Have the trainer start its other ranks from the run folder.
+def check_ranks(folder: Path, trainer: Trainer) -> None:
+    """Raise UserError where the ranks would not be those of the config.
 
-    on_failure is called with the reason, from another thread, when a rank has failed, this one has not come back from
-    waiting for it, and the process is about to be ended. Raises UserError where the ranks would not be those of the
-    config: others were started from outside, or no one starts them on the other nodes.
+    Others were started from outside, or no one starts them on the other nodes.
     """
     launcher = trainer.strategy.launcher
     _, started = started_rank() or (0, trainer.world_size)
@@ -100,6 +98,16 @@ def start_ranks_from(folder: Path, trainer: Trainer, on_failure: Callable[[str],
                 f"torchrun --nnodes {trainer.num_nodes} --node-rank N --nproc-per-node {launcher.num_processes} "
                 f"--master-addr HOST --master-port PORT -m lossfit {folder}"
             )
+
+
+def start_ranks_from(folder: Path, trainer: Trainer, on_failure: Callable[[str], None]) -> None:
+    """Have the trainer start its other ranks from the run folder.
+
+    on_failure is called with the reason, from another thread, when a rank has failed, this one has not come back from
+    waiting for it, and the process is about to be ended.
+    """
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = RunFolderLauncher(
             folder, on_failure, launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
         )

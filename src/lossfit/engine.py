@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +21,10 @@ from torchmetrics import Metric
 
 from lossfit import checkpoints, locks, runs, schedules, trust
 from lossfit.checkpoints import AtomicCheckpointIO
-from lossfit.config import Config, build, call, check
+from lossfit.config import Config, build, call, check, metric_name
 from lossfit.costs import cost_matrix
 from lossfit.data import InMemoryDataModule
-from lossfit.distributed import cleaned_up, start_ranks_from
+from lossfit.distributed import check_ranks, cleaned_up, start_ranks_from
 from lossfit.errors import ConfigError, UserError
 from lossfit.loggers import TensorBoardLogger
 from lossfit.models.head import logit_scale
@@ -59,7 +60,7 @@ def start(folder: Path, config: Config, overrides: Sequence[str]) -> dict[str, f
     check(config)
     with runs.logged(None, main=True):
         run = build_run(config, folder)
-    runs.create(folder, config, overrides)
+    runs.create(folder, config, overrides, checked=True)
     with locks.held(folder, PATIENCE):
         return _record(run)
 
@@ -191,7 +192,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
 
 
 def _resumption(config: Config, begun: dict[str, Any]) -> str:
-    trained = begun["hyper_parameters"]["config"]["trainer"]["max_epochs"]
+    trained = begun["hyper_parameters"]["config"]["trainer"].get("max_epochs")
     text = f"Going on after {begun['epochs']} epochs and {begun['global_step']} steps"
     if config["trainer"].get("max_epochs") != trained:
         text += f"; max_epochs was {trained}: the schedule is fitted anew to {config['trainer'].get('max_epochs')}"
@@ -215,14 +216,18 @@ def build_run(
         call(data.setup, "data")
     facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
     facts |= {"save_dir": str(folder), "dirpath": str(folder / "checkpoints")}
-    model = build(config["model"], "model", **facts)
+    node = config["model"]
+    if begun is not None and "weights" in node:
+        node = {**node, "weights": None}  # pretrained ones would be downloaded, only to be replaced
+    model = build(node, "model", **facts)
     fresh = config.get("init_from") and begun is None
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
     costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
     loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
+    logits = _trial_logits(model, data)
     if begun is not None:
         _check_same_model(model, begun)
-    _try_loss(loss, _trial_logits(model, data), data)
+    _try_loss(deepcopy(loss), logits, data)
     metrics = _named(build(config.get("metrics"), "metrics", **facts))
     if config["compile"]:
         model.compile()
@@ -265,6 +270,7 @@ def build_run(
             f"trainer.devices: the run was begun by {len(begun['ranks'])} processes, which decides its steps, and "
             f"there are {trainer.world_size} now; go on with as many, or start anew with init_from"
         )
+    check_ranks(folder, trainer)
     return Run(config, folder, data, module, trainer, begun, notes)
 
 
@@ -350,7 +356,7 @@ def _named(metrics: dict[str, Any] | None) -> dict[str, Metric]:
     """Return a config's own metrics by the names under which they are logged."""
     found: dict[str, Metric] = {}
     for key, metric in (metrics or {}).items():
-        name = getattr(metric, "function", key).rpartition(".")[2]
+        name = metric_name(key, vars(metric))
         if name in (*found, "loss", "nll", "acc", "cost", "cost_argmax"):
             raise ConfigError(f"metrics.{key}: there is a metric named {name} already; give the function another name")
         found[name] = metric

@@ -44,7 +44,7 @@ def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = 
         raise UserError(f"the run's data module {shown(target)} is none of lossfit's ({', '.join(modules)})")
     for key, value in node.items():
         digests = isinstance(value, dict) and all(is_name(k) and DIGEST.fullmatch(str(v)) for k, v in value.items())
-        plain = digests or (is_plain(value, depth=0) and "\n" not in str(value))
+        plain = digests or (is_plain(value, depth=0) and str(value).isprintable())
         if not plain or not is_name(key) or not key.isidentifier():
             raise UserError(f"the run's data have {shown(key)}: {shown(value)}, which is no plain value")
     if folder is not None:

@@ -129,7 +129,7 @@ class Classifier(LightningModule):
         totals = self.trainer.strategy.reduce(torch.cat([self.train_sums, count]), reduce_op="sum")
         assert isinstance(totals, Tensor)
         if not math.isfinite(totals[0]):
-            self._diverged(f"the training loss was {totals[0]:g} in a step")
+            self._diverged(f"the training loss was not finite in epoch {self.trainer.current_epoch + 1}")
         self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
         for name, parameter in self.loss.named_parameters():
             values = parameter.detach().flatten()[:SHOWN_VALUES].float()
@@ -171,8 +171,8 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep with the weights what was measured of them; weights that are not finite are not saved."""
         for name, parameter in self.named_parameters():
-            if not parameter.isfinite().all():
-                self._diverged(f"the weights {name} are not finite")
+            if parameter.requires_grad and not parameter.isfinite().all():
+                self._diverged(f"the weights {name} were not finite after step {self.trainer.global_step}")
         checkpoint["epochs"] = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if any(not optimizer.evaluating for optimizer in self._schedule_free()):  # a checkpoint between validations
@@ -203,15 +203,17 @@ class Classifier(LightningModule):
         """Raise Diverged where the loss is not finite, or on other devices and among ranks the epoch's sum of it."""
         if loss.device.type == "cpu" and self.trainer.world_size == 1:
             if not math.isfinite(loss):
-                self._diverged(f"the training loss was {loss:g}")
+                self._diverged(f"the training loss was {loss:g} {self._now()}")
         elif (batch_idx + 1) % LOOK_EVERY == 0:
             bad = not math.isfinite(self.train_sums[0])
             if self.trainer.strategy.reduce_boolean_decision(bad, all=False):
-                self._diverged(f"the training loss was not finite in one of the last {LOOK_EVERY} steps")
+                self._diverged(f"the training loss was not finite {self._now()} or one of the {LOOK_EVERY - 1} before")
 
     def _diverged(self, what: str) -> None:
-        step, epoch = self.trainer.global_step + 1, self.trainer.current_epoch + 1
-        raise Diverged(f"{what}, in step {step}, epoch {epoch}, with learning rate {self._lr():g}")
+        raise Diverged(f"{what}, with learning rate {self._lr():g}")
+
+    def _now(self) -> str:
+        return f"in step {self.trainer.global_step + 1}, epoch {self.trainer.current_epoch + 1}"
 
     def _lr(self) -> float:
         return self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -242,7 +244,7 @@ class Classifier(LightningModule):
         self.confusion[split] = values.pop("confusion")
         for name in ("loss", "nll"):
             if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(values[name]):
-                self._diverged(f"{split}/{name} was {values[name]:g}")
+                self._diverged(f"{split}/{name} was {values[name]:g} after step {self.trainer.global_step}")
         for name, metric in self._metrics(metrics).items():
             values[name] = metric.compute()
             metric.reset()

@@ -14,17 +14,17 @@ _SHORT.maxstring = _SHORT.maxother = 100
 def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
     """Whether a value is a number, a text, null, or a list or mapping of those, of bounded size and depth."""
     if isinstance(value, dict):
-        pairs = value.items()
-        return depth > 0 and len(value) <= MAX_ITEMS and all(is_name(k) and is_plain(v, depth - 1) for k, v in pairs)
+        keys = all(type(key) is int or (isinstance(key, str) and len(key) <= MAX_TEXT) for key in value)
+        return depth > 0 and keys and len(value) <= MAX_ITEMS and all(is_plain(v, depth - 1) for v in value.values())
     if isinstance(value, list):
         return depth > 0 and len(value) <= MAX_ITEMS and all(is_plain(item, depth - 1) for item in value)
     if isinstance(value, str):
-        return len(value) <= MAX_TEXT and value.replace("\n", "").isprintable()
+        return len(value) <= MAX_TEXT
     return value is None or type(value) is bool or is_number(value)
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value can be a key of a config: a printable text that is not long."""
+    """Whether a value can be a name: a printable text that is not long."""
     return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
 
 

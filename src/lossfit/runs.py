@@ -62,13 +62,17 @@ def _is_leftover(path: Path) -> bool:
     return empty or path.name in ("overrides.yaml", "console.log") or path.name.startswith(".")
 
 
-def create(folder: Path, config: Config, overrides: Sequence[str]) -> Path:
-    """Make a run folder from a resolved config; refuse one that holds something already."""
+def create(folder: Path, config: Config, overrides: Sequence[str], checked: bool = False) -> Path:
+    """Make a run folder from a resolved config; refuse one that holds something already.
+
+    checked: `check_free` was called before the run's parts were built, which may have written into the folder.
+    """
     config = with_seed(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locks.held(folder):
-            check_free(folder)
+            if not checked or (folder / "config.yaml").exists():
+                check_free(folder)
             (folder / "checkpoints").mkdir(exist_ok=True)
             write_yaml(folder / "overrides.yaml", list(overrides))
             write_signed(folder / "config.yaml", config)
@@ -201,6 +205,8 @@ def changed(folder: Path, config: Config, overrides: Sequence[str]) -> Config:
                 f"a new run from its weights"
             )
         part, _, name = key.rpartition(".")
+        if part and not isinstance(saved.get(part), dict):
+            raise UserError(f"{folder / 'config.yaml'}: {part} must be a mapping, got {saved.get(part)!r:.100}")
         (saved[part] if part else saved)[name] = (config[part] if part else config)[name]
     return saved
 
@@ -213,11 +219,9 @@ def apply_resume(folder: Path, checkpoint: Path | None, config: Config, override
     last = folder / "checkpoints" / "last.ckpt"
     try:
         if checkpoint is not None and checkpoint.name != last.name:
-            part = last.with_name(f".{last.name}.part")
-            shutil.copyfile(checkpoint, part)
-            if last.exists():
-                os.replace(last, last.with_name(f"last.ckpt.replaced_{datetime.now():%Y-%m-%d_%H-%M-%S}"))
-            os.replace(part, last)
+            if last.exists():  # it stays in place until the other one is there
+                shutil.copyfile(last, last.with_name(f"last.ckpt.replaced_{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+            place(last, checkpoint.read_bytes())
         if overrides:
             own = trust.is_own(folder, (folder / "config.yaml").read_bytes())
             (write_signed if own else write_yaml)(folder / "config.yaml", config)

@@ -1,4 +1,4 @@
-"""Checks a file of torch.save before torch.load reads it: nothing in it is called, and no size in it is believed.
+"""Checks a file of torch.save and gives torch.load a copy of what was checked: nothing in it is called meanwhile.
 
 torch.load(weights_only=True) calls nothing dangerous, but it does not look at the zip file's CRC-32 and believes the
 sizes that the pickle declares: a storage may be read beyond its record, and a tensor may claim any amount of memory.
@@ -39,7 +39,11 @@ STORAGES = {
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
+    "torch.storage.UntypedStorage": torch.uint8,
 }
+MAX_EXPANDED = 2**24  # elements of a tensor that repeats those of its storage
 
 
 class UnsafeError(Exception):
@@ -50,9 +54,13 @@ class HostileError(UnsafeError):
     """A file that could run code if it were loaded without these checks."""
 
 
-def check(stream: BinaryIO) -> None:
-    """Raise UnsafeError unless the zip file is whole and its pickle describes tensors and plain values only."""
-    with zipfile.ZipFile(stream) as archive:
+def checked(stream: BinaryIO) -> BytesIO:
+    """Return a zip file with the records of the given one, which are whole, and describe tensors and plain values only.
+
+    It is written anew, since programs differ in what they take a zip file with more in it for. Raises UnsafeError.
+    """
+    copy = BytesIO()
+    with zipfile.ZipFile(stream) as archive, zipfile.ZipFile(copy, "w") as written:
         sizes = _sizes(archive)
         pickles = [name for name in sizes if name.endswith("/data.pkl")]
         if len(pickles) != 1 or pickles[0].count("/") != 1:
@@ -60,26 +68,38 @@ def check(stream: BinaryIO) -> None:
         root = pickles[0].removesuffix("data.pkl")
         if sizes[pickles[0]] > MAX_PICKLE:
             raise UnsafeError(f"its data.pkl is larger than {MAX_PICKLE} bytes")
+        for name in sizes:
+            if name.startswith(root):
+                written.writestr(name, _content(archive, name))
         content = archive.read(pickles[0])
     _check_opcodes(content)
-    _Outline(BytesIO(content), lambda key: sizes.get(f"{root}data/{key}")).check()
+    _StandIns(BytesIO(content), lambda key: sizes.get(f"{root}data/{key}")).check()
+    copy.seek(0)
+    return copy
+
+
+def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a record, which zipfile holds against its CRC-32."""
+    try:
+        return archive.read(name)
+    except zipfile.BadZipFile as error:
+        raise UnsafeError(f"its record {shown(name)} does not match its CRC-32") from error
 
 
 def _sizes(archive: zipfile.ZipFile) -> dict[str, int]:
-    """Return each record's size, read once in full and held against its CRC-32."""
+    """Return each record's size; refuse compressed records, two of one name, and more bytes than the file has."""
     sizes: dict[str, int] = {}
+    names: set[str] = set()
     for record in archive.infolist():
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
             raise UnsafeError(f"its record {shown(record.filename)} is compressed, which torch.save never does")
-        if record.filename in sizes:
+        if record.filename.casefold() in names:  # torch does not tell data.pkl from DATA.PKL
             raise UnsafeError(f"its record {shown(record.filename)} is there twice")
+        names.add(record.filename.casefold())
         sizes[record.filename] = record.file_size
     assert archive.fp is not None
     if sum(sizes.values()) > archive.fp.seek(0, 2):
         raise UnsafeError("its records declare more bytes than the file has")
-    broken = archive.testzip()
-    if broken is not None:
-        raise UnsafeError(f"its record {shown(broken)} does not match its CRC-32")
     return sizes
 
 
@@ -185,7 +205,7 @@ class _Function(_Fixed):
         return self.function(*arguments)
 
 
-class _Outline(pickle.Unpickler):
+class _StandIns(pickle.Unpickler):
     """Goes through a pickle with stand-ins for everything that it names; size_of: key of a storage -> bytes."""
 
     def __init__(self, stream: BinaryIO, size_of: Callable[[str], int | None]) -> None:
@@ -194,6 +214,7 @@ class _Outline(pickle.Unpickler):
         self.hooks: list[_Value] = []
         self.functions = {
             "torch._utils._rebuild_tensor_v2": _Function(self._tensor),
+            "torch._utils._rebuild_tensor_v3": _Function(self._tensor_of_dtype),
             "torch._utils._rebuild_parameter": _Function(_parameter),
             "_codecs.encode": _Function(_latin1),
         } | dict.fromkeys(CONTAINERS, _Function(_Value))
@@ -221,6 +242,15 @@ class _Outline(pickle.Unpickler):
             raise UnsafeError("one of its records does not have the size that is declared")
         return _Storage(count)
 
+    def _tensor_of_dtype(
+        self, storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, metadata: Any = None
+    ) -> _Value:
+        """Stand for a tensor in an untyped storage, as those of torch's newer dtypes are."""
+        if not (isinstance(storage, _Storage) and isinstance(dtype, _Dtype)):
+            raise UnsafeError("one of its tensors is damaged")
+        elements = _Storage(storage.count // dtype.dtype.itemsize)
+        return self._tensor(elements, offset, size, stride, grad, hooks, metadata)
+
     def _tensor(
         self, storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, metadata: Any = None
     ) -> _Value:
@@ -230,7 +260,11 @@ class _Outline(pickle.Unpickler):
         if not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *size, *stride)) or len(size) > 64:
             raise UnsafeError("one of its tensors is damaged")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if prod(size) > storage.count - offset or (prod(size) and last >= storage.count):
+        if (
+            prod(size) > max(storage.count, MAX_EXPANDED)
+            or offset > storage.count
+            or (prod(size) and last >= storage.count)
+        ):
             raise UnsafeError("one of its tensors is larger than its storage")
         if not isinstance(hooks, _Value) or metadata is not None:
             raise HostileError("one of its tensors has hooks")

@@ -12,7 +12,7 @@ from lossfit.config import build
 from lossfit.costs import cheapest, probabilities
 from lossfit.data.batches import Normalize
 from lossfit.errors import ConfigError, UserError
-from lossfit.models.closed import from_checkpoint
+from lossfit.models.closed import builders, from_checkpoint
 
 
 class TrainedClassifier(nn.Module):
@@ -95,7 +95,7 @@ def load(
         with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
             if model is not None:
                 made = model
-            elif trust_code or _composed_here(file, node):
+            elif str(node.get("_target_")) not in builders() and (trust_code or _composed_here(file, node)):
                 made = build(node, "model", **facts)
             else:
                 made = from_checkpoint(node, weights, **facts)

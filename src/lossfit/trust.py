@@ -23,9 +23,11 @@ from lossfit.plain_values import is_plain, shown
 CONF = Path(__file__).parents[2] / "conf"
 VARIABLE = "LOSSFIT_TRUST_CODE"  # 1: every folder is trusted; what trust_code=true sets, for jobs and ranks too
 SIGNATURE = ".signature"
+KEY_SIZE = 32  # bytes
 REMOTE = "lightning.pytorch.loggers."  # send what they log to a server
 UNLISTED = {"lossfit.callbacks.Pruning": frozenset({"monitor", "pruner"})}  # added to a trial by the search
 PATHS = ("dir", "init_from")  # keys whose values are paths of data that is only read
+_composed: set[bytes] = set()  # digests of what this process has signed, for an account without a place for the key
 ADVICE = (
     "it was not made by this account on this machine, or was changed since: if you trust whoever wrote it, add "
     "trust_code=true"
@@ -38,11 +40,14 @@ def sign(folder: Path, content: bytes) -> None:
     An account without a folder for the key, as in some containers, leaves no signature: own code in such a folder is
     trusted in the process that made it only.
     """
-    with suppress(OSError):
+    _composed.add(hashlib.sha256(content).digest())
+    with suppress(OSError, ValueError):
         known = _signatures(folder)
         own = _of(content, _key(make=True))
         if own not in known:
-            (folder / SIGNATURE).write_text("".join(f"{line}\n" for line in [*known, own]), encoding="ascii")
+            part = folder / f"{SIGNATURE}.{os.getpid()}"
+            part.write_text("".join(f"{line}\n" for line in [*known, own]), encoding="ascii")
+            os.replace(part, folder / SIGNATURE)
 
 
 def is_trusted(folder: Path, content: bytes) -> bool:
@@ -52,6 +57,8 @@ def is_trusted(folder: Path, content: bytes) -> bool:
 
 def is_own(folder: Path, content: bytes) -> bool:
     """Whether this account composed the content for the folder."""
+    if hashlib.sha256(content).digest() in _composed:
+        return True
     with suppress(OSError, ValueError):
         own = _of(content, _key(make=False))
         return any(hmac.compare_digest(own, line) for line in _signatures(folder))
@@ -98,7 +105,9 @@ def _foreign(node: Any, key: str) -> Iterator[str]:
 
 
 def _is_path(text: str) -> bool:
-    return text.startswith(("/", "~", "\\")) or ".." in text or "://" in text or (len(text) > 1 and text[1] == ":")
+    return (
+        text.startswith(("/", "~", "\\")) or ".." in text or "://" in text or (text[:1].isalpha() and text[1:2] == ":")
+    )
 
 
 @functools.cache
@@ -129,7 +138,7 @@ def _of(content: bytes, key: bytes) -> str:
 
 def _signatures(folder: Path) -> list[str]:
     try:
-        return (folder / SIGNATURE).read_text(encoding="ascii").split()[:1000]
+        return (folder / SIGNATURE).read_text(encoding="ascii", errors="replace").split()[:1000]
     except FileNotFoundError:
         return []
 
@@ -138,15 +147,22 @@ def _key(make: bool) -> bytes:
     """Return this account's key, 32 random bytes in its state folder, which are drawn at the first use."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     file = Path(state) / "lossfit" / "key"
-    if make and not file.exists():
+    if make and not (file.exists() and file.stat().st_size == KEY_SIZE):
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = file.with_name(f".key.{os.getpid()}.{secrets.token_hex(4)}")
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(secrets.token_bytes(32))
-        with suppress(FileExistsError):
-            os.link(part, file)  # another process may have been first
-        part.unlink()
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                stream.write(secrets.token_bytes(KEY_SIZE))
+                stream.flush()
+                os.fsync(stream.fileno())
+            if file.exists():  # damaged
+                os.replace(part, file)
+            else:
+                with suppress(FileExistsError):
+                    os.link(part, file)  # another process may have been first
+        finally:
+            part.unlink(missing_ok=True)
     key = file.read_bytes()
-    if len(key) != 32:
+    if len(key) != KEY_SIZE:
         raise ValueError(f"{file} is damaged")
     return key

@@ -18,7 +18,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 
 from lossfit.data.batches import Batches
-from lossfit.errors import Interrupted, UserError
+from lossfit.errors import Interrupted
 from lossfit.processes import STOPS
 
 log = logging.getLogger(__name__)
@@ -198,19 +198,13 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def _moved(state: dict[str, Any], new: Path) -> dict[str, Any]:
-    """Return a ModelCheckpoint's state with its files in the folder `new`; it deletes files that it replaces.
-
-    Raises UserError for a file that was not in the folder of the others.
-    """
+    """Return a ModelCheckpoint's state with its files, which are below its dirpath, in the folder `new`."""
     old = Path(state["dirpath"])
 
     def moved(value: Any) -> Any:
         if not value:
             return value
-        path = Path(value)
-        if path.parent != old or path.name in ("", ".."):
-            raise UserError(f"{new / 'last.ckpt'} names {value!r:.100}, which is not in its own folder")
-        return str(new / path.name)
+        return str(new / Path(value).relative_to(old))
 
     paths = {key: moved(value) for key, value in state.items() if key.endswith("model_path")}
     best = {moved(path): score for path, score in state.get("best_k_models", {}).items()}

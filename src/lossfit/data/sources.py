@@ -297,7 +297,7 @@ def _reason(path: Path) -> str:
 
 def _regular(name: str, flags: int) -> int:
     """Open a regular file for `open`; a pipe, say, put in its place is refused without waiting for it."""
-    descriptor = os.open(name, flags | os.O_NONBLOCK)
+    descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows lacks
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("not a regular file")

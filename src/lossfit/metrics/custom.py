@@ -26,7 +26,7 @@ class Custom(Metric):
         super().__init__()
         found = locate(function)
         options = dict(options or {})
-        self.metric: Metric = MeanMetric()
+        self.metric: Metric = MeanMetric(nan_strategy="disable")
         self.per_sample: Callable[..., Any] | None = None
         self.function = function
         if isinstance(found, type) and issubclass(found, Metric):

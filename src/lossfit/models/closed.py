@@ -66,11 +66,11 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
             raise ConfigError(f"its model has {shown(name)}: {shown(value)}, which is no plain value for {target}")
     parameters, _ = arguments(builder)
     values |= {k: v for k, v in facts.items() if k in parameters and k in FACTS and values.get(k) is None}
-    with _Outline(10_000 + 200 * len(weights)):
+    with _WithoutMemory(10_000 + 200 * len(weights)):
         outline = call(builder, "model", **values)
     shapes = {name: tuple(value.shape) for name, value in outline.state_dict().items()}
     for name in [*shapes, *weights]:
-        has = tuple(weights[name].shape) if name in weights else "none"
+        has = tuple(getattr(weights[name], "shape", ())) if name in weights else "none"
         wanted = shapes.get(name, "none")
         if has != wanted:
             raise ConfigError(
@@ -85,7 +85,7 @@ def _is_small(value: Any) -> bool:
     return not isinstance(value, (int, float)) or abs(value) <= MAX_NUMBER
 
 
-class _Outline(TorchFunctionMode):
+class _WithoutMemory(TorchFunctionMode):
     """Builds a model without memory for its tensors; ends one that calls torch far more often than its weights do."""
 
     def __init__(self, calls: int) -> None:
