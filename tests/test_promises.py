@@ -7,7 +7,6 @@ from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
 from lossfit.module import Classifier
 from tests.conftest import fit
-from tests.test_losses import OURS, WEIGHTED, C, batch, make, mixed
+from tests.test_losses import COSTS, OURS, WEIGHTED, C, batch, make, mixed
 from tests.test_resume import THREE, assert_same, fit_killed, last
 
 THIRDS = ((1 + torch.arange(100.0).view(C, C) % 7) / 3 * (1 - torch.eye(C))).tolist()  # costs that bf16 would round
@@ -75,13 +74,12 @@ def test_a_loss_under_bf16_autocast_is_computed_in_float32(name: str) -> None:
         assert half.grad.equal(full.grad.bfloat16())
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
-def test_class_weights_go_where_the_logits_are(name: str) -> None:
-    """To the device "meta", which has no values: a tensor of the processor's among its tensors is an error."""
-    loss = make(name, weights=list(range(1, 11))).train()
-    logits = torch.empty(4, C, device="meta")
-    with patch("torch.nn.functional.one_hot", lambda labels, classes: labels.new_empty(*labels.shape, classes)):
-        assert loss(logits, torch.empty(4, dtype=torch.long, device="meta")).device == logits.device
+@pytest.mark.parametrize("name", OURS)
+def test_a_loss_is_computed_where_the_logits_are(name: str) -> None:
+    """On the device "meta", which has no values: a tensor of the processor's among its tensors is an error."""
+    loss = make(name, costs=COSTS, **({"weights": list(range(1, 11))} if name in WEIGHTED else {})).train()
+    logits, target = torch.empty(2, 4, C, device="meta")
+    assert loss._reduce(loss.per_sample(logits, target), target).device == logits.device
 
 
 def draws(seed: int, epoch: int, rank: int = 0, mix: Mix | None = None) -> list[Tensor]:
