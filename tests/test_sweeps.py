@@ -172,7 +172,7 @@ def test_a_sweep_folder_is_its_own_commands_and_no_others(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"holds another sweep \(.*seed=1,2.* or give resume="):
         claim(sweep, "seed=1,2,3")
     claim(sweep, "seed=1,2,3", extend=True)
-    assert runs.read_overrides(sweep) == ["seed=1,2,3"]
+    assert sweeps.read_command(sweep) == ["seed=1,2,3"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(UserError, match="is not empty and holds no sweep"):

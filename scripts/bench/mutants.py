@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-SLOW = "ranks or stopped_run or process_killed or any_file or two_processes"  # they start processes or take a minute
+LEFT_OUT = "ranks or stopped_run or process_killed or two_processes or without_hydra or any_file"
 SUBJECTS = {  # files -> their tests
     "src/lossfit/losses/*.py": ["test_losses.py", "test_promises.py", "test_own_code.py"],
     "src/lossfit/data/[abcm]*.py": ["test_data.py", "test_promises.py"],
@@ -44,9 +44,10 @@ source_paths = ["src"]
 only_mutate = {only}
 do_not_mutate_patterns = ['^\\s*raise ']
 also_copy = {copied}
-pytest_add_cli_args = ["-n", "0", "-p", "no:cacheprovider", "--hypothesis-seed", "0", "-k", "not ({slow})"]
+pytest_add_cli_args = ["-n", "0", "-p", "no:cacheprovider", "--hypothesis-seed", "0", "-k", "not ({left_out})"]
 pytest_add_cli_args_test_selection = {tests}
 process_isolation = "forkserver"
+debug = true
 """
 
 
@@ -74,7 +75,11 @@ def main() -> None:
         sums = {file: hashlib.sha256((ROOT / file).read_bytes()).hexdigest() for file in files}
         shown += list(sums.items())
         if files and time.monotonic() < deadline:
-            copy = Copy(options.work / str(number), tracked, files, tests)
+            try:
+                copy = Copy(options.work / str(number), tracked, files, tests)
+            except RuntimeError as error:
+                print(error, file=sys.stderr)
+                continue
             done = {r["mutant"] for r in results(store, sums) if not (options.again and r["status"] == "survived")}
             chosen, known = [], copy.statuses()
             for file in files:
@@ -82,10 +87,11 @@ def main() -> None:
                 names = sorted(name for name in known if name.startswith(f"{module}."))
                 random.Random(options.seed).shuffle(names)
                 chosen += [name for name in names[: options.sample] if name not in done]
-            copy.run(chosen, deadline)
-            with store.open("a") as stream:
-                for record in copy.records(chosen, sums):
-                    stream.write(json.dumps(record) + "\n")
+            try:
+                copy.run(chosen, deadline)
+            finally:
+                with store.open("a") as stream:
+                    stream.writelines(json.dumps(record) + "\n" for record in copy.records(chosen, sums))
     report(results(store, dict(shown)))
 
 
@@ -99,12 +105,12 @@ class Copy:
             shutil.copy2(ROOT / name, folder / name)
         tops = sorted({name.split("/")[0] for name in tracked} - {"src", "pyproject.toml"})
         lists = {"only": files, "copied": tops, "tests": [f"tests/{test}" for test in tests]}
-        config = CONFIG.format(slow=SLOW, **{key: json.dumps(value) for key, value in lists.items()})
+        config = CONFIG.format(left_out=LEFT_OUT, **{key: json.dumps(value) for key, value in lists.items()})
         (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + config)
         (folder / "mutants" / "src").mkdir(parents=True, exist_ok=True)  # Python skips a path that it once did not find
         said = self.mutmut("run", "none of them")  # makes the mutants, finds each function's tests and ends there
         if "nothing matches" not in said:
-            raise SystemExit(f"mutmut could not run {', '.join(tests)}:\n{said}")
+            raise RuntimeError(f"{said[-3000:]}\nmutmut could not run {', '.join(tests)}")
 
     def mutmut(self, *arguments: str, until: float = float("inf")) -> str:
         """Run a command of mutmut; interrupt it when the time is over."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -402,7 +403,7 @@ def _ending(folder: Path, result: dict[str, Any]) -> list[str]:
         lines.append(f"Test accuracy {metrics['test/acc']:.4f}, nll {metrics['test/nll']:.4f}{cost}{at}")
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shown}"]
+    return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shlex.quote(str(shown))}"]
 
 
 def rounded(metrics: Mapping[str, torch.Tensor | float]) -> dict[str, float]:

@@ -11,7 +11,13 @@ from lossfit import locks, runs, trust
 from lossfit.config import Config
 from lossfit.errors import UserError
 
-MAY_CHANGE = ("hydra.launcher", "hydra/launcher", "hydra.sweeper.n_trials", "hydra.sweeper.extend")
+MAY_CHANGE = (
+    "hydra.launcher",
+    "hydra/launcher",
+    "hydra.sweeper.n_trials",
+    "hydra.sweeper.max_jobs",
+    "hydra.sweeper.extend",
+)
 OWN = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.extend", "trust_code")  # of one call, not of the sweep
 COMMAND = "sweep.yaml"
 PATIENCE = 30.0  # seconds for the jobs of a sweep that was killed to end

@@ -1,6 +1,7 @@
 """A search with Optuna: hydra/sweeper=optuna."""
 
 import json
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -129,7 +130,8 @@ class OptunaSweeper(RunFolderSweeper):
                 self._tell()
                 if self.open or (self.failures and self.local is not None and self.local.fail_fast):
                     reasons = "\n".join(["", *self.failures])
-                    raise RunError(f"The search was stopped. To go on: python train.py resume={self.folder}{reasons}")
+                    folder = shlex.quote(str(self.folder))
+                    raise RunError(f"The search was stopped. To go on: python train.py resume={folder}{reasons}")
             self._end()
 
     def _check_study(self) -> None:
