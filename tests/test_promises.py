@@ -1,6 +1,8 @@
 """Promises that break without an error: each test fails when the line of code that keeps the promise is taken away."""
 
+import math
 import os
+import re
 import socket
 from collections import Counter
 from functools import partial
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
@@ -22,8 +25,9 @@ from lossfit.data.mix import CutMix, Mix, Mixup
 from lossfit.data.sources import DataError, DebianPackage, Mirror, obtain
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
+from lossfit.metrics import Evaluation
 from lossfit.module import Classifier
-from tests.conftest import fit
+from tests.conftest import ROOT, fit
 from tests.test_losses import COSTS, OURS, WEIGHTED, C, batch, make, mixed
 from tests.test_resume import THREE, assert_same, fit_killed, last
 
@@ -176,6 +180,48 @@ def test_a_rest_smaller_than_the_number_of_ranks_joins_the_batch_before(count: i
 def test_batches_alone_are_all_samples_once_in_order() -> None:
     batches = Batches(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5), 2, Normalize([0.0], [1.0]))
     assert [target.tolist() for _, target in batches] == [[0, 1], [2, 3], [4]]
+
+
+OPTIONS = [  # of a data module: its least and largest values, and values just outside
+    ("batch_size", (1, "all"), (0, "none")),
+    ("eval_batch_size", (1,), (0,)),
+    ("val_size", (1,), (0,)),
+    ("subset", (1, None), (0,)),
+    ("imbalance", (1.0,), (0.999, float("inf"), float("nan"))),
+    ("label_noise", (0.0, 1.0), (-1e-9, 1 + 1e-9, float("nan"))),
+    ("outliers", (0.0, 1.0), (-1e-9, 1 + 1e-9, float("nan"))),
+]
+
+
+@pytest.mark.parametrize(("option", "inside", "outside"), OPTIONS)
+def test_ranges_of_data_end_where_the_message_says(
+    option: str, inside: tuple[Any, ...], outside: tuple[Any, ...]
+) -> None:
+    for value in inside:
+        assert getattr(InMemoryDataModule(**{option: value}), option) == value
+    for value in outside:
+        with pytest.raises(ValueError, match=f"^{option} must be .*, got {re.escape(repr(value))}$"):
+            InMemoryDataModule(**{option: value})
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_mixing_made_in_python_has_the_alpha_of_the_command_line(kind: type[Mixup] | type[CutMix]) -> None:
+    listed = yaml.safe_load((ROOT / "conf" / "data" / "mix" / f"{kind.__name__.lower()}.yaml").read_text())
+    assert kind().alpha == listed["alpha"]
+
+
+@pytest.mark.parametrize(("options", "cost"), [({}, 5.0), ({"link": "softmax"}, 5.0), ({"link": "sigmoid"}, 0.0)])
+def test_an_evaluation_is_the_mean_over_samples_of_uneven_batches(options: dict[str, str], cost: float) -> None:
+    """By softmax, class 1 has the share 0.95 and is the cheapest; by the shares of sigmoids, 0.66, class 0 is."""
+    evaluation = Evaluation(2, costs=[[0.0, 5.0], [1.0, 0.0]], **options)
+    logits = torch.tensor([[0.0, 3.0]])
+    evaluation.update(torch.tensor(1.0), logits, torch.tensor([0]))
+    evaluation.update(torch.tensor(4.0), logits.expand(2, -1), torch.tensor([0, 0]))
+    found = evaluation.compute()
+    assert found["confusion"].tolist() == [[0, 3], [0, 0]]
+    values = {name: float(value) for name, value in found.items() if name != "confusion"}
+    nll = math.log(1 + math.exp(3))
+    assert values == pytest.approx({"loss": 3, "nll": nll, "acc": 0, "cost": cost, "cost_argmax": 5})
 
 
 class BlackAndWhite(InMemoryDataModule):

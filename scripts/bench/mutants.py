@@ -33,9 +33,15 @@ LEFT_OUT = "ranks or stopped_run or process_killed or two_processes or without_h
 SUBJECTS = {  # files -> their tests
     "src/lossfit/losses/*.py": ["test_losses.py", "test_promises.py", "test_own_code.py"],
     "src/lossfit/data/[abcm]*.py": ["test_data.py", "test_promises.py"],
-    "src/lossfit/data/[fs]*.py": ["test_data_sources.py", "test_data.py"],
-    "src/lossfit/metrics/*.py": ["test_own_code.py", "test_costs.py", "test_evaluation.py"],
-    "src/lossfit/checkpoints.py": ["test_checkpoints.py", "test_promises.py", "test_trained.py", "test_hostile.py"],
+    "src/lossfit/data/[fs]*.py": ["test_data_sources.py", "test_data.py", "test_promises.py"],
+    "src/lossfit/metrics/*.py": ["test_own_code.py", "test_costs.py", "test_evaluation.py", "test_promises.py"],
+    "src/lossfit/checkpoints.py": [
+        "test_checkpoint_values.py",
+        "test_checkpoints.py",
+        "test_promises.py",
+        "test_trained.py",
+        "test_hostile.py",
+    ],
     "src/lossfit/callbacks/last_checkpoint.py": ["test_resume.py", "test_promises.py"],
 }
 CONFIG = """
@@ -80,7 +86,7 @@ def main() -> None:
             except RuntimeError as error:
                 print(error, file=sys.stderr)
                 continue
-            done = {r["mutant"] for r in results(store, sums) if not (options.again and r["status"] == "survived")}
+            done = {r["mutant"] for r in results(store, sums) if not (options.again and r["status"] != "killed")}
             chosen, known = [], copy.statuses()
             for file in files:
                 module = file.removeprefix("src/").removesuffix(".py").replace("/", ".")
