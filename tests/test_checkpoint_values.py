@@ -1,5 +1,6 @@
 """What the values in a checkpoint must be for it to be read: each at the ends of its range, and with its own reason."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,18 @@ def test_checkpoint_files_alone_are_deleted(tmp_path: Path) -> None:
     for path in (*tmp_path.iterdir(), tmp_path / "none.ckpt"):
         AtomicCheckpointIO().remove_checkpoint(str(path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder.ckpt"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the tensors would go there")
+def test_a_checkpoint_of_a_gpu_is_read_where_there_is_none(trained: Path, tmp_path: Path) -> None:
+    best, file = trained / "checkpoints" / "best.ckpt", tmp_path / "gpu.ckpt"
+    with zipfile.ZipFile(best) as whole, zipfile.ZipFile(file, "w") as moved:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name.endswith("data.pkl"):
+                assert b"X\x03\0\0\0cpu" in content
+                content = content.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
+            moved.writestr(name, content)
+    with pytest.raises(RuntimeError, match="on a CUDA device"):
+        torch.load(file, weights_only=True)
+    assert all(value.equal(read(best)["state_dict"][name]) for name, value in read(file)["state_dict"].items())
