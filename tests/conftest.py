@@ -42,6 +42,17 @@ def fit(folder: Path, *overrides: str) -> dict[str, float]:
     return engine.start(folder, compose(*overrides), overrides)
 
 
+def whole_and_resumed(folder: Path, *overrides: str) -> list[dict[str, Tensor]]:
+    """Train two epochs at once, and one and another one; return the weights of both."""
+    from lossfit import engine
+
+    fit(folder / "whole", *overrides, "trainer.max_epochs=2")
+    fit(folder / "resumed", *overrides)
+    engine.resume(folder / "resumed", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
+    files = [folder / name / "checkpoints" / "last.ckpt" for name in ("whole", "resumed")]
+    return [torch.load(file, weights_only=True)["state_dict"] for file in files]
+
+
 @pytest.fixture(autouse=True)
 def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # data=sample names its folder relative to it

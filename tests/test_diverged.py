@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lossfit import engine, runs
 from lossfit.comparison import leaderboard, read
 from lossfit.errors import Diverged, UserError
-from tests.conftest import QUICK, Command, compose, fit
+from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
 
 TOO_LARGE = ["model=linear", "optimizer=sgd", "optimizer.lr=1e38", "scheduler=none"]
 
@@ -133,12 +133,7 @@ def test_the_last_window_of_accumulated_gradients_is_a_mean(tmp_path: Path) -> N
 
 def test_double_precision_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     options = ["trainer.precision=64-true", "model=mlp", "model.hidden=[8]", "scheduler=none"]
-    fit(tmp_path / "whole", *options, "trainer.max_epochs=2")
-    fit(tmp_path / "run", *options)
-    engine.resume(tmp_path / "run", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
-    states = [
-        torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in ("whole", "run")
-    ]
+    states = whole_and_resumed(tmp_path, *options)
     assert states[0]["model.1.weight"].dtype == torch.float64
     assert all(states[0][name].equal(states[1][name]) for name in states[0])
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from lossfit import engine, runs
 from lossfit.errors import ConfigError
-from tests.conftest import QUICK, compose, fit, sample
+from tests.conftest import QUICK, compose, fit, sample, whole_and_resumed
 
 CODE = """
 import numpy as np, torch, torch.nn.functional as F
@@ -135,12 +135,7 @@ def test_a_loss_with_parameters_trains_them_saves_them_once_and_logs_them(tmp_pa
 
 def test_a_loss_with_parameters_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     options = ["loss=custom", "loss.function=mine.Temperature", "model=linear", "scheduler=none"]
-    fit(tmp_path / "whole", *options, "trainer.max_epochs=2")
-    fit(tmp_path / "run", *options)
-    engine.resume(tmp_path / "run", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
-    states = [
-        torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in ("whole", "run")
-    ]
+    states = whole_and_resumed(tmp_path, *options)
     assert states[0].keys() == states[1].keys()
     assert all(states[0][name].equal(states[1][name]) for name in states[0])
 

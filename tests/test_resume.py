@@ -19,7 +19,7 @@ from lossfit.callbacks import LastCheckpoint
 from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.errors import ConfigError, Interrupted, RunError, UserError
 from lossfit.module import Classifier
-from tests.conftest import QUICK, Command, compose, fit
+from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 THREE = ["trainer.max_epochs=3", "data.batch_size=64"]  # 8 steps an epoch
@@ -354,6 +354,22 @@ def test_a_run_whose_model_was_changed_in_the_code_is_refused(tmp_path: Path, mo
     with pytest.raises(UserError, match=r"the model has changed: 1\.weight has the shape \(16, 784\), and \(10, 784\)"):
         engine.resume(tmp_path / "run", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_an_own_model_with_extra_state_and_lazy_layers_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unusual.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        "        self.frozen = nn.Parameter(torch.full((2,), float('-inf')), requires_grad=False)\n"
+        "    def get_extra_state(self): return {'version': 2}\n"
+        "    def set_extra_state(self, state): assert state == {'version': 2}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    states = whole_and_resumed(tmp_path, "model=custom", "model.function=unusual.Net", "scheduler=none")
+    assert states[0].pop("model._extra_state") == states[1].pop("model._extra_state") == {"version": 2}
+    assert_same(states[1], states[0])
 
 
 def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(

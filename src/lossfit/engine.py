@@ -28,6 +28,7 @@ from lossfit.data import InMemoryDataModule
 from lossfit.distributed import check_ranks, cleaned_up, start_ranks_from
 from lossfit.errors import ConfigError, UserError
 from lossfit.loggers import TensorBoardLogger
+from lossfit.models.closed import difference, without_pretrained
 from lossfit.models.head import logit_scale
 from lossfit.module import Classifier
 from lossfit.optim.schedule_free import ScheduleFree
@@ -121,7 +122,6 @@ def _prepared(folder: Path, config: Config, checkpoint: Path | None = None) -> R
     if not runs.is_trusted(folder):
         trust.check(config, folder)
     check(config)
-    _check_accelerator(config["trainer"])
     return build_run(config, folder, _begun(folder, config, checkpoint))
 
 
@@ -217,9 +217,7 @@ def build_run(
         call(data.setup, "data")
     facts = {name: getattr(data, name) for name in ("num_classes", "class_names", "class_counts", "image_shape")}
     facts |= {"save_dir": str(folder), "dirpath": str(folder / "checkpoints")}
-    node = config["model"]
-    if begun is not None and "weights" in node:
-        node = {**node, "weights": None}  # pretrained ones would be downloaded, only to be replaced
+    node = config["model"] if begun is None else without_pretrained(config["model"])
     model = build(node, "model", **facts)
     fresh = config.get("init_from") and begun is None
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
@@ -277,14 +275,12 @@ def build_run(
 
 def _check_same_model(model: nn.Module, begun: dict[str, Any]) -> None:
     """Refuse to go on with other weights than the checkpoint's, as after a change of the code."""
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    kept = {name: tuple(value.shape) for name, value in checkpoints.weights(begun).items()}
-    for name in [*own, *kept]:
-        if own.get(name) != kept.get(name):
-            raise UserError(
-                f"model: the run cannot go on, since the model has changed: {name} has the shape {own.get(name)}, and "
-                f"{kept.get(name)} in the checkpoint; init_from takes the weights that still fit"
-            )
+    if differs := difference(model.state_dict(), checkpoints.weights(begun)):
+        name, own, kept = differs
+        raise UserError(
+            f"model: the run cannot go on, since the model has changed: {name} has the shape {own}, and {kept} in the "
+            f"checkpoint; init_from takes the weights that still fit"
+        )
 
 
 def _given(options: dict[str, Any] | None) -> list[Any]:
@@ -299,7 +295,7 @@ def start_from(model: nn.Module, path: Path) -> str:
     file = checkpoints.find(path)
     found = checkpoints.weights(checkpoints.read(file))
     own = model.state_dict()
-    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    fitting = {n: value for n, value in found.items() if n in own and not difference({n: value}, {n: own[n]})}
     if not fitting:
         raise ConfigError(f"init_from={path}: none of its weights fit this model")
     model.load_state_dict(fitting, strict=False)

@@ -30,6 +30,11 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, by Ctrl-C or SIGTERM, and has put its folder in order."""
 
 
+def one_line(error: Exception) -> str:
+    """Return what an error of a library says in one line, shortened."""
+    return " ".join(str(error).split())[:300]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` where a known word is close, else the known words."""
     known = sorted(known)

@@ -33,7 +33,7 @@ from rich import get_console
 
 from lossfit import locks, trust
 from lossfit.config import Config
-from lossfit.errors import Diverged, Interrupted, RunError, UserError
+from lossfit.errors import Diverged, Interrupted, RunError, UserError, one_line
 from lossfit.processes import STOPS
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def read_config(folder: Path) -> Config:
     except OSError as error:
         raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {_one_line(error)}") from error
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a mapping")
     nodes = [config]  # counted, since aliases in YAML can make a short file mean a huge config
@@ -160,7 +160,7 @@ def read_list(path: Path) -> list[str]:
     try:
         overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {_one_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(overrides, list):
         raise UserError(f"{path} must hold a list of overrides")
     return [str(override) for override in overrides]
@@ -261,10 +261,6 @@ def write_yaml(path: Path, content: Any) -> None:
 
 def _as_yaml(content: Any) -> bytes:
     return yaml.safe_dump(content, sort_keys=False).encode()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 @contextmanager

@@ -68,12 +68,12 @@ def checked(stream: BinaryIO) -> BytesIO:
         root = pickles[0].removesuffix("data.pkl")
         if sizes[pickles[0]] > MAX_PICKLE:
             raise UnsafeError(f"its data.pkl is larger than {MAX_PICKLE} bytes")
+        content = _content(archive, pickles[0])
+        _check_opcodes(content)
+        _StandIns(BytesIO(content), lambda key: sizes.get(f"{root}data/{key}")).check()
         for name in sizes:
             if name.startswith(root):
-                written.writestr(name, _content(archive, name))
-        content = archive.read(pickles[0])
-    _check_opcodes(content)
-    _StandIns(BytesIO(content), lambda key: sizes.get(f"{root}data/{key}")).check()
+                written.writestr(name, content if name == pickles[0] else _content(archive, name))
     copy.seek(0)
     return copy
 

@@ -16,7 +16,7 @@ from lossfit import cli, runs, sweeps
 from lossfit.comparison import direction_of
 from lossfit.config import METRICS, Config, build, locate
 from lossfit.config import arguments as arguments_of
-from lossfit.errors import RunError, UserError
+from lossfit.errors import RunError, UserError, one_line
 from lossfit.jobs import Job
 
 TPE = {  # at first drawn at random, then by all parameters together; trials that run at once are spread out
@@ -115,8 +115,9 @@ class OptunaSweeper(RunFolderSweeper):
             except UserError:
                 raise
             except Exception as error:  # of SQLite, SQLAlchemy, Optuna, or of a value that is none of theirs
-                reason = " ".join(str(error).split())[:200]
-                raise UserError(f"{self.folder / study.FILE} cannot be used: {reason}; move it away") from error
+                raise UserError(
+                    f"{self.folder / study.FILE} cannot be used: {one_line(error)}; move it away"
+                ) from error
             if self.seed is not None and "seed" in arguments_of(locate(self.sampler["_target_"], "sampler"))[0]:
                 self.sampler["seed"] = self.seed + len(self.study.get_trials(deepcopy=False))
             self.study.sampler = build(self.sampler, "hydra.sweeper.sampler")

@@ -59,7 +59,7 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
             f"lossfit.load(PATH, model=MyModel(...)), or, if you trust whoever made the file, trust_code=True "
             f"(--trust-code, trust_code=true)"
         )
-    values = {name: value for name, value in node.items() if name != "_target_" and not PRETRAINED.search(str(name))}
+    values = {name: value for name, value in without_pretrained(node).items() if name != "_target_"}
     for name, value in values.items():
         known = isinstance(name, str) and name.isidentifier() and len(name) < 100 and not name.startswith("_")
         if not known or not is_plain(value, MAX_DEPTH) or isinstance(value, dict) or not _is_small(value):
@@ -68,15 +68,26 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
     values |= {k: v for k, v in facts.items() if k in parameters and k in FACTS and values.get(k) is None}
     with _WithoutMemory(10_000 + 200 * len(weights)):
         outline = call(builder, "model", **values)
-    shapes = {name: tuple(value.shape) for name, value in outline.state_dict().items()}
-    for name in [*shapes, *weights]:
-        has = tuple(getattr(weights[name], "shape", ())) if name in weights else "none"
-        wanted = shapes.get(name, "none")
-        if has != wanted:
-            raise ConfigError(
-                f"its weights do not fit its own model {target}: {shown(name)} has shape {has}, in the model {wanted}"
-            )
+    if differs := difference(weights, outline.state_dict()):
+        name, has, wanted = differs
+        raise ConfigError(
+            f"its weights do not fit its own model {target}: {shown(name)} has shape {has}, in the model {wanted}"
+        )
     return call(builder, "model", **values)
+
+
+def without_pretrained(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's description without the arguments that ask for pretrained weights."""
+    return {name: value for name, value in node.items() if not PRETRAINED.search(str(name))}
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first name whose shapes differ in two state dicts, with both, `none` where one lacks it."""
+    for name in dict.fromkeys([*other, *one]):
+        shapes = [tuple(getattr(state[name], "shape", ())) if name in state else "none" for state in (one, other)]
+        if shapes[0] != shapes[1]:
+            return name, shapes[0], shapes[1]
+    return None
 
 
 def _is_small(value: Any) -> bool:
