@@ -7,29 +7,18 @@ from omegaconf import DictConfig
 
 from lossfit import cli
 from lossfit.errors import reported
-from lossfit.processes import started_rank
-from lossfit.runs import removed_if_empty
 
 cli.register_resolvers()
 
 
 @hydra.main(config_path="conf", config_name="config", **cli.VERSION)
 def main(cfg: DictConfig) -> None:
-    """Train the composed config in a new run folder, or train an old run on."""
+    """Train the composed config in a new run folder, or continue a run."""
     config, folder, overrides = cli.resolved(cfg)
 
-    from lossfit import engine, runs  # torch is imported only now: help and mistakes answer at once
+    from lossfit.training import engine  # imports torch: only now, so that help and mistakes are answered at once
 
-    rank, _ = started_rank() or (0, 1)
-    with removed_if_empty(folder):
-        if cfg.resume is not None:
-            engine.resume(cfg.resume, config, overrides)
-        elif rank > 0:
-            engine.train(runs.wait_for(folder))
-        elif cli.swept() and runs.is_made_for(folder, overrides):
-            engine.train(folder)
-        else:
-            engine.start(folder, config, overrides)
+    engine.execute(folder, config, overrides, resume_from=cfg.resume, in_sweep=cli.swept())
 
 
 if __name__ == "__main__":

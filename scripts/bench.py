@@ -31,12 +31,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lossfit import cli, engine, runs
+from lossfit import cli, runs
 from lossfit.config import Config, build
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import reported
-from lossfit.jobs import processors
 from lossfit.optim import make_optimizer
+from lossfit.sweeps.pool import processors
+from lossfit.training import engine
+from lossfit.training.build import build_run
 
 MLP = ["experiment=quickstart"]
 CNN = ["scheduler=none", "data.augment=null"]
@@ -113,8 +115,8 @@ def lossfit(config: Config) -> float:
     """Seconds that fit takes as users get it, with the default loggers, callbacks and checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
         run = runs.create(Path(folder) / "run", config, [])
-        with runs.logged(run, main=False):
-            built = engine.build_run(config, run)
+        with runs.logging_into(run, main=False):
+            built = build_run(config, run)
             start = time.perf_counter()
             built.trainer.fit(built.module, built.data)
             synchronize()
@@ -146,7 +148,7 @@ def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
 def steps(config: Config) -> Callable[[], float]:
     """Return what trains a run's model on a batch for some steps and returns the seconds."""
     with tempfile.TemporaryDirectory() as folder, runs.quiet():
-        built = engine.build_run(config, Path(folder))
+        built = build_run(config, Path(folder))
     data, module, device = built.data, built.module, built.trainer.strategy.root_device
     images, target = (tensor.to(device) for tensor in next(iter(data.train_dataloader())))
     optimizer = make_optimizer(module.optimizer, module.to(device).model)

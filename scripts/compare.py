@@ -13,9 +13,10 @@ count (failed, pruned, running, ...) are listed below, with how far they came. T
 import argparse
 from pathlib import Path
 
-from lossfit import comparison, runs
-from lossfit.comparison_table import as_csv, as_markdown, show
+from lossfit.compare import leaderboard as comparison
+from lossfit.compare.table import as_csv, as_markdown, show
 from lossfit.errors import UserError, reported
+from lossfit.system import files
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     if asked.markdown:
         write(asked.markdown, as_markdown(board, asked.top))
     if asked.png:
-        from lossfit.comparison_picture import picture  # matplotlib is imported only here
+        from lossfit.compare.plot import picture  # matplotlib is imported only here
 
         write(asked.png, picture(board, asked.top))
 
@@ -51,7 +52,7 @@ def main() -> None:
 def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     try:
-        runs.place(path, content)
+        files.write(path, content)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -16,9 +16,12 @@ from typing import Any
 
 import torch
 
-from lossfit import checkpoints, evaluation, load, runs
+from lossfit import load, runs
 from lossfit.callbacks.pictures import confusion_figure
 from lossfit.errors import reported
+from lossfit.inference import evaluation
+from lossfit.runs import checkpoints
+from lossfit.system import files
 
 SUMMARY = ("acc", "nll", "brier", "ece", "cost", "cost_argmax")
 
@@ -53,11 +56,11 @@ def main() -> None:
         "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": runs.versions(),
     }
-    files = [folder / f"{name}_{options.split}" for name in ("evaluation", "confusion", "reliability")]
-    runs.write_json(files[0].with_suffix(".json"), about | found)
-    confusion_figure(torch.tensor(found["confusion"]), classifier.classes).savefig(f"{files[1]}.png", dpi=100)
-    evaluation.reliability_figure(found["calibration"], found["ece"]).savefig(f"{files[2]}.png", dpi=100)
-    print(f"\n{files[0]}.json  {files[1].name}.png  {files[2].name}.png")
+    targets = [folder / f"{name}_{options.split}" for name in ("evaluation", "confusion", "reliability")]
+    files.write_json(targets[0].with_suffix(".json"), about | found)
+    confusion_figure(torch.tensor(found["confusion"]), classifier.classes).savefig(f"{targets[1]}.png", dpi=100)
+    evaluation.reliability_figure(found["calibration"], found["ece"]).savefig(f"{targets[2]}.png", dpi=100)
+    print(f"\n{targets[0]}.json  {targets[1].name}.png  {targets[2].name}.png")
 
 
 def summary(found: dict[str, Any]) -> list[str]:

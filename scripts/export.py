@@ -13,9 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from lossfit import checkpoints, export, load
+from lossfit import load
 from lossfit.errors import UserError, did_you_mean, reported
-from lossfit.evaluation import split
+from lossfit.inference import export
+from lossfit.inference.evaluation import split
+from lossfit.runs import checkpoints
 
 INSTALL = 'pip install -e ".[export]"'
 

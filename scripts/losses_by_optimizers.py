@@ -13,8 +13,9 @@ from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 
-from lossfit import cli, engine, runs
+from lossfit import cli, runs
 from lossfit.errors import UserError, reported
+from lossfit.training import engine
 
 LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
 FULL_BATCH = ("lbfgs", "rprop")

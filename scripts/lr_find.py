@@ -18,10 +18,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lossfit import cli, engine, runs
+from lossfit import cli, runs
 from lossfit.config import check
 from lossfit.errors import UserError, reported
-from lossfit.lr_range import RangeTest, range_test
+from lossfit.training.build import build_run
+from lossfit.training.lr_range_test import RangeTest, range_test
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     check(config)
     folder = Path("logs/lr_find") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     with runs.quiet():
-        run = engine.build_run(config, folder)
+        run = build_run(config, folder)
     module = run.module.to(run.trainer.strategy.root_device)
     batches = run.data.train_dataloader()
     test = range_test(module.model, module.loss, module.optimizer, batches, options.low, options.high, options.steps)

@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossfit import TrainedClassifier, images, load
-from lossfit.costs import probabilities
+from lossfit import TrainedClassifier, load
+from lossfit.decisions import probabilities
 from lossfit.errors import UserError, reported
+from lossfit.inference import image_files as images
 
 INVERT = {"auto": None, "yes": True, "no": False}
 BATCH = 64  # images

@@ -36,7 +36,7 @@ def pytest_configure() -> None:
 
 def fit(folder: Path, *overrides: str) -> dict[str, float]:
     """Train in this process, quickly, in a new run folder."""
-    from lossfit import engine
+    from lossfit.training import engine
 
     overrides = (*QUICK, *overrides)
     return engine.start(folder, compose(*overrides), overrides)
@@ -44,7 +44,7 @@ def fit(folder: Path, *overrides: str) -> dict[str, float]:
 
 def whole_and_resumed(folder: Path, *overrides: str) -> list[dict[str, Tensor]]:
     """Train two epochs at once, and one and another one; return the weights of both."""
-    from lossfit import engine
+    from lossfit.training import engine
 
     fit(folder / "whole", *overrides, "trainer.max_epochs=2")
     fit(folder / "resumed", *overrides)

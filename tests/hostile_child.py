@@ -41,8 +41,8 @@ import torchvision
 from PIL import Image
 
 import lossfit
-from lossfit import evaluation
 from lossfit.errors import UserError
+from lossfit.inference import evaluation
 from tests.hostile import LOADS, REFUSED, SAME, SPLITS, Case, cases, controls
 
 ROOT = Path(__file__).parents[1]
@@ -520,7 +520,7 @@ def prepare(folder: Path, source: Path, whole: list[Case], doors: bool) -> torch
     for codec in ("latin1", "raw_unicode_escape", "unicode_escape"):  # of pickles, whatever a file names
         codecs.lookup(codec)
     if doors:
-        importlib.import_module("lossfit.engine")
+        importlib.import_module("lossfit.training.engine")
         Image.new("L", (28, 28)).save("image.png")
     for case in whole:
         case.put(folder / "control.ckpt")

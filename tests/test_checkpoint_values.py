@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from lossfit import checkpoints
-from lossfit.checkpoints import MAX_CLASSES, AtomicCheckpointIO, read
 from lossfit.errors import UserError
 from lossfit.plain_values import MAX_DEPTH, MAX_ITEMS, MAX_TEXT, is_finite, is_name, is_number, is_plain
+from lossfit.runs import checkpoint_schema, checkpoints
+from lossfit.runs.checkpoint_schema import MAX_CLASSES
+from lossfit.runs.checkpoints import read
+from lossfit.training.checkpoint_io import AtomicCheckpointIO
 
 INF, NAN = float("inf"), float("nan")
 Values = dict[str, Any]
@@ -94,7 +96,7 @@ TAKEN = [
 @pytest.mark.parametrize(("place", "value", "reason"), REFUSED)
 def test_a_wrong_value_is_refused_with_its_reason(checkpoint: Values, place: str, value: Any, reason: str) -> None:
     changed(checkpoint, place, value)
-    said = checkpoints._wrong(checkpoint)
+    said = checkpoint_schema._problem(checkpoint)
     assert said is not None
     assert said.startswith(reason)
 
@@ -102,11 +104,11 @@ def test_a_wrong_value_is_refused_with_its_reason(checkpoint: Values, place: str
 @pytest.mark.parametrize(("place", "value"), TAKEN)
 def test_values_at_the_ends_of_their_ranges_are_taken(checkpoint: Values, place: str, value: Any) -> None:
     changed(checkpoint, place, value)
-    assert checkpoints._wrong(checkpoint) is None
+    assert checkpoint_schema._problem(checkpoint) is None
 
 
 def test_what_is_no_mapping_is_refused() -> None:
-    assert checkpoints._wrong([1, 2]) == "it is no mapping"
+    assert checkpoint_schema._problem([1, 2]) == "it is no mapping"
 
 
 def test_the_file_is_named_with_the_reason(checkpoint: Values, tmp_path: Path) -> None:
@@ -184,4 +186,4 @@ def test_a_checkpoint_of_a_gpu_is_read_where_there_is_none(trained: Path, tmp_pa
             moved.writestr(name, content)
     with pytest.raises(RuntimeError, match="on a CUDA device"):
         torch.load(file, weights_only=True)
-    assert all(value.equal(read(best)["state_dict"][name]) for name, value in read(file)["state_dict"].items())
+    assert all(value.equal(read(best).state_dict[name]) for name, value in read(file).state_dict.items())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lossfit.checkpoints import AtomicCheckpointIO
+from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from tests.conftest import fit
 
 
@@ -54,7 +54,7 @@ def test_a_run_leaves_whole_checkpoints_and_no_parts(tmp_path: Path) -> None:
 WRITER = """
 import sys, torch
 from pathlib import Path
-from lossfit.checkpoints import AtomicCheckpointIO
+from lossfit.training.checkpoint_io import AtomicCheckpointIO
 writer, target = AtomicCheckpointIO(), Path(sys.argv[1])
 big = torch.zeros(25_000_000)  # 100 MB
 number = 0

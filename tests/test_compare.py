@@ -16,8 +16,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from lossfit import comparison, locks
+from lossfit import runs
+from lossfit.compare import leaderboard as comparison
 from lossfit.errors import UserError
+from lossfit.system import locks
 from tests.conftest import QUICK, ROOT, fit
 from tests.conftest import compose as slow_compose
 
@@ -217,8 +219,8 @@ def test_a_row_that_is_being_written_is_left(tmp_path: Path) -> None:
     folder = put(tmp_path / "run", curve=[0.5, 0.6])
     with (folder / "metrics.csv").open("a") as stream:
         stream.write("3,1")
-    assert comparison.curve(folder, "val/acc") == {1: 0.5, 2: 0.6}
-    assert comparison.curve(folder, "val/nll") == comparison.curve(tmp_path, "val/acc") == {}
+    assert runs.curve(folder, "val/acc") == {1: 0.5, 2: 0.6}
+    assert runs.curve(folder, "val/nll") == runs.curve(tmp_path, "val/acc") == {}
 
 
 def test_runs_are_found_once_in_the_order_of_their_numbers(sweep: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lossfit.costs import cheapest, cost_matrix, probabilities
+from lossfit.decisions import cheapest, cost_matrix, probabilities
 from lossfit.metrics import Evaluation
 from tests.conftest import ROOT, compose, fit
 

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from lossfit.data import Augment, FashionMNISTDataModule
 from lossfit.data.augment import erase, flip, translate
 from lossfit.data.batches import Batches, Normalize
-from lossfit.data.conditions import long_tail, noisy_labels
+from lossfit.data.corruptions import long_tail, noisy_labels
 from lossfit.data.mix import CutMix, Mixup
 from lossfit.data.module import stratified
 from tests.conftest import compose

@@ -7,9 +7,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lossfit import engine, runs
-from lossfit.comparison import leaderboard, read
+from lossfit import runs
+from lossfit.compare.leaderboard import leaderboard, read
 from lossfit.errors import Diverged, UserError
+from lossfit.training import engine
+from lossfit.training.build import build_run
 from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
 
 TOO_LARGE = ["model=linear", "optimizer=sgd", "optimizer.lr=1e38", "scheduler=none"]
@@ -92,7 +94,7 @@ def test_a_search_learns_from_trials_that_diverge(tmp_path: Path, command: Comma
     random = ["hydra.sweeper.sampler={_target_:optuna.samplers.RandomSampler}"]
     status, said = command("train.py", "-m", *typed, *space, *random, f"hydra.sweep.dir={sweep}")
     assert status is None, said
-    from lossfit import study
+    from lossfit import optuna_study as study
 
     trials = optuna.load_study(study_name=study.NAME, storage=study.storage(sweep)).trials
     states = {(trial.params["optimizer.lr"], trial.state.name) for trial in trials}
@@ -113,7 +115,7 @@ def test_the_last_window_of_accumulated_gradients_is_a_mean(tmp_path: Path) -> N
     assert found[0]["train/loss"] == found[1]["train/loss"]
     assert found[0]["test/nll"] == found[1]["test/nll"]
     fit(tmp_path / "3", *options, "trainer.accumulate_grad_batches=3", "trainer.max_epochs=1")
-    run = engine.build_run(compose(*QUICK, *options), tmp_path / "by_hand")
+    run = build_run(compose(*QUICK, *options), tmp_path / "by_hand")
     model, optimizer = run.module.model, run.module.optimizer(list(run.module.model.parameters()))
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0

@@ -15,10 +15,13 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from lossfit import engine, runs
+from lossfit import runs
 from lossfit.config import METRICS, build
 from lossfit.errors import ConfigError, Interrupted, RunError, UserError
 from lossfit.models.mlp import MLP
+from lossfit.system import files
+from lossfit.training import build as training_build
+from lossfit.training import engine
 from tests.conftest import QUICK, compose, fit
 
 
@@ -163,13 +166,13 @@ def test_failed_and_interrupted_runs_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, status: str, raised: type[BaseException]
 ) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    original = engine.build
+    original = training_build.build
 
     def with_stop(node: object, key: str, **facts: object) -> object:
         made = original(node, key, **facts)
         return {**made, "stop": Stop(how)} if key == "callbacks" else made
 
-    monkeypatch.setattr(engine, "build", with_stop)
+    monkeypatch.setattr(training_build, "build", with_stop)
     with pytest.raises(raised):
         fit(tmp_path / "run", "trainer.max_epochs=50")
     found = result(tmp_path / "run")
@@ -267,18 +270,18 @@ def test_a_killed_run_leaves_its_status(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
-    runs.write_json(tmp_path / "x.json", {"a": {"b": float("nan")}, "c": float("inf"), "d": 1.5})
+    files.write_json(tmp_path / "x.json", {"a": {"b": float("nan")}, "c": float("inf"), "d": 1.5})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": {"b": None}, "c": None, "d": 1.5}
 
 
 def test_a_model_that_ends_in_softmax_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = engine.build
+    original = training_build.build
 
     def with_softmax(node: object, key: str, **facts: object) -> object:
         made = original(node, key, **facts)
         return torch.nn.Sequential(made, torch.nn.Softmax(1)) if key == "model" else made
 
-    monkeypatch.setattr(engine, "build", with_softmax)
+    monkeypatch.setattr(training_build, "build", with_softmax)
     with pytest.raises(ConfigError, match="model: gives probabilities, and the loss needs logits"):
         fit(tmp_path / "run")
 

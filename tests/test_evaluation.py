@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import lossfit
-from lossfit import evaluation
+from lossfit.inference import evaluation
 from tests.conftest import fit
 
 Script = Callable[..., tuple[int, str, str]]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lossfit import images
 from lossfit.errors import UserError
+from lossfit.inference import image_files as images
 
 GREY = (1, 28, 28)
 

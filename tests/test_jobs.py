@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from lossfit import jobs, runs
+from lossfit import runs
 from lossfit.errors import UserError
-from lossfit.jobs import Gpus, Job, gpus_needed
+from lossfit.sweeps import pool as jobs
+from lossfit.sweeps.pool import Gpus, Job, gpus_needed
+from lossfit.system import files
 
 
 @pytest.mark.parametrize(
@@ -89,15 +91,15 @@ def stand_in(folder: Path, environment: dict[str, str], parent: int) -> None:
         while not (folder.parent / "go").exists():
             time.sleep(0.01)
     status = "failed" if config["does"] == "fail" else "completed"
-    runs.write_json(folder / "given.json", {**given, "ended": time.monotonic()})
-    runs.write_json(folder / "result.json", {"status": status, "reason": None})
+    files.write_json(folder / "given.json", {**given, "ended": time.monotonic()})
+    files.write_json(folder / "result.json", {"status": status, "reason": None})
 
 
 def folders(root: Path, *does: str, **trainer: Any) -> list[Job]:
     made = []
     for number, what in enumerate(does):
         (root / str(number)).mkdir()
-        runs.write_yaml(root / str(number) / "config.yaml", {"trainer": trainer, "does": what})
+        files.write_yaml(root / str(number) / "config.yaml", {"trainer": trainer, "does": what})
         made.append(Job(root / str(number), what))
     return made
 

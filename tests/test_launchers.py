@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hydra.core.plugins import Plugins
 
-from lossfit import cluster, runs
+from lossfit import runs
 from lossfit.errors import UserError
+from lossfit.sweeps import resources as cluster
 from tests.test_sweeps import TROUBLE, Command, results, swept
 
 DDP = ["data=sample", "model=mlp", "trainer=ddp_sim"]

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from lossfit import engine
 from lossfit.config import build
 from lossfit.errors import ConfigError
 from lossfit.models.cnn import CNN
@@ -20,6 +19,7 @@ from lossfit.optim.full_batch import LBFGS
 from lossfit.optim.lion import Lion
 from lossfit.optim.muon import Muon, orthogonalised
 from lossfit.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from lossfit.training.build import build_run
 from tests.conftest import ROOT, compose, fit
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "optimizer").glob("*.yaml"))
@@ -262,7 +262,7 @@ def test_schedule_free_runs_save_and_test_the_average(tmp_path: Path, name: str)
 def test_schedule_free_validates_the_average_trains_on_and_leaves_it(tmp_path: Path) -> None:
     overrides = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=2", "data.batch_size=64"]
     overrides += ["optimizer=schedule_free_sgd", "scheduler=none", "logger=csv"]
-    run = engine.build_run(compose(*overrides), tmp_path)
+    run = build_run(compose(*overrides), tmp_path)
     data, module, trainer = run.data, run.module, run.trainer
     trainer.fit(module, data)
     optimizer = trainer.optimizers[0]

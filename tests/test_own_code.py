@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lossfit import engine, runs
+from lossfit import runs
 from lossfit.errors import ConfigError
+from lossfit.training.build import build_run
 from tests.conftest import QUICK, compose, fit, sample, whole_and_resumed
 
 CODE = """
@@ -105,7 +106,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_metrics_are_of_what_the_model_said_whatever_the_loss_writes_into_it(tmp_path: Path) -> None:
     metrics = fit(tmp_path / "run", "loss=custom", "loss.function=mine.writes_in_place", "trainer.max_epochs=2")
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
-    run = engine.build_run(compose(*QUICK), tmp_path)
+    run = build_run(compose(*QUICK), tmp_path)
     run.module.load_state_dict(checkpoint["state_dict"])
     images, labels = run.data.splits["test"]
     logits = run.module.model((images / 255 - 0.2860) / 0.3530)
@@ -160,7 +161,7 @@ def test_own_metrics_are_logged_watched_and_in_the_result(tmp_path: Path) -> Non
     options = ["metrics=custom", "metrics.custom.function=mine.top3", "callbacks.checkpoint.monitor=val/top3"]
     metrics = fit(tmp_path / "run", *options, "data.eval_batch_size=30")
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
-    run = engine.build_run(compose(*QUICK), tmp_path)
+    run = build_run(compose(*QUICK), tmp_path)
     run.module.load_state_dict(checkpoint["state_dict"])
     images, labels = sample()
     logits = run.module.model((images / 255 - 0.2860) / 0.3530)

@@ -16,8 +16,7 @@ import yaml
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from lossfit import engine, schedules
-from lossfit.checkpoints import AtomicCheckpointIO
+from lossfit import schedules
 from lossfit.data import Augment, FashionMNISTDataModule, InMemoryDataModule
 from lossfit.data.augment import erase, flip, translate
 from lossfit.data.batches import Batches, Normalize, _mix
@@ -26,7 +25,10 @@ from lossfit.data.sources import DataError, DebianPackage, Mirror, obtain
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
 from lossfit.metrics import Evaluation
-from lossfit.module import Classifier
+from lossfit.training import engine
+from lossfit.training.build import build_run
+from lossfit.training.checkpoint_io import AtomicCheckpointIO
+from lossfit.training.classifier import Classifier
 from tests.conftest import ROOT, fit
 from tests.test_losses import COSTS, OURS, WEIGHTED, C, batch, make, mixed
 from tests.test_resume import THREE, assert_same, fit_killed, last
@@ -288,7 +290,7 @@ def test_all_ranks_validate_the_running_statistics_that_the_checkpoint_holds(tmp
     assert checkpoint["global_step"] == 1
     config = checkpoint["hyper_parameters"]["config"]
     config["trainer"] |= {"devices": 1, "strategy": "auto"}
-    run = engine.build_run(config, tmp_path / "alone")
+    run = build_run(config, tmp_path / "alone")
     run.module.load_state_dict(checkpoint["state_dict"])
     (alone,) = run.trainer.validate(run.module, run.data, verbose=False)
     for name in ("val/loss", "val/nll", "val/acc"):

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lossfit import engine
+from lossfit.training.build import build_run
 from tests.conftest import compose
 
 
@@ -28,7 +28,7 @@ def test_quickstart_is_the_hand_written_loop(fashion_mnist: str, tmp_path: Path)
         "experiment=quickstart", f"data.dir={fashion_mnist}", "trainer=cpu", "trainer.max_epochs=1",
         "callbacks=[]", "logger=[]",
     )  # fmt: skip
-    run = engine.build_run(config, tmp_path)
+    run = build_run(config, tmp_path)
     data, module, trainer = run.data, run.module, run.trainer
     start, order, record = deepcopy(module.model), torch.Generator(), Record()
     trainer.callbacks.append(record)

@@ -14,7 +14,7 @@ import pytest
 
 from lossfit import runs
 from lossfit.errors import UserError
-from lossfit.processes import started_rank
+from lossfit.system.ranks import started_rank
 from tests.conftest import QUICK, Command, compose, fit
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -183,7 +183,7 @@ def test_what_several_ranks_cannot_agree_on_is_refused(
 
 
 def test_other_ranks_wait_for_the_folder_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "PATIENCE", 0.0)
+    monkeypatch.setattr("lossfit.runs.folder.PATIENCE", 0.0)
     with pytest.raises(UserError, match="rank 0 has made no run there in 0 s; give all ranks the same folder"):
         runs.wait_for(tmp_path)
     (tmp_path / "config.yaml").touch()

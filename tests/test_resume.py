@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from lossfit import engine, runs
+from lossfit import runs
 from lossfit.callbacks import LastCheckpoint
-from lossfit.checkpoints import AtomicCheckpointIO
 from lossfit.errors import ConfigError, Interrupted, RunError, UserError
-from lossfit.module import Classifier
+from lossfit.system import files
+from lossfit.training import engine
+from lossfit.training.build import build_run
+from lossfit.training.checkpoint_io import AtomicCheckpointIO
+from lossfit.training.classifier import Classifier
+from lossfit.training.initial_weights import start_from
 from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -258,7 +262,7 @@ def test_a_run_that_stopped_early_has_nothing_left_to_do(tmp_path: Path) -> None
     assert epochs == 2
     with pytest.raises(UserError, match="is complete after 2 epochs"):
         engine.train(tmp_path / "run")
-    runs.write_json(tmp_path / "run" / "result.json", {"status": "running"})  # as if killed during its test
+    files.write_json(tmp_path / "run" / "result.json", {"status": "running"})  # as if killed during its test
     engine.train(tmp_path / "run")
     assert last(tmp_path / "run")["epochs"] == 2
     assert runs.status(tmp_path / "run") == "completed"
@@ -378,19 +382,19 @@ def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
     fit(tmp_path / "old", "model.hidden=[16]")
     weights = {n.removeprefix("model."): v for n, v in last(tmp_path / "old")["state_dict"].items()}
     config = compose(*QUICK, "model.hidden=[16]", f"init_from={tmp_path}/old")
-    module = engine.build_run(config, tmp_path / "new").module
+    module = build_run(config, tmp_path / "new").module
     assert_same(dict(module.model.state_dict()), weights)
-    wider = engine.build_run(compose(*QUICK, "model.hidden=[16]"), tmp_path / "new").module.model
+    wider = build_run(compose(*QUICK, "model.hidden=[16]"), tmp_path / "new").module.model
     last_layer = wider[-1]
     wider[-1] = torch.nn.Linear(16, 3)
-    said = engine.start_from(wider, tmp_path / "old")
+    said = start_from(wider, tmp_path / "old")
     assert "anew, since they differ in name or shape: 3.weight, 3.bias" in said
     assert wider[1].weight.equal(weights["1.weight"])
     assert last_layer.weight.shape == (10, 16)
     with pytest.raises(ConfigError, match="none of its weights fit this model"):
-        engine.build_run(compose(*QUICK, "model=linear", f"init_from={tmp_path}/old"), tmp_path / "new")
+        build_run(compose(*QUICK, "model=linear", f"init_from={tmp_path}/old"), tmp_path / "new")
     with pytest.raises(UserError, match="nowhere: no such run folder or checkpoint"):
-        engine.build_run(compose(*QUICK, "init_from=nowhere"), tmp_path / "new")
+        build_run(compose(*QUICK, "init_from=nowhere"), tmp_path / "new")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lossfit import engine, runs
+from lossfit import runs
+from lossfit.training import engine
 from tests.conftest import QUICK, ROOT, Command, compose
 from tests.test_sweeps import processes_of, swept
 

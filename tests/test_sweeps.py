@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lossfit import cli, engine, runs, sweeps
+from lossfit import cli, runs, sweeps
 from lossfit.errors import UserError
+from lossfit.training import engine
 from tests.conftest import QUICK
 
 TROUBLE = """
@@ -161,7 +162,7 @@ def test_ranks_in_a_sweep_are_those_of_a_run_alone(options: list[str], tmp_path:
 
 
 def claim(folder: Path, *overrides: str, extend: bool = False) -> None:
-    with sweeps.claimed(folder, overrides, extend):
+    with sweeps.locked(folder, overrides, extend):
         pass
 
 
@@ -180,9 +181,9 @@ def test_a_sweep_folder_is_its_own_commands_and_no_others(tmp_path: Path) -> Non
 
 
 def test_two_processes_do_not_run_one_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "PATIENCE", 0)
+    monkeypatch.setattr("lossfit.sweeps.folder.PATIENCE", 0)
     with (
-        sweeps.claimed(tmp_path, ["seed=1,2"], extend=False),
+        sweeps.locked(tmp_path, ["seed=1,2"], extend=False),
         pytest.raises(UserError, match="another process is working on it"),
     ):
         claim(tmp_path, "seed=1,2")
@@ -190,11 +191,11 @@ def test_two_processes_do_not_run_one_sweep(tmp_path: Path, monkeypatch: pytest.
 
 def test_jobs_are_found_by_their_overrides_in_any_order(tmp_path: Path) -> None:
     config = cli.composed(*QUICK)
-    jobs = sweeps.Jobs(tmp_path)
+    jobs = sweeps.SweepFolder(tmp_path)
     given = [["seed=1", "loss=mse"], ["seed=2", "loss=mse"], ["loss=mse", "seed=1"]]
     assert [jobs.prepare(overrides, config).name for overrides in given] == ["0", "1", "0"]
     (tmp_path / "1" / "config.yaml").unlink()  # killed while it was made
-    jobs = sweeps.Jobs(tmp_path)
+    jobs = sweeps.SweepFolder(tmp_path)
     given = [["seed=0", "loss=mse"], ["loss=mse", "seed=2"], ["seed=3", "seed=1", "loss=mse"]]
     assert [jobs.prepare(overrides, config).name for overrides in given] == ["2", "1", "0"]
     assert (tmp_path / "1" / "config.yaml").exists()

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lossfit import engine, runs
+from lossfit import runs
 from lossfit.data import InMemoryDataModule
+from lossfit.training.build import build_run
 from tests.conftest import QUICK, ROOT, Command, compose
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -151,7 +152,7 @@ def test_two_ranks_share_one_folder_and_measure_exactly(train_py: Run, tmp_path:
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     config = checkpoint["hyper_parameters"]["config"]
     config["trainer"] |= {"devices": 1, "strategy": "auto"}
-    run = engine.build_run(config, tmp_path / "alone")
+    run = build_run(config, tmp_path / "alone")
     data, module, trainer = run.data, run.module, run.trainer
     assert isinstance(data, InMemoryDataModule)
     module.load_state_dict(checkpoint["state_dict"])
@@ -186,8 +187,8 @@ def test_a_rank_that_never_joins_ends_the_run_with_a_result(tmp_path: Path) -> N
     """Rank 0 waits in the rendezvous, where no signal reaches it."""
     (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('LOCAL_RANK') == '1': os._exit(7)\n")
     (tmp_path / "impatient.py").write_text(
-        "import sys\nfrom lossfit import distributed, engine\nfrom pathlib import Path\n"
-        "distributed.GRACE = 2\nengine.train(Path(sys.argv[1]))\n"
+        "import sys\nfrom lossfit.training import engine, rank_launcher\nfrom pathlib import Path\n"
+        "rank_launcher.GRACE = 2\nengine.train(Path(sys.argv[1]))\n"
     )
     folder = runs.create(tmp_path / "run", compose(*QUICK, "trainer=ddp_sim"), [])
     done = subprocess.run(

@@ -11,10 +11,12 @@ import torch
 import yaml
 
 import lossfit
-from lossfit import engine, runs, sweeps, trust
+from lossfit import runs, sweeps
 from lossfit.cli import CONF
-from lossfit.comparison import read
+from lossfit.compare.leaderboard import read
 from lossfit.errors import ConfigError, UserError
+from lossfit.runs import trust
+from lossfit.training import engine
 from tests.conftest import QUICK, Command, compose, fit, sample
 
 OWN_CODE = """

@@ -136,7 +136,13 @@ def run(request: dict[str, Any]) -> int:
 
 def main() -> None:
     """Answer requests until there are no more."""
-    for name in ("lossfit.cli", "lossfit.engine", "lossfit.loggers", "torch.utils.tensorboard", "matplotlib.figure"):
+    for name in (
+        "lossfit.cli",
+        "lossfit.training.engine",
+        "lossfit.loggers",
+        "torch.utils.tensorboard",
+        "matplotlib.figure",
+    ):
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     for line in sys.stdin:

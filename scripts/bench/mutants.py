@@ -35,7 +35,7 @@ SUBJECTS = {  # files -> their tests
     "src/lossfit/data/[abcm]*.py": ["test_data.py", "test_promises.py"],
     "src/lossfit/data/[fs]*.py": ["test_data_sources.py", "test_data.py", "test_promises.py"],
     "src/lossfit/metrics/*.py": ["test_own_code.py", "test_costs.py", "test_evaluation.py", "test_promises.py"],
-    "src/lossfit/checkpoints.py": [
+    "src/lossfit/runs/checkpoint*.py": [
         "test_checkpoint_values.py",
         "test_checkpoints.py",
         "test_promises.py",

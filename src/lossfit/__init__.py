@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lossfit.trained import TrainedClassifier as TrainedClassifier
-    from lossfit.trained import load as load
+    from lossfit.inference.classifier import TrainedClassifier as TrainedClassifier
+    from lossfit.inference.classifier import load as load
 
 __all__ = ["TrainedClassifier", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from lossfit import trained
+        from lossfit.inference import classifier as trained
 
         return getattr(trained, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

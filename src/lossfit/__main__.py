@@ -4,17 +4,17 @@ import argparse
 from pathlib import Path
 
 from lossfit.errors import reported
-from lossfit.processes import end_rank_with_starter
+from lossfit.system.ranks import end_with_parent
 
 
 def main() -> None:
     """Read the command line and train."""
-    end_rank_with_starter()
+    end_with_parent()
     parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder that has a config.yaml; a run that was begun goes on")
     run = parser.parse_args().run
     with reported():
-        from lossfit.engine import train
+        from lossfit.training.engine import train
 
         train(run)
 

@@ -17,10 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lossfit import cluster, runs, sweeps, trust
+from lossfit import overrides as override_keys
+from lossfit import runs, sweeps
 from lossfit.config import Config
 from lossfit.errors import UserError, did_you_mean
-from lossfit.processes import end_rank_with_starter, started_rank
+from lossfit.runs import trust
+from lossfit.sweeps import resources as cluster
+from lossfit.system.ranks import end_with_parent, started_rank
 
 CONF = Path(__file__).parents[2] / "conf"
 # Hydra 1.3 is to be told whose defaults to take; 1.4, which brings OmegaConf 2.4, warns of that and takes its own
@@ -74,7 +77,7 @@ def check_ranks(arguments: Sequence[str]) -> None:
         )
     if "hydra.run.dir" not in given:
         raise UserError("hydra.run.dir has no value, and several ranks need one: give hydra.run.dir=FOLDER to them all")
-    end_rank_with_starter()
+    end_with_parent()
 
 
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
@@ -105,8 +108,8 @@ def arguments(typed: list[str]) -> list[str]:
         name, _, value = argument.partition("=")
         folder = Path(value.strip("'\""))
         if name == "resume" and sweeps.is_sweep(folder):
-            now = {sweeps.key(other): other for other in typed if other not in (argument, "-m", "--multirun")}
-            old = {sweeps.key(other): other for other in sweeps.read_command(folder)}
+            now = {override_keys.key(other): other for other in typed if other not in (argument, "-m", "--multirun")}
+            old = {override_keys.key(other): other for other in sweeps.read_command(folder)}
             extend = ["hydra.sweeper.extend=true"] if now else []
             return ["--multirun", *(old | now).values(), f"hydra.sweep.dir={quoted(str(folder))}", *extend]
     return typed
@@ -124,7 +127,7 @@ def readable(override: str) -> str:
     if parsed is not None:
         _check_group(parsed)
     key, equals, value = override.partition("=")
-    if sweeps.key(key) not in PATHS or not equals:
+    if override_keys.key(key) not in PATHS or not equals:
         return override
     value = value.strip()
     if not value.strip("'\""):

@@ -13,7 +13,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from lossfit import runs
+from lossfit.runs import names
+from lossfit.system import files
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class CSVLogger(Logger):
 
     def __init__(self, save_dir: str) -> None:
         super().__init__()
-        self.path = Path(save_dir) / "metrics.csv"
+        self.path = Path(save_dir) / names.METRICS
         self.rows: dict[int, dict[str, Any]] = {}
         if self.path.exists():
             self._read()
@@ -142,4 +143,4 @@ class CSVLogger(Logger):
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(self.rows.values())
-        runs.place(self.path, stream.getvalue())
+        files.write(self.path, stream.getvalue())

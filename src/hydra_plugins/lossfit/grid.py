@@ -10,10 +10,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, in_hparams
+from lossfit import overrides as override_keys
 from lossfit import runs, sweeps
-from lossfit.comparison import direction_of
+from lossfit.compare.leaderboard import direction_of
 from lossfit.errors import RunError, UserError
-from lossfit.jobs import Job
+from lossfit.sweeps.pool import Job
 
 
 class GridSweeper(RunFolderSweeper):
@@ -39,21 +40,21 @@ class GridSweeper(RunFolderSweeper):
         """Train what is not done yet."""
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(arguments)
         self._check_size(parsed)
-        varying = {sweeps.key(override.get_key_element()) for override in parsed if override.is_sweep_override()}
+        varying = {override_keys.key(override.get_key_element()) for override in parsed if override.is_sweep_override()}
         composed = {tuple(overrides): self.composed(overrides) for overrides in combinations(parsed)}
         configs = {overrides: self.checked(config) for overrides, config in composed.items()}  # before any is trained
         self.rehearse(configs.values())
         with self.claimed():
-            jobs = sweeps.Jobs(self.folder)
+            jobs = sweeps.SweepFolder(self.folder)
             folders = {
                 jobs.prepare(overrides, in_hparams(config, [*varying])): as_text(overrides, varying)
                 for overrides, config in configs.items()
             }
-            left = [Job(folder, text) for folder, text in folders.items() if runs.status(folder) not in runs.DONE]
+            left = [Job(folder, text) for folder, text in folders.items() if runs.status(folder) not in runs.FINISHED]
             print(f"{len(folders)} jobs in {self.folder}, {len(folders) - len(left)} of them done already")
             self.train(iter(left), len(left), self.metric)
             self.table(self.metric)
-            lost = [folder for folder in folders if runs.status(folder) not in runs.DONE]
+            lost = [folder for folder in folders if runs.status(folder) not in runs.FINISHED]
             if lost:
                 raise RunError(
                     f"{len(lost)} of {len(folders)} jobs failed or were not trained. To train only these: "
@@ -111,4 +112,4 @@ def _size(override: Override) -> int:
 
 def as_text(overrides: Sequence[str], varying: set[str]) -> str:
     """Return what a person knows a job by: the overrides that differ among the jobs."""
-    return " ".join(override for override in overrides if sweeps.key(override) in varying) or " ".join(overrides)
+    return " ".join(override for override in overrides if override_keys.key(override) in varying) or " ".join(overrides)

@@ -8,8 +8,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from lossfit.errors import UserError
-from lossfit.jobs import Job, train_all
-from lossfit.progress import Progress
+from lossfit.sweeps.console import Progress
+from lossfit.sweeps.pool import Job, train_all
 
 
 class LocalLauncher(Launcher):

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from hydra_plugins.lossfit.space import Space
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, in_hparams
 from lossfit import cli, runs, sweeps
-from lossfit.comparison import direction_of
+from lossfit.compare.leaderboard import direction_of
 from lossfit.config import METRICS, Config, build, locate
 from lossfit.config import arguments as arguments_of
 from lossfit.errors import RunError, UserError, one_line
-from lossfit.jobs import Job
+from lossfit.sweeps.pool import Job
 
 TPE = {  # at first drawn at random, then by all parameters together; trials that run at once are spread out
     "n_startup_trials": 10,
@@ -95,7 +95,7 @@ class OptunaSweeper(RunFolderSweeper):
         try:
             import optuna
 
-            from lossfit import study
+            from lossfit import optuna_study as study
         except ImportError as error:
             raise UserError('hydra/sweeper=optuna needs Optuna: pip install -e ".[sweep]"') from error
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -121,7 +121,7 @@ class OptunaSweeper(RunFolderSweeper):
             if self.seed is not None and "seed" in arguments_of(locate(self.sampler["_target_"], "sampler"))[0]:
                 self.sampler["seed"] = self.seed + len(self.study.get_trials(deepcopy=False))
             self.study.sampler = build(self.sampler, "hydra.sweeper.sampler")
-            self.jobs = sweeps.Jobs(self.folder)
+            self.jobs = sweeps.SweepFolder(self.folder)
             self.failures: list[str] = []
             self.open = self._taken_up()
             self._tell()
@@ -217,7 +217,7 @@ class OptunaSweeper(RunFolderSweeper):
         for number, folder in list(self.open.items()):
             result = runs.read_result(folder)
             status = result.get("status")
-            if status not in (*runs.DONE, "failed"):
+            if status not in (*runs.FINISHED, "failed"):
                 continue
             del self.open[number]
             if status in ("pruned", "diverged"):  # Optuna's samplers take both for worse than any value

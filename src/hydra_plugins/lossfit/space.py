@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 from omegaconf import DictConfig
 
-from lossfit import sweeps
-from lossfit.comparison import group_of
+from lossfit import overrides as override_keys
+from lossfit.compare.leaderboard import group_of
 from lossfit.errors import UserError, did_you_mean
 
 Composed = Callable[[Sequence[str]], DictConfig]
@@ -67,7 +67,7 @@ class Space:
         self.typed = []
         for override in parser.parse_overrides(list(arguments)):
             key = override.get_key_element()
-            self.ranges.pop(sweeps.key(key), None)
+            self.ranges.pop(override_keys.key(key), None)
             if override.is_sweep_override():
                 self.ranges[key] = {None: _range(override)}
                 self.typed.append(key)
@@ -162,7 +162,7 @@ def _has(config: DictConfig, key: str) -> bool:
 
 def _group(config: DictConfig, key: str) -> str | None:
     """Return the innermost group that a key, with or without its prefix, belongs to."""
-    return group_of(sweeps.key(key), config.hydra.runtime.choices)
+    return group_of(override_keys.key(key), config.hydra.runtime.choices)
 
 
 def _name(key: str, option: str | None) -> str:

@@ -18,12 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.lossfit import foreign
 from hydra_plugins.lossfit.local import LocalLauncher
-from lossfit import cli, locks, runs, sweeps
-from lossfit.comparison import Direction, find, leaderboard, read
-from lossfit.comparison_table import show
+from lossfit import cli, runs, sweeps
+from lossfit import overrides as override_keys
+from lossfit.compare.leaderboard import Direction, find, leaderboard, read
+from lossfit.compare.table import show
 from lossfit.config import Config, check
 from lossfit.errors import ConfigError, Interrupted, UserError
-from lossfit.jobs import Job, gpus_needed, rehearsed, visible_gpus
+from lossfit.sweeps.pool import Job, gpus_needed, rehearsed, visible_gpus
+from lossfit.system import locks
 
 LISTED = 10  # mistakes
 
@@ -45,7 +47,7 @@ class RunFolderSweeper(Sweeper):
         self.loader: ConfigLoader = hydra_context.config_loader
         self.folder = Path(config.hydra.sweep.dir).absolute()
         for override in config.hydra.overrides.hydra:
-            if sweeps.key(override) in ("hydra.sweep.subdir", "hydra.job.chdir"):
+            if override_keys.key(override) in ("hydra.sweep.subdir", "hydra.job.chdir"):
                 raise UserError(f"{override}: has no effect here; a job's folder is its number in the sweep's")
         target = config.hydra.launcher._target_
         foreign.check_installed(config.hydra.runtime.choices["hydra/launcher"], target)
@@ -66,11 +68,11 @@ class RunFolderSweeper(Sweeper):
     def claimed(self) -> AbstractContextManager[None]:
         """Hold the sweep's folder."""
         overrides = self.config.hydra.overrides
-        return sweeps.claimed(self.folder, [*overrides.task, *overrides.hydra], self.extend)
+        return sweeps.locked(self.folder, [*overrides.task, *overrides.hydra], self.extend)
 
     def composed(self, overrides: Sequence[str]) -> DictConfig:
         """Return the whole config of a job; raise what Hydra raises."""
-        if any(sweeps.key(override) == "resume" for override in overrides):
+        if any(override_keys.key(override) == "resume" for override in overrides):
             raise UserError("resume: goes on with one run or one sweep, and is no part of a sweep")
         return self.loader.load_sweep_config(self.config, list(overrides))
 
@@ -128,7 +130,7 @@ class RunFolderSweeper(Sweeper):
             returned = foreign.launch(launcher, [arguments for _, _, arguments in some])
             for (job, _, _), old, one in zip(some, before, returned, strict=True):
                 result = runs.read_result(job.folder)
-                if runs.is_unended(result, old) and not locks.is_held(job.folder):  # its process died
+                if runs.has_no_outcome(result, old) and not locks.is_held(job.folder):  # its process died
                     failed = one.status != JobStatus.COMPLETED
                     runs.write_failed(job.folder, str(one._return_value) if failed else "ended with no result")
                 result = runs.read_result(job.folder)
@@ -146,4 +148,7 @@ def in_hparams(config: Config, keys: Sequence[str]) -> Config:
     tensorboard = logger.get("tensorboard")
     if not isinstance(tensorboard, dict) or "hparams" not in tensorboard or tensorboard["hparams"] is not None:
         return config
-    return {**config, "logger": {**logger, "tensorboard": {**tensorboard, "hparams": sorted(map(sweeps.key, keys))}}}
+    return {
+        **config,
+        "logger": {**logger, "tensorboard": {**tensorboard, "hparams": sorted(map(override_keys.key, keys))}},
+    }

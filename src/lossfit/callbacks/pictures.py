@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
-from lossfit.module import Batch, Classifier
+from lossfit.training.classifier import Batch, Classifier
 
 
 class Pictures(Callback):

@@ -24,9 +24,9 @@ class Pruning(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the trial."""
         if trainer.is_global_zero:
-            from lossfit import study  # Optuna is an extra
+            from lossfit import optuna_study  # Optuna is an extra
 
-            self.trial = study.trial(self.folder, self.pruner)
+            self.trial = optuna_study.trial(self.folder, self.pruner)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that there is something to report."""

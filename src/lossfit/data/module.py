@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossfit.data.augment import Augment
 from lossfit.data.batches import Batches, Normalize
-from lossfit.data.conditions import long_tail, noisy_labels, outliers
+from lossfit.data.corruptions import long_tail, noisy_labels, outliers
 from lossfit.data.mix import Mix
 from lossfit.data.sources import DataError
 

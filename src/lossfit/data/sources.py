@@ -21,13 +21,13 @@ import tempfile
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from lossfit import locks
 from lossfit.errors import UserError
+from lossfit.system import locks
 
 LIMIT = 2**30  # bytes that a file may have, as downloaded and uncompressed, where its data set states no less
 CHUNK = 2**20  # bytes read at a time
@@ -236,17 +236,6 @@ def obtain(digests: Mapping[str, str], folders: Sequence[Path], sources: Iterabl
             ]
         )
     )
-
-
-@contextmanager
-def placed_atomically(target: Path) -> Iterator[Path]:
-    """Give a path to write to that becomes `target` only if all went well."""
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        yield part
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _place(content: bytearray, staging: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from lossfit.costs import cheapest
+from lossfit.decisions import cheapest
 
 
 class Evaluation(Metric):

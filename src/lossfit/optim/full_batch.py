@@ -10,6 +10,7 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from lossfit.optim.groups import as_groups
+from lossfit.optim.traits import Traits
 
 
 class LBFGS(torch.optim.LBFGS):
@@ -19,6 +20,8 @@ class LBFGS(torch.optim.LBFGS):
     lr. Knows no parameter groups and no weight decay. For small models on all data at once, without dropout and
     augmentation, which change the function too.
     """
+
+    traits = Traits(finds_step_sizes=True)
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class Rprop(torch.optim.Rprop):
     shrink to nothing: rmsprop is its form for them.
     """
 
-    unscheduled = True
+    traits = Traits(uses_lr_schedule=False, finds_step_sizes=True)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from lossfit.optim.groups import evaluated
+from lossfit.optim.traits import Traits
 
 
 class ScheduleFree(Optimizer):
@@ -23,7 +24,7 @@ class ScheduleFree(Optimizer):
     warmup. Running statistics of batch norm are of y, which b near 1 keeps close to x.
     """
 
-    unscheduled = True
+    traits = Traits(uses_lr_schedule=False, averages_weights=True)
     evaluating = False
 
     def _directions(self, group: dict[str, Any], parameters: list[Tensor]) -> list[Tensor]:

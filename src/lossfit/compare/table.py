@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from lossfit import comparison
-from lossfit.comparison import Leaderboard, Run, label, shown, title
+from lossfit import runs
+from lossfit.compare import leaderboard as comparison
+from lossfit.compare.leaderboard import Leaderboard, Run, label, shown, title
 
 ALSO = ("val/acc", "val/nll", "test/acc", "test/cost", "fit_s")
 ORDER = ("failed", "killed", "diverged", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
@@ -74,7 +75,7 @@ def by_status(board: Leaderboard) -> list[tuple[str, list[Run]]]:
 def described(board: Leaderboard, run: Run) -> str:
     """Return a line on a run that does not count: where it is, its options, how far it came and why it ended."""
     name = comparison.curve_name(board.metric)
-    epochs, curve = (comparison.curve(run.folder, column) for column in ("epoch", name))
+    epochs, curve = (runs.curve(run.folder, column) for column in ("epoch", name))
     parts = [
         label(board.columns, run.options),
         f"seed={run.seed}" if run.seed is not None else "",

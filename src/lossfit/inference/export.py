@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from lossfit.data.sources import placed_atomically
 from lossfit.errors import RunError
-from lossfit.runs import versions, write_json
-from lossfit.trained import TrainedClassifier
+from lossfit.inference.classifier import TrainedClassifier
+from lossfit.runs import versions
+from lossfit.system import files
 
 FORMATS = ("pt2", "onnx")
 NAME = "classifier"
@@ -52,22 +52,22 @@ def export(
     with quiet():
         example = torch.zeros(2, *classifier.image_shape, dtype=torch.uint8)  # becomes part of the file
         program = torch.export.export(classifier, (example,), dynamic_shapes=({0: Dim("batch")},))
-    files = {}
+    written = {}
     with ExitStack() as proved:  # all of them, before any is put in place
         for name in formats:
             target = folder / f"{NAME}.{name}"
-            part = proved.enter_context(placed_atomically(target))
+            part = proved.enter_context(files.replacing(target))
             with quiet():
                 run = _write_pt2(program, part) if name == "pt2" else _write_onnx(program, part)
-            files[target.name] = {
+            written[target.name] = {
                 **compared(run, images, expected, target.name),
                 "bytes": part.stat().st_size,
                 "sha256": hashlib.sha256(part.read_bytes()).hexdigest(),
             }
     accuracy = (expected.argmax(1) == labels).double().mean().item()
-    about = card(classifier, formats) | {"files": files}
+    about = card(classifier, formats) | {"files": written}
     about["metrics"] |= {"test/acc": round(accuracy, 7)}
-    write_json(folder / f"{NAME}.json", about)
+    files.write_json(folder / f"{NAME}.json", about)
     return about
 
 

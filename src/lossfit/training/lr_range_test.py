@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lossfit.errors import UserError
 from lossfit.losses.loss import Loss
-from lossfit.optim import make_optimizer
+from lossfit.optim import make_optimizer, traits
 
 
 @dataclass
@@ -59,7 +58,7 @@ def range_test(
     model, loss = deepcopy(model).train(), deepcopy(loss).train()
     device = next(model.parameters()).device
     stepper = make_optimizer(optimizer, model, loss)
-    if isinstance(stepper, (torch.optim.LBFGS, torch.optim.Rprop)):
+    if traits(stepper).finds_step_sizes:
         raise UserError(f"optimizer: {type(stepper).__name__} finds its step sizes itself; there is no lr to look for")
     shares = [group["lr"] / stepper.param_groups[0]["lr"] for group in stepper.param_groups]
     test = RangeTest([], [])

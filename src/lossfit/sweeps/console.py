@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lossfit import runs
-from lossfit.comparison import curve
-from lossfit.jobs import Job
+from lossfit.sweeps.pool import Job
 
 
 class Progress:
@@ -65,7 +64,7 @@ class Progress:
         for job in running:
             line = f"#{job.folder.name} {job.text}: {_time(job.seconds)}"
             epochs = runs.read_config(job.folder)["trainer"].get("max_epochs") or -1
-            if values := curve(job.folder, self.metric):
+            if values := runs.curve(job.folder, self.metric):
                 line += f", epoch {max(values)}/{epochs}, {self.metric} {values[max(values)]:.4f}"
                 done += max(0, max(values) / epochs)
             lines.append(Text(line, no_wrap=True, overflow="ellipsis"))

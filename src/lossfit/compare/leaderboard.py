@@ -5,7 +5,6 @@ typed on the command line. Runs whose options are all equal are of one group: th
 torch.
 """
 
-import csv
 import math
 import os
 import re
@@ -17,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lossfit import locks, runs
+from lossfit import runs
 from lossfit.config import Config
 from lossfit.errors import UserError
+from lossfit.system import locks
 
 Direction = Literal["min", "max"]
 
@@ -278,24 +278,6 @@ def leaderboard(found: Sequence[Run], metric: str, direction: Direction | None =
     direction = direction or direction_of(metric)
     groups.sort(key=lambda group: statistics.fmean(group.values(metric)), reverse=direction == "max")
     return Leaderboard(metric, direction, columns(found), groups, others)
-
-
-def curve(folder: Path, metric: str) -> dict[int, float]:
-    """Return a metric by epoch, from 1, as far as metrics.csv has come; empty without."""
-    try:
-        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, ValueError, csv.Error):
-        return {}
-    found = {}
-    for row in rows:
-        try:
-            epoch, value = int(row["epoch"]), float(row[metric])
-        except (KeyError, TypeError, ValueError):  # no such column, a row that is being written, a missing value
-            continue
-        if math.isfinite(value):
-            found[epoch] = value
-    return found
 
 
 def curve_name(metric: str) -> str:

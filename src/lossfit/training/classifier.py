@@ -17,8 +17,9 @@ from torchmetrics import Metric
 from lossfit.errors import Diverged
 from lossfit.losses.loss import Loss
 from lossfit.metrics import Evaluation
-from lossfit.optim import make_optimizer
-from lossfit.optim.schedule_free import ScheduleFree
+from lossfit.optim import make_optimizer, traits
+from lossfit.runs import checkpoint_schema
+from lossfit.training import lightning_internals
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or (N, C) float
 
@@ -61,14 +62,7 @@ class Classifier(LightningModule):
         self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
         self.total_steps = 1
         self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and correct answers, and of samples
-        self.counted = -1  # the last batch in them
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Spare Lightning's bookkeeping, some fifty writes a step, nn.Module's search among its parameters."""
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+        self.last_counted_batch = -1  # the last batch in them
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes) logits."""
@@ -84,7 +78,7 @@ class Classifier(LightningModule):
 
         A resumed run whose schedule was fitted to another end takes its learning rate from the new one.
         """
-        self._hold_average(False)
+        self._swap_in_average(False)
         for config in self.trainer.lr_scheduler_configs:
             schedule = config.scheduler
             if isinstance(schedule, LambdaLR):
@@ -94,17 +88,17 @@ class Classifier(LightningModule):
 
     def on_train_end(self) -> None:
         """Leave the average in the model."""
-        self._hold_average(True)
+        self._swap_in_average(True)
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's sums at zero."""
         self.train_sums = torch.zeros(2, device=self.device)
-        self.train_count, self.counted = 0, -1
+        self.train_count, self.last_counted_batch = 0, -1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and add it to the epoch's sums."""
         images, target = batch
-        again = batch_idx == self.counted  # a further pass of an optimizer that makes several a step
+        again = batch_idx == self.last_counted_batch  # a further pass of an optimizer that makes several a step
         if not again:
             self.loss.set_progress(min(1.0, self.trainer.global_step / self.total_steps))
         logits = self.model(images)
@@ -113,7 +107,7 @@ class Classifier(LightningModule):
             correct = (logits.argmax(1) == label).sum()
         loss = self.loss(logits, target)
         if not again:
-            self.counted = batch_idx
+            self.last_counted_batch = batch_idx
             self.train_sums += torch.stack([loss.detach() * len(label), correct])
             self.train_count += len(label)
             self._look_at(loss.detach(), batch_idx)
@@ -139,12 +133,12 @@ class Classifier(LightningModule):
     def on_validation_start(self) -> None:
         """Evaluate the average; outside of training, whatever weights there are."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._hold_average(True)
+            self._swap_in_average(True)
 
     def on_validation_end(self) -> None:
         """Go on training."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._hold_average(False)
+            self._swap_in_average(False)
 
     def on_validation_epoch_start(self) -> None:
         """Let every rank evaluate rank 0's running statistics, which are the ones that a checkpoint holds."""
@@ -173,17 +167,17 @@ class Classifier(LightningModule):
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():
                 self._diverged(f"the weights {name} were not finite after step {self.trainer.global_step}")
-        checkpoint["epochs"] = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        if any(not optimizer.evaluating for optimizer in self._schedule_free()):  # a checkpoint between validations
-            self._hold_average(True)
+        epochs = lightning_internals.epochs_done(self.trainer)
+        checkpoint_schema.add_metrics(checkpoint, epochs, self.trainer.callback_metrics)
+        if any(not optimizer.evaluating for optimizer in self._averaging()):  # a checkpoint between validations
+            self._swap_in_average(True)
             checkpoint["state_dict"] = {name: tensor.clone() for name, tensor in self.state_dict().items()}
-            self._hold_average(False)
+            self._swap_in_average(False)
 
     def configure_optimizers(self) -> Any:
         """Apply the optimizer to the parameter groups and the schedule to the trainer's number of steps."""
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        fused = not (scaled and self.trainer.gradient_clip_val)  # Lightning refuses these together
+        # Lightning refuses fused steps together with clipping of scaled gradients
+        fused = not (lightning_internals.uses_grad_scaler(self.trainer) and self.trainer.gradient_clip_val)
         optimizer = make_optimizer(self.optimizer, self.model, self.loss, allow_fused=fused)
         total_steps = self.trainer.estimated_stepping_batches
         self.total_steps = max(1, int(total_steps))
@@ -192,11 +186,20 @@ class Classifier(LightningModule):
             scheduler["frequency"] = self.trainer.check_val_every_n_epoch
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def _schedule_free(self) -> list[ScheduleFree]:
-        return [optimizer for optimizer in self.trainer.optimizers if isinstance(optimizer, ScheduleFree)]
+    def rank_state(self) -> dict[str, Any]:
+        """Return the sums of the epoch so far, which differ among ranks, for a checkpoint."""
+        return {"train_sums": self.train_sums.cpu(), "train_count": self.train_count}
 
-    def _hold_average(self, average: bool) -> None:
-        for optimizer in self._schedule_free():
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `rank_state` returned on this rank."""
+        self.train_sums, self.train_count = state["train_sums"].to(self.device), state["train_count"]
+
+    def _averaging(self) -> list[Any]:
+        """Return the optimizers whose average is what is evaluated."""
+        return [optimizer for optimizer in self.trainer.optimizers if traits(optimizer).averages_weights]
+
+    def _swap_in_average(self, average: bool) -> None:
+        for optimizer in self._averaging():
             optimizer.eval() if average else optimizer.train()
 
     def _look_at(self, loss: Tensor, batch_idx: int) -> None:

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -23,10 +22,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from lossfit import locks, runs
+from lossfit import runs
 from lossfit.config import Config
 from lossfit.errors import UserError, reported
-from lossfit.processes import STOPS, die_with_parent
+from lossfit.system import locks, signals
+from lossfit.system.signals import die_with_parent
 
 TICK = 1.0  # seconds between two looks at the jobs
 INTERRUPTED = 130  # the exit status
@@ -92,7 +92,7 @@ def train_all(jobs: Iterable[Job], watcher: Watcher, n_jobs: int | None, jobs_pe
     itself and the other jobs of its share, and waits until there are enough. fail_fast: the first failure ends all.
     What is raised here, KeyboardInterrupt when asked to stop, is raised after the jobs have saved where they are.
     """
-    import lossfit.engine  # noqa: F401  once, for all the processes that are forked from this one
+    import lossfit.training.engine  # noqa: F401  once, for all the processes that are forked from this one
 
     gc.freeze()  # a collection in a forked process would copy all of this one's memory
     names = visible_gpus()
@@ -158,7 +158,7 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
     die_with_parent(signal.SIGTERM, parent)  # it saves, and then ends
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C goes to the sweep, which asks each job once
-    for number in STOPS:
+    for number in signals.STOP_SIGNALS:
         signal.signal(number, signal.default_int_handler)
     with (folder / "console.log").open("a") as stream:
         for descriptor in (1, 2):
@@ -166,7 +166,7 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
     os.environ |= environment
     import torch
 
-    from lossfit import engine
+    from lossfit.training import engine
 
     if "OMP_NUM_THREADS" in environment:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
@@ -174,7 +174,7 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
         try:
             engine.train(folder)
         except UserError as error:  # it may have been refused before its result was begun
-            if not locks.is_held(folder) and runs.status(folder) not in runs.DONE:
+            if not locks.is_held(folder) and runs.status(folder) not in runs.FINISHED:
                 runs.write_failed(folder, str(error))
             raise
 
@@ -189,7 +189,7 @@ def _over(job: Job, running: list[Job], gpus: Gpus, watcher: Watcher) -> bool:
     running.remove(job)
     gpus.give_back(job.gpus)
     result = runs.read_result(job.folder)
-    unended = runs.is_unended(result, job.before)
+    unended = runs.has_no_outcome(result, job.before)
     if locks.is_held(job.folder):
         result = {"status": "failed", "reason": "another process is working on it"}
     elif unended and code == INTERRUPTED:  # before it had begun
@@ -234,15 +234,8 @@ def _stop(running: list[Job], gpus: Gpus, watcher: Watcher, asked: list[int]) ->
 def _asked_to_stop() -> Iterator[list[int]]:
     """Keep a list of the signals that ask to stop: an exception raised by one, while a fork is made, would be lost."""
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    with signals.handled(lambda number, frame: asked.append(number)):
         yield asked
-        return
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in STOPS}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _kill(job: Job) -> None:
@@ -271,12 +264,12 @@ def gpus_needed(trainer: Config, available: int) -> int:
 
 def rehearsed(configs: Sequence[Config]) -> list[str]:
     """Return what runs of these configs would be refused for; the process itself does not run torch."""
-    import lossfit.engine
+    import lossfit.training.engine
 
     def rehearse() -> list[str]:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             logging.disable()
-            return lossfit.engine.rehearse(configs)
+            return lossfit.training.engine.rehearse(configs)
 
     return _in_a_fork(rehearse, failed=["the process that tried the jobs' configs ended without a result"])
 

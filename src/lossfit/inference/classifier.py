@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossfit import checkpoints, runs
+from lossfit import runs
 from lossfit.config import build
-from lossfit.costs import cheapest, probabilities
 from lossfit.data.batches import Normalize
+from lossfit.decisions import cheapest, probabilities
 from lossfit.errors import ConfigError, UserError
 from lossfit.models.closed import builders, from_checkpoint
+from lossfit.runs import checkpoints
+from lossfit.runs.checkpoint_schema import Checkpoint
 
 
 class TrainedClassifier(nn.Module):
@@ -26,19 +28,20 @@ class TrainedClassifier(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
         super().__init__()
-        about = checkpoint["hyper_parameters"]
+        about = checkpoint.description
         self.model = model
-        self.classes: tuple[str, ...] = tuple(about["class_names"])
-        self.image_shape: tuple[int, int, int] = tuple(about["image_shape"])
-        self.link: str = about["link"]
-        costs = about["costs"]
+        self.classes: tuple[str, ...] = tuple(about.class_names)
+        channels, height, width = about.image_shape
+        self.image_shape = (channels, height, width)
+        self.link: str = about.link
+        costs = about.costs
         self.costs: list[list[float]] | None = None if costs is None else [list(map(float, row)) for row in costs]
-        self.config: dict[str, Any] = about["config"]
-        self.metrics: dict[str, float] = checkpoint["metrics"]
-        self.epochs: int = checkpoint["epochs"]
-        normalize = Normalize(about["mean"], about["std"])
+        self.config = about.config
+        self.metrics = checkpoint.metrics
+        self.epochs = checkpoint.epochs
+        normalize = Normalize(about.mean, about.std)
         self.register_buffer("scale", normalize.scale, persistent=False)
         self.register_buffer("shift", normalize.shift, persistent=False)
 
@@ -83,14 +86,8 @@ def load(
     """
     file = checkpoints.find(path)
     checkpoint = checkpoints.read(file)
-    about = checkpoint["hyper_parameters"]
-    weights = checkpoints.weights(checkpoint)
-    node = about["config"]["model"]
-    facts = {
-        "num_classes": len(about["class_names"]),
-        "image_shape": tuple(about["image_shape"]),
-        "class_names": about["class_names"],
-    }
+    weights, facts = checkpoint.weights, checkpoint.description.facts
+    node = checkpoint.description.config["model"]
     try:
         with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers as they are
             if model is not None:

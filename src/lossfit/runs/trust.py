@@ -19,10 +19,11 @@ import yaml
 
 from lossfit.errors import ConfigError, UserError
 from lossfit.plain_values import is_plain, shown
+from lossfit.runs import names
+from lossfit.system import files
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 VARIABLE = "LOSSFIT_TRUST_CODE"  # 1: every folder is trusted; what trust_code=true sets, for jobs and ranks too
-SIGNATURE = ".signature"
 KEY_SIZE = 32  # bytes
 REMOTE = "lightning.pytorch.loggers."  # send what they log to a server
 UNLISTED = {"lossfit.callbacks.Pruning": frozenset({"monitor", "pruner"})}  # added to a trial by the search
@@ -45,9 +46,7 @@ def sign(folder: Path, content: bytes) -> None:
         known = _signatures(folder)
         own = _of(content, _key(make=True))
         if own not in known:
-            part = folder / f"{SIGNATURE}.{os.getpid()}"
-            part.write_text("".join(f"{line}\n" for line in [*known, own]), encoding="ascii")
-            os.replace(part, folder / SIGNATURE)
+            files.write(folder / names.SIGNATURE, "".join(f"{line}\n" for line in [*known, own]))
 
 
 def is_trusted(folder: Path, content: bytes) -> bool:
@@ -72,13 +71,13 @@ def check(config: dict[str, Any], folder: Path) -> None:
     """
     mistakes = list(_foreign(config, "")) if is_plain(config) else ["it holds more than plain values"]
     if mistakes:
-        raise ConfigError("\n".join([*mistakes, f"{folder / 'config.yaml'}: {ADVICE}"]))
+        raise ConfigError("\n".join([*mistakes, f"{folder / names.CONFIG}: {ADVICE}"]))
 
 
 def check_command(folder: Path, content: bytes) -> None:
     """Refuse to repeat the command of a sweep folder that came from elsewhere."""
     if not is_trusted(folder, content):
-        raise UserError(f"resume={folder} would run the command in its sweep.yaml, and {ADVICE}")
+        raise UserError(f"resume={folder} would run the command in its {names.COMMAND}, and {ADVICE}")
 
 
 def _foreign(node: Any, key: str) -> Iterator[str]:
@@ -138,7 +137,7 @@ def _of(content: bytes, key: bytes) -> str:
 
 def _signatures(folder: Path) -> list[str]:
     try:
-        return (folder / SIGNATURE).read_text(encoding="ascii", errors="replace").split()[:1000]
+        return (folder / names.SIGNATURE).read_text(encoding="ascii", errors="replace").split()[:1000]
     except FileNotFoundError:
         return []
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lossfit.comparison import Group, Leaderboard, curve, curve_name, label
+from lossfit import runs
+from lossfit.compare.leaderboard import Group, Leaderboard, curve_name, label
 from lossfit.errors import UserError
 
 DRAWN = 10  # settings: as many as there are colours that can be told apart
@@ -53,7 +54,7 @@ def _draw_curves(axes: Axes, groups: Sequence[Group], name: str, colors: Sequenc
     """
     late: list[float] = []
     for group, color in zip(groups, colors, strict=True):
-        curves = [found for run in group.runs if (found := curve(run.folder, name))]
+        curves = [found for run in group.runs if (found := runs.curve(run.folder, name))]
         epochs = sorted(set.intersection(*map(set, curves))) if curves else []
         means = [statistics.fmean(values[epoch] for values in curves) for epoch in epochs]
         spread = [statistics.stdev(values[epoch] for values in curves) if len(curves) > 1 else 0 for epoch in epochs]

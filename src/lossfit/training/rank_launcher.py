@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from lossfit import trust
 from lossfit.errors import TRACEBACK, UserError, traceback_wanted
-from lossfit.processes import STARTER, started_rank
+from lossfit.runs import trust
+from lossfit.system.ranks import PARENT_PID_VAR, started_rank
+from lossfit.training.lightning_internals import SubprocessScriptLauncher, set_launcher
 
 log = logging.getLogger(__name__)
 
 GRACE = 30.0  # seconds that ranks have to end by themselves once another one has
 
 
-class RunFolderLauncher(_SubprocessScriptLauncher):
+class RunFolderLauncher(SubprocessScriptLauncher):
     """Lightning's launcher with another command: each further rank of this machine trains the same run folder.
 
     Under torchrun or SLURM, which start the ranks themselves, it starts none.
@@ -49,7 +49,7 @@ class RunFolderLauncher(_SubprocessScriptLauncher):
         for rank in range(1, self.num_processes):
             command = [sys.executable, "-m", "lossfit", str(self.folder)]
             rank_environment = {**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": path}
-            rank_environment |= {TRACEBACK: str(int(traceback_wanted)), STARTER: str(os.getpid())}
+            rank_environment |= {TRACEBACK: str(int(traceback_wanted)), PARENT_PID_VAR: str(os.getpid())}
             rank_environment |= {trust.VARIABLE: "1"}  # this process has looked at the config
             self.procs.append(subprocess.Popen(command, env=rank_environment))
         threading.Thread(target=self._watch, daemon=True).start()
@@ -90,7 +90,7 @@ def check_ranks(folder: Path, trainer: Trainer) -> None:
             f"trainer.devices x trainer.num_nodes is {trainer.world_size}, and {started} ranks were started: set "
             f"trainer.strategy=ddp, trainer.devices to the ranks on a node, trainer.num_nodes to the nodes"
         )
-    if isinstance(launcher, _SubprocessScriptLauncher):
+    if isinstance(launcher, SubprocessScriptLauncher):
         by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys()
         if trainer.num_nodes > 1 and not launcher.cluster_environment.creates_processes_externally and not by_hand:
             raise UserError(
@@ -100,21 +100,22 @@ def check_ranks(folder: Path, trainer: Trainer) -> None:
             )
 
 
-def start_ranks_from(folder: Path, trainer: Trainer, on_failure: Callable[[str], None]) -> None:
+def use_run_folder_launcher(folder: Path, trainer: Trainer, on_failure: Callable[[str], None]) -> None:
     """Have the trainer start its other ranks from the run folder.
 
     on_failure is called with the reason, from another thread, when a rank has failed, this one has not come back from
     waiting for it, and the process is about to be ended.
     """
     launcher = trainer.strategy.launcher
-    if isinstance(launcher, _SubprocessScriptLauncher):
-        trainer.strategy._launcher = RunFolderLauncher(
+    if isinstance(launcher, SubprocessScriptLauncher):
+        own = RunFolderLauncher(
             folder, on_failure, launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
         )
+        set_launcher(trainer, own)
 
 
 @contextmanager
-def cleaned_up(trainer: Trainer) -> Iterator[None]:
+def torn_down(trainer: Trainer) -> Iterator[None]:
     """Leave no rank, process group, thread setting or environment variable behind when the trainer is done."""
     environment, threads = dict(os.environ), torch.get_num_threads()
     ranks: list[subprocess.Popen[bytes]] = []

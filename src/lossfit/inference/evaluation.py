@@ -15,11 +15,11 @@ from torch import Tensor
 
 import lossfit.data
 from lossfit.config import call
-from lossfit.costs import probabilities
 from lossfit.data import InMemoryDataModule
+from lossfit.decisions import probabilities
 from lossfit.errors import ConfigError, UserError
+from lossfit.inference.classifier import TrainedClassifier
 from lossfit.plain_values import is_name, is_plain, shown
-from lossfit.trained import TrainedClassifier
 
 Z = 1.959964  # standard deviations on each side of the mean that hold 95% of a normal distribution
 DIGEST = re.compile("[0-9a-f]{64}")  # SHA-256

@@ -1,0 +1,142 @@
+"""Run folders: made for a config, and read again."""
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lossfit.config import Config
+from lossfit.errors import UserError, one_line
+from lossfit.runs import names, trust
+from lossfit.system import files, locks
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
+MAX_CONFIG, MAX_NODES = 2**20, 10_000  # bytes and values of a config.yaml
+PATIENCE = 600.0  # seconds that other ranks wait for rank 0, which may have to download the data first
+
+
+def with_seed(config: Config) -> Config:
+    """Return the config with a random seed if it has none, so that this run too can be repeated."""
+    return {**config, "seed": secrets.randbelow(2**31)} if config.get("seed", 0) is None else config
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError if a folder for a new run holds a run, a sweep or anything else."""
+    if (folder / names.CONFIG).exists():
+        raise UserError(f"{folder} holds a run already; choose another with hydra.run.dir=FOLDER")
+    if folder.is_dir() and any(not _may_stay(path) for path in folder.iterdir()):
+        raise UserError(f"hydra.run.dir={folder} is not empty; choose a new folder for a run")
+
+
+def _may_stay(path: Path) -> bool:
+    """Whether a new run may start beside this file: it is a launcher's, or of a `create` that was interrupted."""
+    empty = path.name == names.CHECKPOINTS and path.is_dir() and not any(path.iterdir())
+    return empty or path.name in (names.OVERRIDES, names.CONSOLE) or path.name.startswith(".")
+
+
+def create(folder: Path, config: Config, overrides: Sequence[str], checked: bool = False) -> Path:
+    """Make a run folder for a resolved config; raise UserError if the folder is not free.
+
+    checked: `check_free` was called before, and what is in the folder now came from building the run.
+    """
+    config = with_seed(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locks.held(folder):
+            if not checked or (folder / names.CONFIG).exists():
+                check_free(folder)
+            (folder / names.CHECKPOINTS).mkdir(exist_ok=True)
+            files.write_yaml(folder / names.OVERRIDES, list(overrides))
+            write_signed(folder / names.CONFIG, config)
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
+    return folder
+
+
+def write_signed(path: Path, content: Any) -> None:
+    """Write a config or a command as YAML, and sign it as composed by this account."""
+    text = files.as_yaml(content)
+    trust.sign(path.parent, text)  # first, so that the file never stands there unsigned
+    files.write(path, text)
+
+
+def is_trusted(folder: Path) -> bool:
+    """Whether a run folder's config may name the user's own code."""
+    try:
+        return trust.is_trusted(folder, (folder / names.CONFIG).read_bytes())
+    except OSError:
+        return False
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """If the block raises, remove the folder, which Hydra makes before a run starts, unless something is in it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def is_made_for(folder: Path, overrides: Sequence[str]) -> bool:
+    """Whether a folder holds the run of these overrides, started or not."""
+    return (folder / names.CONFIG).exists() and read_overrides(folder) == list(overrides)
+
+
+def wait_for(folder: Path) -> Path:
+    """Wait until rank 0 has made the run folder, and return it; raise UserError after PATIENCE seconds.
+
+    If the folder holds an older run, rank 0 raises; the other ranks only wait.
+    """
+    end = time.monotonic() + PATIENCE
+    while not (folder / names.CONFIG).exists():
+        if time.monotonic() > end:
+            raise UserError(
+                f"hydra.run.dir={folder}: rank 0 has made no run there in {PATIENCE:.0f} s; give all ranks the same "
+                f"folder, on a disk that all nodes share"
+            )
+        time.sleep(0.1)
+    return folder
+
+
+def read_config(folder: Path) -> Config:
+    """Read the config that a run folder was made with."""
+    path = folder / names.CONFIG
+    try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise UserError(f"{path} is larger than {MAX_CONFIG} bytes, which no config of a run is")
+        config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+    except OSError as error:
+        raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a mapping")
+    nodes = [config]  # counted, since aliases in YAML can make a short file mean a huge config
+    for _ in range(MAX_NODES + 1):
+        if not nodes:
+            return config
+        node = nodes.pop()
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    raise UserError(f"{path} has more than {MAX_NODES} values, which no config of a run has")
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """Read the overrides that were typed for a run."""
+    return read_list(folder / names.OVERRIDES)
+
+
+def read_list(path: Path) -> list[str]:
+    """Read a YAML file that holds a list of overrides."""
+    try:
+        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+    if not isinstance(overrides, list):
+        raise UserError(f"{path} must hold a list of overrides")
+    return [str(override) for override in overrides]

@@ -1,0 +1,82 @@
+"""Where log messages go while a run is trained: to the console and to train.log."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import get_console
+
+from lossfit.runs import names
+
+NOT_APPLICABLE = (  # Lightning's warnings that do not apply here
+    r".*does not have many workers.*",  # the batches come from memory
+    r".*smaller than the logging interval.*",
+    r".*recommended to use `self.log\(.*sync_dist=True.*",  # values are reduced before they are logged
+    r".*exists and is not empty.*",  # the run folder was made for this run
+    r".*is in `eval\(\)` mode.*",
+    r".*in eval mode at the start of training.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+
+
+@contextmanager
+def logging_into(folder: Path | None, main: bool) -> Iterator[None]:
+    """Send log messages to the console and, with tracebacks, to the folder's train.log.
+
+    folder: None for the console alone. main: false for other ranks than 0, of which only warnings are shown. The
+    handlers that Hydra and Lightning have set up are replaced while the block runs.
+    """
+    handlers: list[logging.Handler] = [_Console(logging.INFO if main else logging.WARNING)]
+    if main and folder is not None:
+        handlers.append(logging.FileHandler(folder / names.LOG, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    before = root.level, root.handlers
+    root.setLevel(logging.INFO)
+    root.handlers = handlers
+    ours, fonts = logging.getLogger("lossfit"), logging.getLogger("matplotlib.font_manager")
+    ours.setLevel(logging.DEBUG)
+    fonts.setLevel(logging.WARNING)  # at the first use it says that it has listed the fonts
+    logging.captureWarnings(True)
+    try:
+        with quiet():
+            yield
+    finally:
+        logging.captureWarnings(False)
+        for logger in (ours, fonts):
+            logger.setLevel(logging.NOTSET)
+        root.setLevel(before[0])
+        root.handlers = before[1]
+        for handler in handlers:
+            handler.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide Lightning's INFO lines and its warnings that do not apply here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    before = [(logger, logger.level, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+        logger.handlers = []
+    try:
+        with warnings.catch_warnings():
+            for message in NOT_APPLICABLE:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level, old in before:
+            logger.setLevel(level)
+            logger.handlers = old
+
+
+class _Console(logging.Handler):
+    """Prints above a progress bar that is being drawn on the same console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.capitalize()}: {text}"
+        get_console().print(text, soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,16 @@
+"""The names of the files of a run folder. No other module spells them."""
+
+CONFIG = "config.yaml"  # the resolved config, as run; written last, so a folder without it holds no run yet
+OVERRIDES = "overrides.yaml"  # the overrides that were typed
+RESULT = "result.json"  # how the run ended, its metrics, timings and versions
+METRICS = "metrics.csv"  # the curves, a row an epoch
+LOG = "train.log"  # the console's lines with times, and tracebacks
+CONSOLE = "console.log"  # stdout and stderr of a sweep's job
+CORRUPTIONS = "data_changes.json"  # what was done to the training data on purpose
+SIGNATURE = ".signature"  # which account composed the config
+
+CHECKPOINTS = "checkpoints"
+BEST = f"{CHECKPOINTS}/best.ckpt"  # of the best epoch, for use
+LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last save, to go on from
+
+COMMAND = "sweep.yaml"  # of a sweep folder: the overrides of its command

@@ -1,0 +1,72 @@
+"""Files that are written whole or not at all."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target`; when the block is done, sync that file to the disk and rename it to `target`.
+
+    If the block raises or the process dies, `target` stays as it was. After a power cut it holds the old content or the
+    new, since the file is synced before the renaming, and the folder after it.
+    """
+    part = target.with_name(f".{target.name}.part{os.getpid()}")
+    try:
+        yield part
+        _sync(part)
+        os.replace(part, target)
+        if os.name == "posix":  # Windows cannot open a folder
+            _sync(target.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(target: Path) -> None:
+    """Remove what killed processes left beside `target`; only for the process that holds the folder's lock."""
+    for part in target.parent.glob(f".{target.name}.part*"):
+        part.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Replace a file's content; text is written as UTF-8."""
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a file by a value as JSON; NaN and infinities, for which JSON has no number, become null."""
+    write(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Replace a file by a plain value as YAML."""
+    write(path, as_yaml(content))
+
+
+def as_yaml(content: Any) -> bytes:
+    """Return a plain value as YAML, its keys in their order."""
+    return yaml.safe_dump(content, sort_keys=False).encode()
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,56 @@
+"""The signals that ask a process to stop, and who handles them."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any]
+
+# Ctrl-C, a kill, and what SLURM sends before a job's time is over
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+PR_SET_PDEATHSIG = 1
+
+
+def handle(handler: Handler) -> dict[int, Any]:
+    """Handle the stop signals with `handler`; return the handlers from before, none where this is not the main thread.
+
+    Python lets only the main thread set handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+
+
+def restore(handlers: Mapping[int, Any]) -> None:
+    """Set the handlers that `handle` returned."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@contextmanager
+def handled(handler: Handler) -> Iterator[None]:
+    """Handle the stop signals with `handler` while the block runs."""
+    before = handle(handler)
+    try:
+        yield
+    finally:
+        restore(before)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt: a handler that treats every stop signal as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def die_with_parent(number: int, parent: int) -> None:
+    """Have the kernel send this process a signal when `parent`, which started it, ends. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it ended before prctl was called
+            os.kill(os.getpid(), number)

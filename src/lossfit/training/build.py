@@ -1,0 +1,152 @@
+"""From a config to a run that is ready to train. Nothing here writes into the run folder."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
+from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
+from torchmetrics import Metric
+
+from lossfit.config import Config, build, call, metric_name
+from lossfit.data import InMemoryDataModule
+from lossfit.decisions import cost_matrix
+from lossfit.errors import ConfigError, UserError
+from lossfit.metric_names import BUILT_IN
+from lossfit.models.closed import without_pretrained
+from lossfit.models.head import logit_scale
+from lossfit.optim.traits import Traits
+from lossfit.runs import names
+from lossfit.runs.checkpoint_schema import Checkpoint, Description
+from lossfit.training.checkpoint_io import AtomicCheckpointIO
+from lossfit.training.classifier import Classifier
+from lossfit.training.initial_weights import check_same_model, start_from
+from lossfit.training.rank_launcher import check_ranks
+from lossfit.training.trials import check_accelerator, try_loss, try_model, try_optimizer
+
+DOUBLE = ("64-true", 64, "64")  # trainer.precision
+Facts = dict[str, Any]  # arguments that targets may take, by name; lossfit.config.FACTS lists them
+
+
+@dataclass
+class Run:
+    """A run that is ready to train. checkpoint: the one that it goes on from. notes: lines for the log."""
+
+    config: Config
+    folder: Path
+    data: InMemoryDataModule
+    module: Classifier
+    trainer: Trainer
+    checkpoint: Checkpoint | None
+    notes: list[str]
+
+
+def build_run(
+    config: Config, folder: Path, checkpoint: Checkpoint | None = None, data: InMemoryDataModule | None = None
+) -> Run:
+    """Build and try the data module, which is set up, the classifier and the trainer of a run, by its seed.
+
+    data: the data module, if it is set up already. Raises ConfigError for what cannot be built or would not work, and
+    UserError for a checkpoint that this run cannot go on from.
+    """
+    seed = config["seed"] or 0  # never null in a run folder
+    seed_everything(seed, workers=True, verbose=False)
+    check_accelerator(config["trainer"])
+    data = data or load_data(config, seed)
+    facts = _facts(data, folder)
+    module, traits, notes = _build_module(config, data, facts, checkpoint)
+    trainer = _build_trainer(config, facts, folder, traits, checkpoint)
+    check_ranks(folder, trainer)
+    return Run(config, folder, data, module, trainer, checkpoint, notes)
+
+
+def load_data(config: Config, seed: int) -> InMemoryDataModule:
+    """Build the data module and set it up."""
+    data = build(config["data"], "data", seed=seed)
+    call(data.prepare_data, "data")
+    call(data.setup, "data")
+    return data
+
+
+def _facts(data: InMemoryDataModule, folder: Path) -> Facts:
+    """Return what is known once the data are there."""
+    of_data = ("num_classes", "class_names", "class_counts", "image_shape")
+    return {name: getattr(data, name) for name in of_data} | {
+        "batches_per_epoch": len(data.train_dataloader()),
+        "save_dir": str(folder),
+        "dirpath": str(folder / names.CHECKPOINTS),
+    }
+
+
+def _build_module(
+    config: Config, data: InMemoryDataModule, facts: Facts, checkpoint: Checkpoint | None
+) -> tuple[Classifier, Traits, list[str]]:
+    """Return the classifier, the traits of its optimizer, and lines for the log."""
+    node = config["model"] if checkpoint is None else without_pretrained(config["model"])
+    model = build(node, "model", **facts)
+    fresh = config.get("init_from") and checkpoint is None
+    notes = [start_from(model, Path(config["init_from"]))] if fresh else []
+    costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
+    loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
+    logits = try_model(model, data)
+    if checkpoint is not None:
+        check_same_model(model, checkpoint)
+    try_loss(deepcopy(loss), logits, data)
+    metrics = _own_metrics(build(config.get("metrics"), "metrics", **facts))
+    if config["compile"]:
+        model.compile()
+    optimizer = build(config["optimizer"], "optimizer", **facts)
+    scheduler = build(config["scheduler"], "scheduler", **facts)
+    traits = try_optimizer(optimizer, scheduler)
+    description = Description(
+        config, list(data.class_names), list(data.image_shape), list(data.mean), list(data.std), loss.link, costs
+    )
+    module = Classifier(model, loss, optimizer, scheduler, description.to_dict(), costs, metrics)
+    if config["trainer"].get("precision") in DOUBLE:
+        module.double()  # before a checkpoint is restored: Lightning's plugin does so after it
+    return module, traits, notes
+
+
+def _build_trainer(
+    config: Config, facts: Facts, folder: Path, traits: Traits, checkpoint: Checkpoint | None
+) -> Trainer:
+    callbacks = _enabled(build(config.get("callbacks"), "callbacks", **facts))
+    if traits.averages_weights and any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise ConfigError("callbacks: a schedule-free optimizer averages the weights already: leave out ema")
+    first_step = checkpoint.global_step if checkpoint is not None else 0
+    trainer = build(
+        config["trainer"],
+        "trainer",
+        callbacks=callbacks,
+        logger=_enabled(build(config.get("logger"), "logger", **facts, first_step=first_step)),
+        plugins=[AtomicCheckpointIO(checkpoint)],
+        default_root_dir=str(folder),
+        enable_checkpointing=any(isinstance(callback, CheckpointCallback) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+    )
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ConfigError("trainer.max_epochs=-1 has no end that a schedule could be fitted to: give a number")
+    if checkpoint is not None and len(checkpoint.ranks) != trainer.world_size:
+        raise UserError(
+            f"trainer.devices: the run was begun by {len(checkpoint.ranks)} processes, which decides its steps, and "
+            f"there are {trainer.world_size} now; go on with as many, or start anew with init_from"
+        )
+    return trainer
+
+
+def _enabled(options: dict[str, Any] | None) -> list[Any]:
+    """Return callbacks or loggers without those that are set to null."""
+    return [option for option in (options or {}).values() if option is not None]
+
+
+def _own_metrics(metrics: dict[str, Any] | None) -> dict[str, Metric]:
+    """Return the user's own metrics by the names under which they are logged."""
+    found: dict[str, Metric] = {}
+    for key, metric in (metrics or {}).items():
+        name = metric_name(key, vars(metric))
+        if name in (*found, *BUILT_IN):
+            raise ConfigError(f"metrics.{key}: there is a metric named {name} already; give the function another name")
+        found[name] = metric
+    return found

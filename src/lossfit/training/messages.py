@@ -1,0 +1,66 @@
+"""The lines that a run prints at its start and at its end."""
+
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lossfit.config import Config
+from lossfit.data import InMemoryDataModule
+from lossfit.runs.checkpoint_schema import Checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_missing_callbacks(config: Config) -> None:
+    """Warn if no checkpoint is kept or no line printed, most often because callbacks= replaced the default ones."""
+    given, chosen = config.get("callbacks") or {}, config.get("choices", {}).get("callbacks")
+    effects = {
+        "checkpoint": "best.ckpt is not kept, and the last weights are tested",
+        "last_checkpoint": "the run cannot be resumed",
+        "epoch_report": "no line is printed after each epoch",
+    }
+    missing = [f"without {name} {effect}" for name, effect in effects.items() if name not in given]
+    if missing and chosen:
+        log.warning(
+            "callbacks=%s replaces the default callbacks: %s; +callbacks=%s adds to them",
+            chosen,
+            ", ".join(missing),
+            chosen,
+        )
+
+
+def opening_lines(
+    config: Config, data: InMemoryDataModule, parameters: int, trainer: Trainer, checkpoint: Checkpoint | None
+) -> list[str]:
+    """Say what is trained, on which images and devices, and from where a resumed run goes on."""
+    sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())
+    choices = config.get("choices", {})
+    named = [f"{part} {choices[part]}" for part in ("model", "loss", "optimizer", "scheduler") if part in choices]
+    source = f" from {data.source}" if data.source else ""
+    device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
+    lines = [" | ".join([*named, f"{parameters:,} parameters", f"images {sizes}{source}", device])]
+    return [*lines, _resumption(config, checkpoint)] if checkpoint is not None else lines
+
+
+def _resumption(config: Config, checkpoint: Checkpoint) -> str:
+    text = f"Going on after {checkpoint.epochs} epochs and {checkpoint.global_step} steps"
+    wanted = config["trainer"].get("max_epochs")
+    if wanted != checkpoint.max_epochs:
+        text += f"; max_epochs was {checkpoint.max_epochs}: the schedule is fitted anew to {wanted}"
+    return text
+
+
+def closing_lines(folder: Path, result: dict[str, Any]) -> list[str]:
+    """Say why the run ended early, if it did, how it tested, and where its curves are."""
+    metrics = result["metrics"]
+    lines = [result["reason"][0].upper() + result["reason"][1:]] if result.get("reason") else []
+    if "test/acc" in metrics:
+        at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
+        cost = f", cost {metrics['test/cost']:.4f}" if "test/cost" in metrics else ""
+        lines.append(f"Test accuracy {metrics['test/acc']:.4f}, nll {metrics['test/nll']:.4f}{cost}{at}")
+    here = Path.cwd()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shlex.quote(str(shown))}"]
