@@ -47,13 +47,15 @@ JobReturn.return_value = JobReturn.return_value.getter(_returned)  # type: ignor
 
 
 def register_resolvers() -> None:
-    """Make ${run_id:} (six random characters) and ${groups:} (the options of every group) known to configs.
+    """Register the resolvers that conf/ uses.
 
-    And ${run_folder:RESUME,NEW}, the folder of the run to resume, or NEW without one, and what a launcher asks for,
-    ${ranks:DEVICES} and ${gpus:ACCELERATOR,DEVICES}.
+    ${run_id:}: six random characters. ${run_name:OVERRIDES,CHOICES}: what was typed, as a file name.
+    ${run_folder:RESUME,NEW}: the folder of the run to resume, or NEW without one. ${groups:}: every group and option.
+    ${ranks:DEVICES} and ${gpus:ACCELERATOR,DEVICES}: what a job asks a scheduler for.
     """
     register: Callable[..., None] = OmegaConf.register_new_resolver if VERSION else OmegaConf.register_resolver
     register("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+    register("run_name", lambda typed, groups: override_keys.short_name(list(typed), set(groups)), replace=True)
     register("run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True)
     register("groups", groups, replace=True)
     register("ranks", cluster.ranks, replace=True)
