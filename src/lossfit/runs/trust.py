@@ -1,8 +1,8 @@
-"""Which configs may name code: those that a person composed on this machine, and no others.
+"""Which configs may name code: those that this user composed on this machine, and no others.
 
-A run folder and a sweep folder are signed when they are made, with a key that only this person's account has. A folder
-without a right signature came from elsewhere: its config is data, and may name what the YAML files of conf/ name, with
-the keys that they list, and nothing else. Imports no torch.
+Run folders and sweep folders are signed when they are made, with a key that only the user's account has. A folder
+without a valid signature comes from elsewhere: its config is data, and may only name the targets that the YAML files of
+conf/ name, with the keys that they list. Imports no torch.
 """
 
 import functools
@@ -23,12 +23,12 @@ from lossfit.runs import names
 from lossfit.system import files
 
 CONF = Path(__file__).parents[3] / "conf"
-VARIABLE = "LOSSFIT_TRUST_CODE"  # 1: every folder is trusted; what trust_code=true sets, for jobs and ranks too
+VARIABLE = "LOSSFIT_TRUST_CODE"  # 1 if every folder is trusted; set by trust_code=true, and inherited by jobs and ranks
 KEY_SIZE = 32  # bytes
-REMOTE = "lightning.pytorch.loggers."  # send what they log to a server
-UNLISTED = {"lossfit.callbacks.Pruning": frozenset({"monitor", "pruner"})}  # added to a trial by the search
-PATHS = ("dir", "init_from")  # keys whose values are paths of data that is only read
-_composed: set[bytes] = set()  # digests of what this process has signed, for an account without a place for the key
+REMOTE = "lightning.pytorch.loggers."  # these send the logged values to a server
+UNLISTED = {"lossfit.callbacks.Pruning": frozenset({"monitor", "pruner"})}  # a search adds it to each trial
+PATHS = ("dir", "init_from")  # keys whose paths are only read
+_composed: set[bytes] = set()  # digests of the contents that this process has signed
 ADVICE = (
     "it was not made by this account on this machine, or was changed since: if you trust whoever wrote it, add "
     "trust_code=true"
@@ -36,10 +36,10 @@ ADVICE = (
 
 
 def sign(folder: Path, content: bytes) -> None:
-    """Note that `content`, a config or a command, was composed by this account for the folder.
+    """Record that this account composed `content`, a config or a command, for the folder.
 
-    An account without a folder for the key, as in some containers, leaves no signature: own code in such a folder is
-    trusted in the process that made it only.
+    Where the key cannot be stored, as in some containers, no signature is written, and only this process trusts the
+    folder.
     """
     _composed.add(hashlib.sha256(content).digest())
     with suppress(OSError, ValueError):
@@ -50,7 +50,7 @@ def sign(folder: Path, content: bytes) -> None:
 
 
 def is_trusted(folder: Path, content: bytes) -> bool:
-    """Whether this account composed the content for the folder, or the person said trust_code=true."""
+    """Whether this account composed the content for the folder, or the user set trust_code=true."""
     return os.environ.get(VARIABLE) == "1" or is_own(folder, content)
 
 
@@ -65,9 +65,9 @@ def is_own(folder: Path, content: bytes) -> bool:
 
 
 def check(config: dict[str, Any], folder: Path) -> None:
-    """Refuse a config from elsewhere that names more than the options of conf/ do; raise ConfigError with every place.
+    """Raise ConfigError, with every place, for a config from elsewhere that names more than the options of conf/ do.
 
-    A config that passes may still train on data and write into its own folder.
+    A config that passes can still read data and write into its own folder.
     """
     mistakes = list(_foreign(config, "")) if is_plain(config) else ["it holds more than plain values"]
     if mistakes:
@@ -75,7 +75,7 @@ def check(config: dict[str, Any], folder: Path) -> None:
 
 
 def check_command(folder: Path, content: bytes) -> None:
-    """Refuse to repeat the command of a sweep folder that came from elsewhere."""
+    """Raise UserError for the command of a sweep folder from elsewhere."""
     if not is_trusted(folder, content):
         raise UserError(f"resume={folder} would run the command in its {names.COMMAND}, and {ADVICE}")
 
@@ -111,7 +111,7 @@ def _is_path(text: str) -> bool:
 
 @functools.cache
 def options() -> dict[str, frozenset[str]]:
-    """Return the targets that conf/ names, less own code and remote loggers, and the keys that it lists for each."""
+    """Return the targets that conf/ names, without the custom ones and remote loggers, and the keys listed for each."""
     found: dict[str, frozenset[str]] = dict(UNLISTED)
     for file in sorted(CONF.rglob("*.yaml")):
         for node in _nodes(yaml.safe_load(file.read_text(encoding="utf-8"))):
@@ -123,7 +123,7 @@ def options() -> dict[str, frozenset[str]]:
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping with a _target_ in a YAML file."""
+    """Yield every mapping with a _target_ in the content of a YAML file."""
     if isinstance(node, dict):
         if isinstance(node.get("_target_"), str):
             yield node
@@ -143,7 +143,7 @@ def _signatures(folder: Path) -> list[str]:
 
 
 def _key(make: bool) -> bytes:
-    """Return this account's key, 32 random bytes in its state folder, which are drawn at the first use."""
+    """Return this account's key: random bytes in its state folder, made at the first use."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     file = Path(state) / "lossfit" / "key"
     if make and not (file.exists() and file.stat().st_size == KEY_SIZE):

@@ -1,4 +1,4 @@
-"""One process at a time works on a run or a sweep. The system frees the lock of a process that dies."""
+"""A lock for each folder: one process at a time works on a run or a sweep. A process that dies frees its lock."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ NAME = ".lock"
 
 @contextmanager
 def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold a folder; raise UserError if another process still does after so many seconds.
+    """Hold the lock of a folder; raise UserError if another process still holds it after `patience` seconds.
 
-    Where the file system knows no locks, nothing is held.
+    Does nothing on a file system without locks.
     """
     lock = FileLock(folder / NAME, timeout=patience)
     try:
@@ -33,7 +33,7 @@ def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is working on a folder."""
+    """Whether a process holds the lock of a folder."""
     if not (folder / NAME).exists():
         return False
     lock = FileLock(folder / NAME, timeout=0)
@@ -42,5 +42,5 @@ def is_held(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except (NotImplementedError, OSError):  # of another user, or where there are no locks
+    except (NotImplementedError, OSError):  # another user's file, or no locks
         return False

@@ -1,4 +1,4 @@
-"""The LightningModule: one classifier, one loss, one optimizer, one schedule, all given as live objects."""
+"""The LightningModule: a model with its loss, optimizer and schedule, which are passed in as objects."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,22 +23,23 @@ from lossfit.training import lightning_internals
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or (N, C) float
 
-LOOK_EVERY = 10  # steps between two looks at the loss where each look waits for a device or for other ranks
-SHOWN_VALUES = 20  # of a parameter of the loss
+CHECK_EVERY = 10  # steps between two checks of the loss, when a check waits for a device or for other ranks
+LOGGED_VALUES = 20  # of each parameter of the loss
 
 
 class Classifier(LightningModule):
     """Trains and evaluates `model`, whose output is logits (N, num_classes).
 
-    optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is a plain
-    dict that goes into every checkpoint: what is needed to build the model again.
+    optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is saved in every
+    checkpoint: the plain values of a runs.checkpoint_schema.Description. confusion has the confusion matrix (C, C) of
+    the last evaluation of each split.
 
     Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch (with costs, /cost too, and each of
     `metrics` by its name), train/loss.NAME for the loss's own parameters, train/loss_step and train/lr_step every
     log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for them.
 
-    Raises Diverged when the loss of a step or of the validation, or a weight that is to be saved, is not finite: at
-    once on one processor, within LOOK_EVERY steps on other devices and among ranks.
+    Raises Diverged when the loss of a step or of the validation, or a weight to be saved, is not finite: immediately
+    on one processor, within CHECK_EVERY steps on other devices and among ranks.
     """
 
     def __init__(
@@ -59,24 +60,24 @@ class Classifier(LightningModule):
         self.test_evaluation = Evaluation(loss.num_classes, loss.link, costs)
         self.val_metrics = nn.ModuleDict(dict(metrics or {}))
         self.test_metrics = deepcopy(self.val_metrics)
-        self.confusion: dict[str, Tensor] = {}  # split -> (C, C), of the last evaluation
+        self.confusion: dict[str, Tensor] = {}  # by split
         self.total_steps = 1
         self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and correct answers, and of samples
-        self.last_counted_batch = -1  # the last batch in them
+        self.last_counted_batch = -1  # the last batch in these sums
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes) logits."""
         return self.model(images)
 
     def on_fit_start(self) -> None:
-        """Give each rank dropout masks of its own; the weights are the same already."""
+        """Give each rank its own dropout masks; the weights are the same already."""
         if self.trainer.global_rank > 0:
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     def on_train_start(self) -> None:
-        """Train a schedule-free optimizer's own weights; its average is what is evaluated, saved and left.
+        """Train a schedule-free optimizer's own weights; its average is evaluated, saved and left in the model.
 
-        A resumed run whose schedule was fitted to another end takes its learning rate from the new one.
+        A resumed run whose max_epochs was changed continues with the learning rate of the new schedule.
         """
         self._swap_in_average(False)
         for config in self.trainer.lr_scheduler_configs:
@@ -98,11 +99,11 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and add it to the epoch's sums."""
         images, target = batch
-        again = batch_idx == self.last_counted_batch  # a further pass of an optimizer that makes several a step
+        again = batch_idx == self.last_counted_batch  # LBFGS computes the loss several times a step
         if not again:
             self.loss.set_progress(min(1.0, self.trainer.global_step / self.total_steps))
         logits = self.model(images)
-        with torch.no_grad():  # before the loss is computed, which may write into what it is given
+        with torch.no_grad():  # before the loss, which may change its arguments in place
             label = target if target.ndim == 1 else target.argmax(1)
             correct = (logits.argmax(1) == label).sum()
         loss = self.loss(logits, target)
@@ -110,15 +111,15 @@ class Classifier(LightningModule):
             self.last_counted_batch = batch_idx
             self.train_sums += torch.stack([loss.detach() * len(label), correct])
             self.train_count += len(label)
-            self._look_at(loss.detach(), batch_idx)
+            self._check_finite(loss.detach(), batch_idx)
             every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-            if every and (self.trainer.global_step + 1) % every == 0:  # the steps that Lightning writes
+            if every and (self.trainer.global_step + 1) % every == 0:  # the steps at which Lightning writes
                 self.log("train/loss_step", loss.detach(), prog_bar=True)
                 self.log("train/lr_step", self._lr())
         return loss * self._share_of_window(batch_idx)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means over all ranks, and the loss's own parameters."""
+        """Log the means of the epoch over all ranks, and the parameters of the loss."""
         count = torch.full((1,), self.train_count, device=self.device)
         totals = self.trainer.strategy.reduce(torch.cat([self.train_sums, count]), reduce_op="sum")
         assert isinstance(totals, Tensor)
@@ -126,22 +127,22 @@ class Classifier(LightningModule):
             self._diverged(f"the training loss was not finite in epoch {self.trainer.current_epoch + 1}")
         self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
         for name, parameter in self.loss.named_parameters():
-            values = parameter.detach().flatten()[:SHOWN_VALUES].float()
+            values = parameter.detach().flatten()[:LOGGED_VALUES].float()
             shown = f"train/loss.{name.removeprefix('module.')}"
             self._log({shown if len(values) == 1 else f"{shown}.{i}": value for i, value in enumerate(values)})
 
     def on_validation_start(self) -> None:
-        """Evaluate the average; outside of training, whatever weights there are."""
+        """Evaluate a schedule-free optimizer's average; outside of training, the weights as they are."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._swap_in_average(True)
 
     def on_validation_end(self) -> None:
-        """Go on training."""
+        """Restore the weights that are trained."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._swap_in_average(False)
 
     def on_validation_epoch_start(self) -> None:
-        """Let every rank evaluate rank 0's running statistics, which are the ones that a checkpoint holds."""
+        """Send rank 0's running statistics, which are saved, to all ranks, so that all evaluate the same model."""
         if self.trainer.world_size > 1:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -163,7 +164,7 @@ class Classifier(LightningModule):
         self._log_evaluation("test", self.test_evaluation, self.test_metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep with the weights what was measured of them; weights that are not finite are not saved."""
+        """Save the metrics with the weights; raise Diverged if a weight is not finite."""
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():
                 self._diverged(f"the weights {name} were not finite after step {self.trainer.global_step}")
@@ -202,15 +203,15 @@ class Classifier(LightningModule):
         for optimizer in self._averaging():
             optimizer.eval() if average else optimizer.train()
 
-    def _look_at(self, loss: Tensor, batch_idx: int) -> None:
-        """Raise Diverged where the loss is not finite, or on other devices and among ranks the epoch's sum of it."""
+    def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
+        """Raise Diverged if the loss is not finite; on other devices and among ranks, if its sum over the epoch is not."""
         if loss.device.type == "cpu" and self.trainer.world_size == 1:
             if not math.isfinite(loss):
                 self._diverged(f"the training loss was {loss:g} {self._now()}")
-        elif (batch_idx + 1) % LOOK_EVERY == 0:
+        elif (batch_idx + 1) % CHECK_EVERY == 0:
             bad = not math.isfinite(self.train_sums[0])
             if self.trainer.strategy.reduce_boolean_decision(bad, all=False):
-                self._diverged(f"the training loss was not finite {self._now()} or one of the {LOOK_EVERY - 1} before")
+                self._diverged(f"the training loss was not finite {self._now()} or one of the {CHECK_EVERY - 1} before")
 
     def _diverged(self, what: str) -> None:
         raise Diverged(f"{what}, with learning rate {self._lr():g}")
@@ -222,9 +223,9 @@ class Classifier(LightningModule):
         return self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def _share_of_window(self, batch_idx: int) -> float:
-        """Make accumulated gradients the mean over the batches of their step, in the epoch's last step too.
+        """Return the factor that makes accumulated gradients a mean over the batches of their step.
 
-        Lightning divides by accumulate_grad_batches, also where an epoch ends with fewer batches than that.
+        Lightning divides by accumulate_grad_batches, also in an epoch's last step, which may have fewer batches.
         """
         window, count = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         rest = int(count % window) if window > 1 and math.isfinite(count) else 0
@@ -237,7 +238,9 @@ class Classifier(LightningModule):
     def _evaluate(self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch) -> None:
         images, target = batch
         logits = self.model(images)
-        evaluation.update(self.loss(logits.clone(), target.clone()), logits, target)  # a loss may write into its inputs
+        evaluation.update(
+            self.loss(logits.clone(), target.clone()), logits, target
+        )  # a loss may change its arguments in place
         for metric in self._metrics(metrics).values():
             metric.update(logits, target)
 
@@ -254,5 +257,5 @@ class Classifier(LightningModule):
         self._log({f"{split}/{name}": value for name, value in values.items()})
 
     def _log(self, values: dict[str, Tensor]) -> None:
-        """Log what all ranks have the same value of."""
+        """Log values that are the same on all ranks."""
         self.log_dict(values, prog_bar=True)

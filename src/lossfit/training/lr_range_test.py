@@ -1,4 +1,4 @@
-"""The learning-rate range test: let the rate rise from tiny to huge and see where the loss falls (1506.01186)."""
+"""The learning-rate range test: raise the rate from tiny to huge and see where the loss falls (Smith, 1506.01186)."""
 
 from collections.abc import Iterable
 from copy import deepcopy
@@ -48,7 +48,7 @@ def range_test(
 ) -> RangeTest:
     """Train a copy of the model for up to `steps` batches with rates evenly spaced in log from low to high.
 
-    The loss is an exponential mean with `smoothing`, corrected for its start. Ends early when it exceeds `stop` times
+    The loss is an exponential mean with `smoothing`, corrected for its start. It ends early when the loss exceeds `stop` times
     its best or is not finite. The model and the loss themselves are left as they were.
     """
     if not 0 < low < high:
