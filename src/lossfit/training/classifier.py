@@ -204,7 +204,7 @@ class Classifier(LightningModule):
             optimizer.eval() if average else optimizer.train()
 
     def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
-        """Raise Diverged if the loss is not finite; on other devices and among ranks, if its sum over the epoch is not."""
+        """Raise Diverged if the loss is not finite; on other devices and among ranks, if the epoch's sum is not."""
         if loss.device.type == "cpu" and self.trainer.world_size == 1:
             if not math.isfinite(loss):
                 self._diverged(f"the training loss was {loss:g} {self._now()}")

@@ -48,8 +48,8 @@ def range_test(
 ) -> RangeTest:
     """Train a copy of the model for up to `steps` batches with rates evenly spaced in log from low to high.
 
-    The loss is an exponential mean with `smoothing`, corrected for its start. It ends early when the loss exceeds `stop` times
-    its best or is not finite. The model and the loss themselves are left as they were.
+    The loss is an exponential mean with `smoothing`, corrected for its start. The test ends early when the loss exceeds
+    `stop` times its best or is not finite. The model and the loss themselves are not changed.
     """
     if not 0 < low < high:
         raise ValueError(f"low must be > 0 and < high={high}, got {low}")
