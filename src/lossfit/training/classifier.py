@@ -14,16 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
-from lossfit.errors import Diverged
 from lossfit.losses.loss import Loss
 from lossfit.metrics import Evaluation
 from lossfit.optim import make_optimizer, traits
 from lossfit.runs import checkpoint_schema
-from lossfit.training import lightning_internals
+from lossfit.training import divergence, lightning_internals
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or (N, C) float
 
-CHECK_EVERY = 10  # steps between two checks of the loss, when a check waits for a device or for other ranks
 LOGGED_VALUES = 20  # of each parameter of the loss
 
 
@@ -39,7 +37,7 @@ class Classifier(LightningModule):
     log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for them.
 
     Raises Diverged when the loss of a step or of the validation, or a weight to be saved, is not finite: immediately
-    on one processor, within CHECK_EVERY steps on other devices and among ranks.
+    on one processor, within divergence.CHECK_EVERY steps on other devices and among ranks.
     """
 
     def __init__(
@@ -111,11 +109,11 @@ class Classifier(LightningModule):
             self.last_counted_batch = batch_idx
             self.train_sums += torch.stack([loss.detach() * len(label), correct])
             self.train_count += len(label)
-            self._check_finite(loss.detach(), batch_idx)
+            divergence.check_step(self.trainer, loss.detach(), self.train_sums[0], batch_idx)
             every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
             if every and (self.trainer.global_step + 1) % every == 0:  # the steps at which Lightning writes
                 self.log("train/loss_step", loss.detach(), prog_bar=True)
-                self.log("train/lr_step", self._lr())
+                self.log("train/lr_step", divergence.learning_rate(self.trainer))
         return loss * self._share_of_window(batch_idx)
 
     def on_train_epoch_end(self) -> None:
@@ -124,7 +122,7 @@ class Classifier(LightningModule):
         totals = self.trainer.strategy.reduce(torch.cat([self.train_sums, count]), reduce_op="sum")
         assert isinstance(totals, Tensor)
         if not math.isfinite(totals[0]):
-            self._diverged(f"the training loss was not finite in epoch {self.trainer.current_epoch + 1}")
+            divergence.fail(self.trainer, f"the training loss was not finite in epoch {self.trainer.current_epoch + 1}")
         self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
         for name, parameter in self.loss.named_parameters():
             values = parameter.detach().flatten()[:LOGGED_VALUES].float()
@@ -165,9 +163,7 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the metrics with the weights; raise Diverged if a weight is not finite."""
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad and not parameter.isfinite().all():
-                self._diverged(f"the weights {name} were not finite after step {self.trainer.global_step}")
+        divergence.check_weights(self.trainer, self)
         epochs = lightning_internals.epochs_done(self.trainer)
         checkpoint_schema.add_metrics(checkpoint, epochs, self.trainer.callback_metrics)
         if any(not optimizer.evaluating for optimizer in self._averaging()):  # a checkpoint between validations
@@ -203,25 +199,6 @@ class Classifier(LightningModule):
         for optimizer in self._averaging():
             optimizer.eval() if average else optimizer.train()
 
-    def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
-        """Raise Diverged if the loss is not finite; on other devices and among ranks, if the epoch's sum is not."""
-        if loss.device.type == "cpu" and self.trainer.world_size == 1:
-            if not math.isfinite(loss):
-                self._diverged(f"the training loss was {loss:g} {self._now()}")
-        elif (batch_idx + 1) % CHECK_EVERY == 0:
-            bad = not math.isfinite(self.train_sums[0])
-            if self.trainer.strategy.reduce_boolean_decision(bad, all=False):
-                self._diverged(f"the training loss was not finite {self._now()} or one of the {CHECK_EVERY - 1} before")
-
-    def _diverged(self, what: str) -> None:
-        raise Diverged(f"{what}, with learning rate {self._lr():g}")
-
-    def _now(self) -> str:
-        return f"in step {self.trainer.global_step + 1}, epoch {self.trainer.current_epoch + 1}"
-
-    def _lr(self) -> float:
-        return self.trainer.optimizers[0].param_groups[0]["lr"]
-
     def _share_of_window(self, batch_idx: int) -> float:
         """Return the factor that makes accumulated gradients a mean over the batches of their step.
 
@@ -250,7 +227,8 @@ class Classifier(LightningModule):
         self.confusion[split] = values.pop("confusion")
         for name in ("loss", "nll"):
             if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(values[name]):
-                self._diverged(f"{split}/{name} was {values[name]:g} after step {self.trainer.global_step}")
+                what = f"{split}/{name} was {values[name]:g} after step {self.trainer.global_step}"
+                divergence.fail(self.trainer, what)
         for name, metric in self._metrics(metrics).items():
             values[name] = metric.compute()
             metric.reset()
