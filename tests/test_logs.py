@@ -1,0 +1,30 @@
+"""What is logged while a run is trained."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lossfit import cli, runs
+from tests.conftest import ROOT
+
+
+def test_matplotlib_does_not_say_that_it_lists_the_fonts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It logs that at INFO when it is first imported, before and while a run is trained."""
+    with runs.logging_into(tmp_path, main=True):
+        logging.getLogger("matplotlib.font_manager").info("generated new fontManager")
+        logging.getLogger("lossfit.test").info("a line")
+    assert capsys.readouterr().out == "a line\n"
+    cli.register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), **cli.VERSION):
+        hydra = compose("config", return_hydra_config=True).hydra
+    assert hydra.hydra_logging.loggers["matplotlib.font_manager"].level == "WARNING"
+
+
+def test_other_ranks_show_warnings_alone_and_write_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with runs.logging_into(tmp_path, main=False):
+        logging.getLogger("lossfit.test").info("a line")
+        logging.getLogger("lossfit.test").warning("beware")
+    assert capsys.readouterr().out == "Warning: beware\n"
+    assert not list(tmp_path.iterdir())
