@@ -1,4 +1,4 @@
-"""A trial of a search that is worse than the others were is ended early."""
+"""Ends a trial of a search early if it is worse than the other trials were at the same epoch."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Pruning(Callback):
-    """Reports a validation metric to the study that the run is a trial of, and stops the run if the study says so.
+    """Reports a validation metric to the run's Optuna study after each epoch, and stops the run if the pruner says so.
 
-    save_dir: the run's folder, whose name is the trial's number, with the study in the folder above. pruner: one of
-    Optuna's. All ranks stop together, after the epoch. A run whose trial is over is trained on as any other.
+    save_dir: the run folder, which is named by the trial's number; the study is in the folder above. pruner: one of
+    Optuna's. All ranks stop together. A run whose trial has ended already is trained like any other.
     """
 
     def __init__(self, save_dir: str, monitor: str, pruner: Any) -> None:
@@ -22,18 +22,18 @@ class Pruning(Callback):
         self.validated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the trial."""
+        """Load the trial."""
         if trainer.is_global_zero:
             from lossfit import optuna_study  # Optuna is an extra
 
             self.trial = optuna_study.trial(self.folder, self.pruner)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that there is something to report."""
+        """Note that the metric was measured in this epoch."""
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the epoch and ask."""
+        """Report the metric, and stop if the trial is pruned."""
         epoch = trainer.current_epoch + 1
         stop = False
         if self.trial is not None and self.validated:
