@@ -1,10 +1,11 @@
-"""Every metric that lossfit measures: its name, and which way is better. A metric is one entry. Imports no torch.
+"""Every metric that lossfit measures, its direction and where it is shown. A metric is one entry. Imports no torch.
 
-Keys are `split/name`, such as val/acc. The user's own metrics and the parameters of a loss are logged under their own
-names beside these.
+Keys are `split/name`, such as val/acc, or the name alone for a figure of the whole run, such as fit_s. The user's own
+metrics and the parameters of a loss are logged under their own names beside these.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,20 +14,92 @@ Direction = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class MetricName:
-    """A metric. splits: those in which it is logged once an epoch. shown: whether the epoch's line and bar show it."""
+    """A metric.
+
+    splits: where it is logged once an epoch; a metric with `val` among them is computed by metrics.Evaluation.
+    needs_costs: whether it is there only if the config has costs. epoch_line: the splits whose value is in the
+    console's line for an epoch. table: those whose value is a column of scripts/compare.py; "" is the whole run.
+    evaluated: whether scripts/evaluate.py prints it. end_line: its words in the line that a run prints after its test.
+    """
 
     name: str
     direction: Direction
-    splits: Sequence[str] = ("val", "test")
-    shown: Sequence[str] = ()  # the splits whose value the console's line for an epoch has
+    splits: Sequence[str] = ()
     needs_costs: bool = False
+    epoch_line: Sequence[str] = ()
+    table: Sequence[str] = ()
+    evaluated: bool = False
+    end_line: str = ""
 
 
+SPLITS = ("train", "val", "test")
+EVALUATED = ("val", "test")
 METRICS = (
-    MetricName("loss", "min", ("train", "val", "test"), shown=("train", "val")),
-    MetricName("acc", "max", ("train", "val", "test"), shown=("val",)),
-    MetricName("nll", "min"),
-    MetricName("cost", "min", needs_costs=True),
-    MetricName("cost_argmax", "min", needs_costs=True),
+    MetricName("loss", "min", SPLITS, epoch_line=("train", "val")),
+    MetricName("acc", "max", SPLITS, epoch_line=("val",), table=EVALUATED, evaluated=True, end_line="accuracy"),
+    MetricName("nll", "min", EVALUATED, table=("val",), evaluated=True, end_line="nll"),
+    MetricName("brier", "min", evaluated=True),
+    MetricName("ece", "min", evaluated=True),
+    MetricName("cost", "min", EVALUATED, needs_costs=True, table=("test",), evaluated=True, end_line="cost"),
+    MetricName("cost_argmax", "min", EVALUATED, needs_costs=True, evaluated=True),
+    MetricName("recall", "max"),  # this and the next two are measured of each class
+    MetricName("precision", "max"),
+    MetricName("f1", "max"),
+    MetricName("fit_s", "min", table=("",)),
+    MetricName("parameters", "min"),
+    MetricName("s", "min"),  # at the end of names of times: test_s, train/epoch_s
+    MetricName("seconds", "min"),
 )
-BUILT_IN = tuple(metric.name for metric in METRICS)
+HEADLINE = "acc"  # the metric that stands for a run where one is wanted
+BUILT_IN = tuple(metric.name for metric in METRICS if metric.splits)
+
+
+def keys(splits: Sequence[str], costs: bool = False, own: Sequence[str] = ()) -> list[str]:
+    """Return the keys that are logged once an epoch for these splits.
+
+    costs: whether the config has costs. own: the user's own metrics, of which there are val's and test's.
+    """
+    found = []
+    for split in splits:
+        logged = [one.name for one in METRICS if split in one.splits and (costs or not one.needs_costs)]
+        found += [f"{split}/{name}" for name in (*logged, *(own if split in EVALUATED else ()))]
+    return found
+
+
+def direction_of(key: str) -> Direction | None:
+    """Return which way a metric is better; None for a name that does not tell.
+
+    A name that is not in the table goes by a word of it that is, as val/my_loss does; "min" wins where two disagree.
+    """
+    name = key.rpartition("/")[2]
+    words = {name} if name in {metric.name for metric in METRICS} else {*re.split(r"[/_]", key)}
+    found = {metric.direction for metric in METRICS if metric.name in words}
+    return "min" if "min" in found else "max" if found else None
+
+
+def epoch_line() -> list[str]:
+    """Return the keys that the console's line for an epoch shows."""
+    return [f"{split}/{metric.name}" for split in SPLITS for metric in METRICS if split in metric.epoch_line]
+
+
+def table_columns() -> list[str]:
+    """Return the keys that a table of runs shows beside the one it is sorted by."""
+    places = [(split, metric.name) for split in (*SPLITS, "") for metric in METRICS if split in metric.table]
+    return [f"{split}/{name}" if split else name for split, name in places]
+
+
+def evaluation_names() -> list[str]:
+    """Return the names of the metrics of a whole split that an evaluation prints."""
+    return [metric.name for metric in METRICS if metric.evaluated]
+
+
+def end_line(metrics: Mapping[str, float]) -> str:
+    """Return the test's metrics for the end of a run, as `accuracy 0.9123, nll 0.2456`."""
+    shown = [(metric.end_line, f"test/{metric.name}") for metric in METRICS if metric.end_line]
+    return ", ".join(f"{words} {metrics[key]:.4f}" for words, key in shown if key in metrics)
+
+
+def curve_of(key: str) -> str:
+    """Return the key whose curve goes with a metric: val's for test's, the headline's for a figure of the run."""
+    split, _, name = key.rpartition("/")
+    return key if split in ("train", "val") else f"val/{name if split else HEADLINE}"

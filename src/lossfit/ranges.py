@@ -1,26 +1,27 @@
-"""The range of an argument, stated once, in its annotation.
+"""The values that an argument may have, stated once, in its annotation.
 
     @checked
-    def __init__(self, gamma: Annotated[float, at_least(0)] = 2.0) -> None: ...
+    def __init__(self, gamma: Annotated[float, at_least(0)] = 2.0, mode: Literal["min", "max"] = "min") -> None: ...
 
-`checked` makes a call with a value out of range raise `ValueError("gamma must be >= 0, got -1")`, and `config.check`
-reads the same annotation, so that a config is refused with all of its mistakes at once. Imports no torch.
+`checked` makes a call with another value raise `ValueError("gamma must be >= 0, got -1")`, and `config.check` reads the
+same annotation, so that a config is refused with all of its mistakes at once. Imports no torch.
 """
 
 import functools
 import inspect
 import math
+import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from low to high; the ends belong to them unless they are open. NaN is in no range."""
+    """The finite numbers from low to high; an open end is not in the range."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -30,7 +31,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
-        return above and below
+        return -math.inf < value < math.inf and above and below  # all are false for NaN
 
     def __str__(self) -> str:
         """The range in words, after `must be`."""
@@ -55,20 +56,23 @@ def above(low: float) -> Range:
 
 
 def problem(name: str, value: Any, annotation: Any) -> str | None:
-    """Say what is wrong with a value for an argument of this annotation; None if it is in range or there is none.
+    """Say which values an argument of this annotation may have, if `value` is not one of them; else return None.
 
-    Null is in every range; of a list or tuple each item must be in the range. Types are not looked at.
+    Looks at ranges and Literals, not at types. In a list or tuple each number must be in the range.
     """
-    for found in _ranges(annotation):
-        items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        numbers = [item for item in items if isinstance(item, int | float) and not isinstance(item, bool)]
-        if any(number not in found for number in numbers):
-            return f"{name} must be {found}, got {value!r}"
+    ranges, options = list(_ranges(annotation)), list(_options(annotation))
+    items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    out_of_range = any(item not in found for found in ranges for item in items if _is_number(item))
+    choices = [choice for option in options if typing.get_origin(option) is Literal for choice in option.__args__]
+    other = str in options if isinstance(value, str) else not _is_number(value) or {int, float} & {*options}
+    if out_of_range or (choices and not other and value not in choices):
+        allowed = [*map(str, ranges), *map(repr, choices), *["null" for option in options if option is types.NoneType]]
+        return f"{name} must be {' or '.join(dict.fromkeys(allowed))}, got {value!r}"
     return None
 
 
 def checked(function: F) -> F:
-    """Make a function raise ValueError for arguments that are out of the ranges of their annotations."""
+    """Make a function raise ValueError for arguments that its annotations do not allow."""
     signature = inspect.signature(function)
     annotations: dict[str, Any] = {}
 
@@ -84,7 +88,24 @@ def checked(function: F) -> F:
     return typing.cast(F, call)
 
 
-def _ranges(annotation: Any) -> list[Range]:
-    """Return the ranges in an annotation, also within a union such as `Annotated[float, at_least(0)] | None`."""
-    found = [item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Range)]
-    return found + [one for inner in typing.get_args(annotation) for one in _ranges(inner)]
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """Yield the types of a union, without what Annotated adds to them."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(annotation):
+            yield from _options(option)
+    elif origin is typing.Annotated:
+        yield from _options(annotation.__origin__)
+    else:
+        yield annotation
+
+
+def _ranges(annotation: Any) -> Iterator[Range]:
+    """Yield the ranges in an annotation, also within unions and `Sequence[Annotated[float, at_least(0)]]`."""
+    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Range))
+    for inner in typing.get_args(annotation):
+        yield from _ranges(inner)

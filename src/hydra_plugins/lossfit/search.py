@@ -14,7 +14,7 @@ from hydra_plugins.lossfit.space import Space
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, in_hparams
 from lossfit import cli, runs, sweeps
 from lossfit.compare.leaderboard import direction_of
-from lossfit.config import METRICS, Config, build, locate
+from lossfit.config import Config, build, locate, watchable
 from lossfit.config import arguments as arguments_of
 from lossfit.errors import RunError, UserError, one_line
 from lossfit.sweeps.pool import Job
@@ -86,8 +86,8 @@ class OptunaSweeper(RunFolderSweeper):
             )
         if pruner is not None and (len(self.metrics) > 1 or not self.metrics[0].startswith(("train/", "val/"))):
             raise UserError(
-                f"hydra.sweeper.pruner: Optuna prunes by one metric of each epoch, such as {', '.join(METRICS)}; for "
-                f"others set hydra.sweeper.pruner=null"
+                f"hydra.sweeper.pruner: Optuna prunes by one metric of each epoch, such as {', '.join(watchable({}))}; "
+                f"for others set hydra.sweeper.pruner=null"
             )
 
     def sweep(self, arguments: list[str]) -> None:
