@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lossfit.cli import composed as compose
 from lossfit.config import build
+from lossfit.data.dataset_files import present
 from lossfit.data.fashion_mnist import SHA256, SYSTEM
-from lossfit.data.sources import present
 from lossfit.errors import reported
 
 ROOT = Path(__file__).parents[1]

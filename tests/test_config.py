@@ -11,6 +11,7 @@ import yaml
 from lossfit import cli
 from lossfit.config import PARTS, arguments, build, check, locate
 from lossfit.errors import ConfigError
+from lossfit.training import engine
 from tests.conftest import ROOT, compose
 
 CONF = ROOT / "conf"
@@ -23,6 +24,7 @@ FACTS = {
     "cost_matrix": None,
     "logit_scale": 30.0,
 }
+LBFGS = {"_target_": "lossfit.optim.full_batch.LBFGS", "_partial_": True, "line_search_fn": "wolfe"}
 DDP = {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml"))
 NEEDED = {
@@ -108,9 +110,34 @@ def test_all_mistakes_are_reported_together() -> None:
     ]
 
 
+def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folder_is_made(tmp_path: Path) -> None:
+    command = [
+        *("optimizer=muon", "optimizer.momentum=1", "scheduler=step", "scheduler.step_size=30", "data.val_size=0"),
+        *("data/mix=mixup", "data.mix.alpha=-1", "model.dropout=2", "model.widths=[8,0,8,8]", "seed=one"),
+        *("callbacks.last_checkpoint.every_n_steps=0", "++data.augment.flp=1"),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        engine.start(tmp_path / "run", compose(*command), command)
+    assert str(caught.value).splitlines() == [
+        "seed must be a whole number or null, got 'one'",
+        "data.mix.alpha must be > 0, got -1",
+        "data.augment.flp: lossfit.data.Augment has no such argument (did you mean 'flip'?)",
+        "data.val_size must be >= 1, got 0",
+        "model.widths must be >= 1, got [8, 0, 8, 8]",
+        "model.dropout must be at least 0 and below 1, got 2",
+        "optimizer.momentum must be at least 0 and below 1, got 1",
+        "scheduler.step_size must be above 0 and below 1, got 30",
+        "callbacks.last_checkpoint.every_n_steps must be >= 1 or null, got 0",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"data__batch_size": "some"}, "data.batch_size must be a whole number or 'all', got 'some'"),
+        ({"data__batch_size": 0}, "data.batch_size must be >= 1 or 'all', got 0"),
+        ({"optimizer": LBFGS}, "optimizer.line_search_fn must be 'strong_wolfe' or null, got 'wolfe'"),
         ({"loss__weights": 3}, "loss.weights must be a text or a list of numbers or a mapping or null, got 3"),
         ({"model__widths": "wide"}, "model.widths must be a list of whole numbers, got 'wide'"),
         ({"model__widths": [8, "x"]}, "model.widths must be a list of whole numbers, got [8, 'x']"),
@@ -219,7 +246,7 @@ def test_partials_nested_nodes_and_lists() -> None:
 
 
 def test_what_a_target_says_of_its_arguments_names_the_key() -> None:
-    with pytest.raises(ConfigError, match=r"^model\.dropout must be in \[0, 1\), got 2$"):
+    with pytest.raises(ConfigError, match=r"^model\.dropout must be at least 0 and below 1, got 2$"):
         build({**compose()["model"], "dropout": 2}, "model", **FACTS)
     with pytest.raises(ConfigError, match=r"^part: "):
         build({"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}, "part")

@@ -49,7 +49,7 @@ def loaders(count: int, world_size: int, **options: int | bool) -> list[Batches]
 @settings(deadline=None)
 def test_ranks_share_each_sample_once(count: int, world_size: int, batch_size: int, shuffle: bool) -> None:
     if count < world_size:
-        with pytest.raises(ValueError, match=f"{count} samples cannot be shared out among {world_size} ranks"):
+        with pytest.raises(ValueError, match=f"{count} samples cannot be divided among {world_size} ranks"):
             loaders(count, world_size, batch_size=batch_size, shuffle=shuffle)
         return
     ranks = loaders(count, world_size, batch_size=batch_size, shuffle=shuffle)
@@ -139,8 +139,8 @@ def test_a_subset_leaves_validation_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size must be a whole number >= 1 or 'all', got 0"),
-        ({"batch_size": "some"}, "data.batch_size must be a whole number >= 1 or 'all', got 'some'"),
+        ({"batch_size": 0}, "data.batch_size must be >= 1 or 'all', got 0"),
+        ({"batch_size": "some"}, "data.batch_size must be >= 1 or 'all', got 'some'"),
         ({"eval_batch_size": 0}, "data.eval_batch_size must be >= 1, got 0"),
         ({"val_size": 0}, "data.val_size must be >= 1, got 0"),
         ({"subset": 0}, "data.subset must be >= 1 or null, got 0"),
@@ -261,9 +261,9 @@ def test_label_noise_is_exact_in_the_training_split_and_written_down() -> None:
     assert noisy.splits["test"][1].equal(clean.splits["test"][1])
     assert noisy.splits["train"][0].equal(clean.splits["train"][0])
     given = noisy.read(train=True)[1]
-    assert noisy.changes["noisy_splits"] == ["train"]
-    assert len(noisy.changes["wrong_labels"]) == 200
-    assert all(given[index] == label != used for index, label, used in noisy.changes["wrong_labels"])
+    assert noisy.corruption_log["noisy_splits"] == ["train"]
+    assert len(noisy.corruption_log["wrong_labels"]) == 200
+    assert all(given[index] == label != used for index, label, used in noisy.corruption_log["wrong_labels"])
     assert sample(label_noise=0.4).splits["train"][1].equal(after)
     assert (
         not sample(label_noise=0.4, split_seed=0, noisy_validation=True).splits["val"][1].equal(clean.splits["val"][1])
@@ -290,15 +290,15 @@ def test_a_long_tail_falls_evenly_to_its_ratio() -> None:
     assert (counts[0], counts[-1]) == (1000, 10)
     module = sample(imbalance=10)
     assert module.class_counts == [int(50 * 10 ** (-k / 9)) for k in range(10)]
-    assert len(module.changes["train_indices"]) == sum(module.class_counts)
+    assert len(module.corruption_log["train_indices"]) == sum(module.class_counts)
 
 
 def test_outliers_replace_images_and_are_written_down() -> None:
     clean, module = sample(), sample(outliers=0.1)
     changed = (clean.splits["train"][0] != module.splits["train"][0]).flatten(1).any(1)
     assert int(changed.sum()) == 50
-    indices = module.changes["train_indices"]
-    assert [indices[i] for i in changed.nonzero().squeeze(1)] == module.changes["outlier_indices"]
+    indices = module.corruption_log["train_indices"]
+    assert [indices[i] for i in changed.nonzero().squeeze(1)] == module.corruption_log["outlier_indices"]
     assert module.splits["train"][0][changed].float().mean() == pytest.approx(127.5, abs=2)
     assert module.splits["val"][0].equal(clean.splits["val"][0])
 
@@ -306,9 +306,9 @@ def test_outliers_replace_images_and_are_written_down() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_noise": 1.1}, "label_noise must be a share from 0 to 1, got 1.1"),
-        ({"outliers": -0.1}, "outliers must be a share from 0 to 1, got -0.1"),
-        ({"imbalance": 0.5}, "imbalance must be a ratio >= 1, got 0.5"),
+        ({"label_noise": 1.1}, "label_noise must be from 0 to 1, got 1.1"),
+        ({"outliers": -0.1}, "outliers must be from 0 to 1, got -0.1"),
+        ({"imbalance": 0.5}, "imbalance must be >= 1, got 0.5"),
         ({"pairwise_noise": True}, "label_noise must be > 0 for pairwise_noise or noisy_validation, got 0.0"),
     ],
 )

@@ -26,9 +26,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lossfit.data import FashionMNISTDataModule, fashion_mnist, sources
+from lossfit.data import FashionMNISTDataModule, dataset_files, fashion_mnist
+from lossfit.data.dataset_files import DataError, find, obtain, read
 from lossfit.data.fashion_mnist import LARGEST, SHA256, public_sources
-from lossfit.data.sources import DataError, DebianPackage, Mirror, Source, find, obtain, read
+from lossfit.data.sources import DebianPackage, Mirror, Source
 
 CONTENT = {"one": b"first file" * 1000, "two": b"second file" * 1000}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
@@ -560,7 +561,7 @@ def started(home: Path, url: str, waits: Event | None = None) -> multiprocessing
     """A process that fetches the files, and says when it waits for another one."""
 
     def work() -> None:
-        sources.log.info = lambda text, *_: waits.set() if waits and "waiting" in text else None  # type: ignore[method-assign]
+        dataset_files.log.info = lambda text, *_: waits.set() if waits and "waiting" in text else None  # type: ignore[method-assign]
         obtain(DIGESTS, [home], [Mirror(url)])
 
     process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
@@ -590,14 +591,14 @@ def test_a_process_killed_while_it_fetches_blocks_and_fools_nobody(
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
-    (left,) = tmp_path.glob(f"{sources.STAGING}*")
+    (left,) = tmp_path.glob(f"{dataset_files.STAGING}*")
     assert find(DIGESTS, [tmp_path, left]) is None
     (tmp_path / "two").write_bytes(CONTENT["two"])
     assert obtain(DIGESTS, [tmp_path], [Mirror(f"{server}good/")]) == tmp_path
     assert {name: read(tmp_path, name, DIGESTS[name]) for name in DIGESTS} == CONTENT
     assert left.exists(), "it may be of a process on another machine"
     (tmp_path / "two").unlink()
-    monkeypatch.setattr(sources, "STALE", -1.0)
+    monkeypatch.setattr(dataset_files, "STALE", -1.0)
     assert obtain(DIGESTS, [tmp_path], [Mirror(f"{server}good/")]) == tmp_path
     assert contents(tmp_path) == CONTENT
 

@@ -194,7 +194,7 @@ def test_failed_and_interrupted_runs_say_so(
         (["loss=ldam"], r"loss\.logit_scale must be a cosine head's, .* set model\.cosine_scale=30"),
         (["loss=hinge", "data/mix=mixup"], r"loss: Hinge takes class indices \(N,\), not soft targets"),
         (["data.subset=9999"], r"data\.subset must be at most the 500 training samples, got 9999"),
-        (["scheduler.pct_start=2"], r"scheduler\.pct_start must be a fraction of the training in \(0, 1\), got 2"),
+        (["scheduler.pct_start=2"], r"scheduler\.pct_start must be above 0 and below 1, got 2"),
         (["trainer.max_epochs=-1", "trainer.max_time=00:01:00:00"], r"trainer\.max_epochs=-1 has no end"),
         (["trainer.limit_val_batches=0"], r"callbacks\.checkpoint\.monitor=val/acc needs the validation"),
         (["trainer.max_epochs=-5"], r"trainer\.max_epochs must be >= 1, or -1 for no limit, got -5"),

@@ -87,7 +87,7 @@ def test_torchvision_names_are_checked() -> None:
         (MLP, {"hidden": [0]}, "hidden must be"),
         (MLP, {"dropout": 1.0}, "dropout must be"),
         (CNN, {"widths": [8]}, "widths must be as many as strides"),
-        (CNN, {"widths": [8, 8, 8, 0]}, "widths and strides must be >= 1"),
+        (CNN, {"widths": [8, 8, 8, 0]}, "widths must be >= 1"),
         (CNN, {"dropout": -0.1}, "dropout must be"),
         (ResNet, {"depth": 0}, "depth must be"),
         (ResNet, {"width": 0}, "width must be"),

@@ -20,8 +20,9 @@ from lossfit import schedules
 from lossfit.data import Augment, FashionMNISTDataModule, InMemoryDataModule
 from lossfit.data.augment import erase, flip, translate
 from lossfit.data.batches import Batches, Normalize, _mix
+from lossfit.data.dataset_files import DataError, obtain
 from lossfit.data.mix import CutMix, Mix, Mixup
-from lossfit.data.sources import DataError, DebianPackage, Mirror, obtain
+from lossfit.data.sources import DebianPackage, Mirror
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
 from lossfit.metrics import Evaluation

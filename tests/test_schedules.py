@@ -177,7 +177,7 @@ def test_one_or_two_steps_are_not_too_few(name: str, steps: int) -> None:
         (none, {"warmup": 1.0}, "warmup must be"),
         (cosine, {"warmup": -0.1}, "warmup must be"),
         (cosine, {"final": 2}, "final must be"),
-        (step, {"step_size": 30}, "step_size must be a fraction"),
+        (step, {"step_size": 30}, "step_size must be above 0 and below 1"),
         (step, {"gamma": 0}, "gamma must be"),
         (exponential, {"final": 0}, "final must be"),
         (one_cycle, {"pct_start": 1.0}, "pct_start must be"),

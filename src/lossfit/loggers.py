@@ -1,4 +1,4 @@
-"""Loggers that write straight into the run folder: TensorBoard with a real HPARAMS tab, and a CSV file."""
+"""Loggers that write into the run folder itself: TensorBoard with an HPARAMS tab, and a CSV file."""
 
 import csv
 import io
@@ -13,6 +13,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
+from lossfit import metric_names
+from lossfit.config import logged
 from lossfit.runs import names
 from lossfit.system import files
 
@@ -20,22 +22,22 @@ log = logging.getLogger(__name__)
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
-    """Lightning's logger, writing straight into save_dir.
+    """Lightning's logger, which here writes into save_dir itself.
 
-    metrics: names of the metrics that the HPARAMS tab shows, under result/: the values that result.json has at the end
-    of the run. hparams: the options that it shows, group or dotted key; null for all. first_step: where a resumed run
-    goes on; what its curves have from there on is dropped.
+    metrics: the metrics that the HPARAMS tab shows, under result/, with their values in result.json at the end of the
+    run; null for all of validation and test. hparams: the options that it shows, each a group or a dotted key; null for
+    all. first_step: the step from which a resumed run continues; its curves from there on are written again.
     """
 
     def __init__(
         self,
         save_dir: str,
-        metrics: Sequence[str] = (),
+        metrics: Sequence[str] | None = None,
         hparams: Sequence[str] | None = None,
         first_step: int = 0,
     ) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=first_step or None)
-        self.metrics, self.hparams_shown = list(metrics), hparams
+        self.metrics, self.hparams_shown = metrics, hparams
 
     @rank_zero_only
     def log_hyperparams(
@@ -44,31 +46,33 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         metrics: dict[str, Any] | None = None,
         step: int | None = None,
     ) -> None:
-        """Declare the run's options and which metrics belong to them."""
+        """Write the run's options and the names of its metrics."""
         config = dict(params)["config"] if isinstance(params, Mapping) else vars(params)["config"]
         shown = dict(_flat({part: node for part, node in config.items() if part not in ("callbacks", "logger")}))
         if self.hparams_shown is not None:
             choices = {part: str(option) for part, option in config.get("choices", {}).items()}
             shown = {key: value for key, value in (shown | choices).items() if key in self.hparams_shown}
+        if self.metrics is None:
+            self.metrics = logged(config, metric_names.EVALUATED)
         for summary in hparams(shown, {f"result/{name}": 0.0 for name in self.metrics}):
             self.experiment._get_file_writer().add_summary(summary)
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write the values of the HPARAMS tab, when the run is over."""
-        for name in self.metrics:
+        """Write the values of the HPARAMS tab, at the end of the run."""
+        for name in self.metrics or ():
             if name in metrics:
                 self.experiment.add_scalar(f"result/{name}", metrics[name], step)
         self.experiment.flush()
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush, so that TensorBoard shows what there is; config.yaml makes Lightning's hparams.yaml needless."""
+        """Flush the events, without Lightning's hparams.yaml, which would repeat config.yaml."""
         self.experiment.flush()
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """List a config's values by dotted name, without the nulls; a list becomes its text."""
+    """Return a config's values by dotted name, without nulls; a list becomes a text."""
     flat: list[tuple[str, Any]] = []
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -80,9 +84,9 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 class CSVLogger(Logger):
-    """metrics.csv in save_dir: one row an epoch, a column for each metric; what is logged by the step is left out.
+    """Writes metrics.csv into save_dir: a row for each epoch, a column for each metric, without values of single steps.
 
-    Rows that are there already are kept up to the first epoch that is logged (again).
+    A resumed run keeps the rows of the epochs before the first that it logs.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -99,12 +103,12 @@ class CSVLogger(Logger):
 
     @property
     def version(self) -> str:
-        """A run folder is one version."""
+        """The empty version: a run folder has one only."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: config.yaml has it all."""
+        """Write nothing: the options are in config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -123,7 +127,7 @@ class CSVLogger(Logger):
             self._write()
 
     def _read(self) -> None:
-        """Take the rows of an earlier start; leave out lines that are damaged, and say so."""
+        """Read the rows of an earlier start, without damaged lines, which are logged as a warning."""
         text = self.path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
         damaged = 0
         for row in csv.DictReader(io.StringIO(text)):

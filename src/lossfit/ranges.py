@@ -1,7 +1,7 @@
 """The values that an argument may have, stated once, in its annotation.
 
     @checked
-    def __init__(self, gamma: Annotated[float, at_least(0)] = 2.0, mode: Literal["min", "max"] = "min") -> None: ...
+    def __init__(self, gamma: NonNegative = 2.0, p: Annotated[float, Range(1, 2)] = 1.0) -> None: ...
 
 `checked` makes a call with another value raise `ValueError("gamma must be >= 0, got -1")`, and `config.check` reads the
 same annotation, so that a config is refused with all of its mistakes at once. Imports no torch.
@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +53,14 @@ def at_least(low: float) -> Range:
 def above(low: float) -> Range:
     """Return the numbers > low."""
     return Range(low, low_open=True)
+
+
+NonNegative = Annotated[float, at_least(0)]
+Positive = Annotated[float, above(0)]
+From0To1 = Annotated[float, Range(0, 1)]
+From0Below1 = Annotated[float, Range(0, 1, high_open=True)]
+Between0And1 = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
+Count = Annotated[int, at_least(1)]
 
 
 def problem(name: str, value: Any, annotation: Any) -> str | None:
@@ -98,7 +106,7 @@ def _options(annotation: Any) -> Iterator[Any]:
     if origin in (typing.Union, types.UnionType):
         for option in typing.get_args(annotation):
             yield from _options(option)
-    elif origin is typing.Annotated:
+    elif origin is Annotated:
         yield from _options(annotation.__origin__)
     else:
         yield annotation

@@ -7,9 +7,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich import get_console
 
-log = logging.getLogger(__name__)
+from lossfit import metric_names
+from lossfit.ranges import Count, checked
 
-SHOWN = ("train/loss", "val/loss", "val/acc")
+log = logging.getLogger(__name__)
 
 
 class EpochReport(Callback):
@@ -44,7 +45,11 @@ class EpochReport(Callback):
         metrics = trainer.callback_metrics
         if not done or "train/epoch_s" not in metrics:
             return
-        shown = [name for name in SHOWN if name in metrics and (self.validated or not name.startswith("val"))]
+        shown = [
+            name
+            for name in metric_names.epoch_line()
+            if name in metrics and (self.validated or not name.startswith("val"))
+        ]
         values = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in shown)
         of, left = "", ""
         if last and last > 0:
@@ -56,9 +61,8 @@ class EpochReport(Callback):
 class ProgressBar(RichProgressBar):
     """Lightning's bar for this epoch, redrawn every `refresh_rate` batches; nothing where output goes to a file."""
 
-    def __init__(self, refresh_rate: int = 10) -> None:
-        if refresh_rate < 1:
-            raise ValueError(f"refresh_rate must be >= 1 batch, got {refresh_rate}")
+    @checked
+    def __init__(self, refresh_rate: Count = 10) -> None:
         super().__init__(refresh_rate)
         if not get_console().is_terminal:
             self.disable()

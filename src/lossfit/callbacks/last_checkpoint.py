@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lossfit.data.batches import Batches
 from lossfit.errors import Interrupted
+from lossfit.ranges import Count, Positive, checked
 from lossfit.runs import checkpoint_schema, names
 from lossfit.system import signals
 from lossfit.training import lightning_internals
@@ -37,11 +38,10 @@ class LastCheckpoint(Checkpoint):
     class makes Lightning call this callback after all others, whose states are then saved as they are.
     """
 
-    def __init__(self, dirpath: str, every_n_steps: int | None = None, every_n_minutes: float | None = None) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be >= 1 or null, got {every_n_steps}")
-        if every_n_minutes is not None and every_n_minutes <= 0:
-            raise ValueError(f"every_n_minutes must be > 0 or null, got {every_n_minutes}")
+    @checked
+    def __init__(
+        self, dirpath: str, every_n_steps: Count | None = None, every_n_minutes: Positive | None = None
+    ) -> None:
         self.path = Path(os.path.realpath(dirpath)) / Path(names.LAST).name  # resolved, as Lightning's callbacks do
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.stop = False

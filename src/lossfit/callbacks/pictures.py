@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
+from lossfit.ranges import Count, checked
 from lossfit.training.classifier import Batch, Classifier
 
 
@@ -19,9 +20,8 @@ class Pictures(Callback):
     Does nothing without a TensorBoard logger.
     """
 
-    def __init__(self, class_names: Sequence[str], samples: int = 64) -> None:
-        if samples < 1:
-            raise ValueError(f"samples must be >= 1 image, got {samples}")
+    @checked
+    def __init__(self, class_names: Sequence[str], samples: Count = 64) -> None:
         self.class_names, self.samples = class_names, samples
 
     @rank_zero_only

@@ -55,12 +55,17 @@ def metric_name(key: str, metric: Mapping[str, Any]) -> str:
     return str(metric.get("function") or key).rpartition(".")[2]
 
 
-def watchable(cfg: Config) -> list[str]:
-    """Return the metrics that schedules and callbacks of a config can watch."""
+def logged(cfg: Config, splits: Sequence[str]) -> list[str]:
+    """Return the keys of the metrics that a run of this config logs once an epoch for the splits."""
     metrics = cfg.get("metrics")
     own = metrics.items() if isinstance(metrics, dict) else ()
     names = [metric_name(key, node) for key, node in own if isinstance(node, dict)]
-    return metric_names.keys(("train", "val"), costs=bool(cfg.get("costs")), own=names)
+    return metric_names.keys(splits, costs=bool(cfg.get("costs")), own=names)
+
+
+def watchable(cfg: Config) -> list[str]:
+    """Return the metrics that schedules and callbacks of a config can watch."""
+    return logged(cfg, ("train", "val"))
 
 
 def _in_other_keys(cfg: Config) -> Iterator[str]:

@@ -1,25 +1,31 @@
-"""Random augmentation of a batch on its device, each sample with its own draw.
+"""Random augmentation of a batch on its device, with other random numbers for each sample.
 
-Shapes: images (N, C, H, W) float or uint8. Every transform is `f(images, ...) -> images`, a batched tensor
-operation without a loop over samples; `Augment` draws the random numbers and applies them in turn.
+Shapes: images (N, C, H, W) float or uint8. A transform is a function `f(images, ...) -> images` without a loop over
+samples; `Augment` draws the random numbers and applies the transforms in turn.
 """
+
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from lossfit.ranges import From0To1, at_least, checked
+
+Pixels = Annotated[int, at_least(0)]
+
 
 def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror left to right the images where `which` (N,) bool holds."""
+    """Mirror the images for which `which` (N,) bool is true, left to right."""
     return torch.where(which[:, None, None, None], images.flip(-1), images)
 
 
 def translate(images: Tensor, shift: Tensor, fill: float = 0.0) -> Tensor:
-    """Move image i down by shift[i, 0] and right by shift[i, 1] pixels; what comes in from outside is `fill`.
+    """Move image i down by shift[i, 0] and right by shift[i, 1] pixels; pixels from outside the image are `fill`.
 
     shift: (N, 2) int64, each at most the image's size.
     """
     count, channels, height, width = images.shape
-    rows = torch.arange(height, device=images.device) - shift[:, :1]  # (N, H): where each row comes from
+    rows = torch.arange(height, device=images.device) - shift[:, :1]  # (N, H): the source of each row
     columns = torch.arange(width, device=images.device) - shift[:, 1:]  # (N, W)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
@@ -29,7 +35,7 @@ def translate(images: Tensor, shift: Tensor, fill: float = 0.0) -> Tensor:
 
 
 def erase(images: Tensor, top: Tensor, left: Tensor, size: Tensor, fill: float = 0.0) -> Tensor:
-    """Fill a size[i] x size[i] square of image i, its corner at (top[i], left[i]); all (N,) int64."""
+    """Fill a square of size[i] x size[i] pixels of image i with its corner at (top[i], left[i]); all (N,) int64."""
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)
     tall = (rows >= top[:, None]) & (rows < (top + size)[:, None])  # (N, H)
@@ -40,22 +46,17 @@ def erase(images: Tensor, top: Tensor, left: Tensor, size: Tensor, fill: float =
 class Augment:
     """Flip, translate and erase at random.
 
-    flip: the probability of a mirror image, 0 to 1. translate: the largest shift in pixels, both ways on both
-    axes. erase: the side in pixels of a square set to black at a random place, cut off at the edges. 0 turns
-    each of them off. Calling it with all off returns the batch as it came.
+    flip: the probability of a mirror image. translate: the largest shift in pixels, in both directions of both axes.
+    erase: the side in pixels of a square that is set to black at a random place, cut off at the image's edges. 0
+    turns each of them off.
     """
 
-    def __init__(self, flip: float = 0.0, translate: int = 0, erase: int = 0) -> None:
-        if not 0 <= flip <= 1:
-            raise ValueError(f"flip must be a probability from 0 to 1, got {flip}")
-        if translate < 0:
-            raise ValueError(f"translate must be >= 0 pixels, got {translate}")
-        if erase < 0:
-            raise ValueError(f"erase must be >= 0 pixels, got {erase}")
+    @checked
+    def __init__(self, flip: From0To1 = 0.0, translate: Pixels = 0, erase: Pixels = 0) -> None:
         self.flip, self.translate, self.erase = flip, translate, erase
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the augmented batch; the generator, on the images' device, decides every draw."""
+        """Return the augmented batch; all random numbers come from the generator, on the images' device."""
         count, _, height, width = images.shape
         device = images.device
 
@@ -67,7 +68,7 @@ class Augment:
         if self.translate:
             images = translate(images, draw(-self.translate, self.translate + 1, count, 2))
         if self.erase:
-            half = self.erase // 2  # the square's centre is uniform over the image
+            half = self.erase // 2  # the centre of the square is uniform over the image
             top, left = draw(0, height, count) - half, draw(0, width, count) - half
             images = erase(images, top, left, torch.full_like(top, self.erase))
         return images

@@ -1,40 +1,44 @@
-"""In-memory batches: the data set as one uint8 tensor, sliced, normalised and augmented a batch at a time.
+"""In-memory batches: one uint8 tensor, from which batches are taken, augmented and normalised.
 
 Shapes: images (N, C, H, W) uint8, labels (N,) int64; a batch is (B, C, H, W) float32 and (B,) int64, or with `mix`
-(B, num_classes) float32, on the device where the images lie. The order is a pure function of (seed, epoch) and the
-augmentation of (seed, epoch, batch, rank), so nothing here depends on what ran before.
+(B, num_classes) float32, on the device of the images. The order is a pure function of (seed, epoch) and the
+augmentation of (seed, epoch, batch, rank): neither depends on what ran before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossfit.data.augment import Augment
 from lossfit.data.mix import Mix
 
 
-class Normalize:
-    """uint8 pixels to float32: (x / 255 - mean) / std, each of them one value a channel."""
+class Normalize(nn.Module):
+    """uint8 pixels to float32: (x / 255 - mean) / std, with a mean and a std of each channel."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.scale = torch.tensor([1 / (255 * s) for s in std]).view(-1, 1, 1)
-        self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(-1, 1, 1)
+        super().__init__()
+        scale = torch.tensor([1 / (255 * s) for s in std]).view(-1, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(-1, 1, 1)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the normalised batch."""
-        if self.scale.device != images.device:
-            self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
 class Batches:
-    """A loader over tensors that Lightning iterates like any other: `len()` batches an epoch.
+    """A loader over tensors, with `len()` batches an epoch, which Lightning iterates as any other.
 
-    With `shuffle`, `epoch()` names the epoch whose order is wanted, and each rank of `world_size` gets its
-    share of every global batch of `batch_size * world_size` samples: each sample comes once an epoch, and all
-    ranks make the same number of steps (a remainder smaller than the number of ranks joins the batch before).
-    Without it, rank r gets the samples r, r + world_size, ...: each exactly once, with no padding.
+    With `shuffle`, `epoch()` says which epoch's order to use, and each rank gets its share of every global batch of
+    `batch_size * world_size` samples: each sample comes once an epoch, and all ranks make the same number of steps (a
+    remainder smaller than the number of ranks is added to the batch before). Without `shuffle`, rank r gets the samples
+    r, r + world_size, ...: each exactly once, without padding.
     """
 
     def __init__(
@@ -53,21 +57,23 @@ class Batches:
         world_size: int = 1,
     ) -> None:
         if len(labels) < world_size:
-            raise ValueError(f"{len(labels)} samples cannot be shared out among {world_size} ranks")
+            raise ValueError(f"{len(labels)} samples cannot be divided among {world_size} ranks")
         self.images, self.labels = images, labels
-        self.batch_size, self.normalize, self.augment = batch_size, normalize, augment
-        self.mix, self.num_classes = mix, num_classes
+        self.batch_size, self.normalize = batch_size, normalize.to(images.device)
+        self.augment, self.mix, self.num_classes = augment, mix, num_classes
         self.shuffle, self.seed, self.epoch = shuffle, seed, epoch
         self.rank, self.world_size = rank, world_size
-        self.epoch_begun, self.given = -1, 0  # the epoch last iterated, and how many of its batches were handed out
+        # the epoch of the last iteration and the number of its batches so far, which is the number of trained batches
+        # only because Lightning does not prefetch from a loader that has a length
+        self.last_epoch, self.batches_served = -1, 0
         self.resumed: dict[str, int] = {}
 
     def state_dict(self) -> dict[str, int]:
-        """Say where the iteration stands, for a checkpoint."""
-        return {"epoch": self.epoch_begun, "given": self.given}
+        """Return the position of the iteration, for a checkpoint."""
+        return {"epoch": self.last_epoch, "given": self.batches_served}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Have the iteration of that epoch, if it comes, go on where it stood."""
+        """Make the next iteration, if it is of that epoch, continue from its position."""
         self.resumed = state
 
     def __len__(self) -> int:
@@ -76,7 +82,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         count, epoch = len(self.labels), self.epoch()
         first = self.resumed["given"] if self.resumed.get("epoch") == epoch else 0
-        self.epoch_begun, self.given, self.resumed = epoch, first, {}
+        self.last_epoch, self.batches_served, self.resumed = epoch, first, {}
         if self.shuffle and self.batch_size < count:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(self.seed, epoch)))
         else:
@@ -97,11 +103,11 @@ class Batches:
             images = self.normalize(images)
             if self.mix:
                 images, labels = self.mix(images, labels, self.num_classes, generator)
-            self.given = number + 1
+            self.batches_served = number + 1
             yield images, labels
 
     def _bounds(self) -> list[tuple[int, int]]:
-        """First and one-past-last position of each batch, in the order that this rank or, shuffled, all share."""
+        """Return the start and stop of each batch in the order of this rank, or, with `shuffle`, of all ranks."""
         if self.shuffle:
             count, step, least = len(self.labels), self.batch_size * self.world_size, self.world_size
         else:
@@ -113,7 +119,7 @@ class Batches:
 
 
 def _mix(*numbers: int) -> int:
-    """One 64-bit seed from several small integers, different for each tuple of them (splitmix64)."""
+    """Return a 64-bit seed from several integers, another one for each tuple of them (splitmix64)."""
     state = 0
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) % 2**64

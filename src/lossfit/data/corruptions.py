@@ -1,6 +1,5 @@
-"""What can be wrong with a training set, on purpose: wrong labels, rare classes, images that show nothing.
+"""Faults put into a training set on purpose: wrong labels, rare classes, images of noise.
 
-Each function takes a generator and returns what was changed, so that it can be written down.
 Shapes: images (N, C, H, W) uint8, labels (N,) int64.
 """
 
@@ -11,8 +10,7 @@ from torch import Tensor
 def noisy_labels(labels: Tensor, rate: float, pairwise: bool, num_classes: int, generator: torch.Generator) -> Tensor:
     """Return labels of which exactly round(rate N), chosen at random, are wrong.
 
-    Symmetric: a wrong label is any other class alike. Pairwise: it is the next class, k + 1, as confusions of
-    like with like are.
+    A wrong label is any other class with equal probability, or, if pairwise, the next class: k + 1 for k.
     """
     chosen = torch.randperm(len(labels), generator=generator)[: round(rate * len(labels))]
     shift = torch.ones(len(chosen), dtype=torch.long)
@@ -22,9 +20,10 @@ def noisy_labels(labels: Tensor, rate: float, pairwise: bool, num_classes: int, 
 
 
 def long_tail(labels: Tensor, ratio: float, num_classes: int, generator: torch.Generator) -> Tensor:
-    """Return the ascending indices of a subset whose class counts fall evenly from n to n / ratio (1901.05555).
+    """Return the ascending indices of a subset whose class counts fall by a constant factor from n to n / ratio.
 
-    n is the smallest class's count, so that classes of equal size keep all of class 0; each keeps at least one sample.
+    n is the count of the smallest class, so that class 0 keeps all its samples if classes are equally large. Each class
+    keeps at least one sample (1901.05555).
     """
     most = int(torch.bincount(labels, minlength=num_classes).min())
     kept = []
@@ -36,7 +35,7 @@ def long_tail(labels: Tensor, ratio: float, num_classes: int, generator: torch.G
 
 
 def outliers(images: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Replace round(rate N) images by uniform noise; return the images and the ascending indices of those."""
+    """Replace round(rate N) images by uniform noise; return all images, and the ascending indices of those."""
     chosen = torch.randperm(len(images), generator=generator)[: round(rate * len(images))].sort().values
     noise = torch.randint(0, 256, (len(chosen), *images.shape[1:]), dtype=torch.uint8, generator=generator)
     return images.index_put((chosen,), noise), chosen

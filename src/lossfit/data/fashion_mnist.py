@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossfit.data.dataset_files import DataError, find, lacking, obtain, read
 from lossfit.data.module import InMemoryDataModule
-from lossfit.data.sources import LIMIT, DataError, DebianPackage, Mirror, Source, find, lacking, obtain, read
+from lossfit.data.sources import LIMIT, DebianPackage, Mirror, Source
 
 SHA256 = {  # of the uncompressed files
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -18,10 +19,10 @@ SHA256 = {  # of the uncompressed files
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-LARGEST = 47_040_016  # bytes of the largest of them: 60,000 images of 28 x 28 pixels and a header
-DIR = "data"  # the one folder that files are downloaded into
+LARGEST = 47_040_016  # bytes of the largest file: 60,000 images of 28 x 28 pixels and a header
+DIR = "data"  # the only folder into which files are downloaded
 PACKAGE = "dataset-fashion-mnist"  # of Debian and Ubuntu
-SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # where the package puts the files
+SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # the package's folder
 GITHUB = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 
 
@@ -35,13 +36,12 @@ def public_sources() -> Iterator[Source]:
 
 
 class FashionMNISTDataModule(InMemoryDataModule):
-    """Fashion-MNIST from `dir` (also in torchvision's layout below it).
+    """Fashion-MNIST from the folder `dir`, or from FashionMNIST/raw below it, where torchvision puts the files.
 
-    dir: where the four files lie, plain or gzipped. If it is `data`, the default, they are also taken from the
-    system's copy, or downloaded into it by `prepare_data`; any other folder must hold them and is never written to.
-    sha256: the digests of the four uncompressed files, for another set in the same format and with the same
-    classes; null for the official release. Such a set is taken from `dir` alone. The remaining arguments are
-    InMemoryDataModule's.
+    dir: the folder of the four files, plain or gzipped. If it is `data`, the default, the system's copy is used too,
+    and files that are nowhere are downloaded into it by `prepare_data`; any other folder must hold them and is never
+    written to. sha256: the digests of the four uncompressed files, for another data set of the same format and classes,
+    which is read from `dir` only; null for the official release. The other arguments are those of InMemoryDataModule.
     """
 
     class_names = (
@@ -64,7 +64,7 @@ class FashionMNISTDataModule(InMemoryDataModule):
         self.found: Path | None = None
 
     def prepare_data(self) -> None:
-        """Have the files downloaded into `data` if they are nowhere; Lightning calls this in one process a machine."""
+        """Download files that are nowhere into `data`; Lightning calls this in one process of each machine."""
         if self.splits:
             return
         if self.downloads:
@@ -72,9 +72,9 @@ class FashionMNISTDataModule(InMemoryDataModule):
         self._find()
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the verified images (N, 1, H, W) uint8 and labels (N,) int64 of one of the two files' sets.
+        """Return the verified images (N, 1, H, W) uint8 and labels (N,) int64 of the training or the test set.
 
-        The files must be on this machine: nothing is downloaded or written.
+        Downloads and writes nothing.
         """
         folder = self.found or self._find()
         names = [f"{'train' if train else 't10k'}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
@@ -88,7 +88,7 @@ class FashionMNISTDataModule(InMemoryDataModule):
         return images[:, None], labels.long()
 
     def _find(self) -> Path:
-        """Return the folder that has the files, and remember it; raise DataError if there is none."""
+        """Return the folder that has the files, and store it in `found`; raise DataError if there is none."""
         self.found = find(self.sha256, self.folders)
         if self.found is not None:
             self.source = str(self.found)

@@ -1,23 +1,25 @@
-"""Mixing the images of a batch in pairs, with targets in proportion: soft targets from data.
+"""Mixing of pairs of images of a batch, and of their labels in the same proportion.
 
-Shapes: images (N, C, H, W), labels (N,) int64 -> images of the same shape, target (N, num_classes) float32. Each
-sample has a partner and a share of its own; the generator, on the images' device, decides all draws.
+Shapes: images (N, C, H, W), labels (N,) int64 -> images of the same shape, target (N, num_classes) float32. Each sample
+has its own partner and share; all random numbers come from the generator, on the images' device.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lossfit.ranges import Positive, checked
+
 
 class Mixup:
-    """lam x_i + (1 - lam) x_j, and the same of the one-hot labels, lam ~ Beta(alpha, alpha) (1710.09412).
+    """lam x_i + (1 - lam) x_j, and the same of the one-hot labels, with lam ~ Beta(alpha, alpha) (1710.09412).
 
-    Asks for linear behaviour between samples: smoother, less confident, and steadier under wrong labels. alpha > 0:
-    small is close to no mixing (0.2 is usual), 1 is uniform.
+    Makes the model linear between samples: smoother, less confident, and less affected by wrong labels. alpha: a small
+    one is close to no mixing (0.2 is usual); with 1, lam is uniform.
     """
 
-    def __init__(self, alpha: float = 0.2) -> None:
-        _check_alpha(alpha)
+    @checked
+    def __init__(self, alpha: Positive = 0.2) -> None:
         self.alpha = alpha
 
     def __call__(
@@ -30,14 +32,15 @@ class Mixup:
 
 
 class CutMix:
-    """Paste a box of image j, with the share 1 - lam of the area, into image i; labels by area (1905.04899).
+    """Paste a box of image j, of the share 1 - lam of its area, into image i; mix labels by area (1905.04899).
 
-    Unlike mixup the pixels stay natural, and an object must be known from any part. lam ~ Beta(alpha, alpha), alpha
-    > 0; 1 is usual. The box's centre is uniform over the image, and what sticks out is cut off and not counted.
+    Unlike mixup it keeps natural pixels, and the model must recognise an object from any part. lam ~ Beta(alpha,
+    alpha); alpha of 1 is usual. The centre of the box is uniform over the image; the part outside the image is cut off
+    and not counted.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        _check_alpha(alpha)
+    @checked
+    def __init__(self, alpha: Positive = 1.0) -> None:
         self.alpha = alpha
 
     def __call__(
@@ -56,14 +59,14 @@ class CutMix:
 
 
 def _inside(centre: Tensor, side: Tensor, size: int) -> Tensor:
-    """(N,) centres and sides as shares of an axis -> (N, size): which pixels' middles the box covers."""
+    """(N,) centres and sides as shares of an axis -> (N, size): whether the box covers each pixel's middle."""
     middles = (torch.arange(size, device=centre.device) + 0.5) / size
     return (middles - centre[:, None]).abs() < side[:, None] / 2
 
 
 def _draw(count: int, alpha: float, device: torch.device, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     partner = torch.randperm(count, generator=generator, device=device)
-    # Beta as a ratio of gammas, Gamma(a) = Gamma(a + 1) U^(1 / a), in logarithms since small alpha makes both vanish
+    # Beta as a ratio of gammas, Gamma(a) = Gamma(a + 1) U^(1 / a), in logarithms: for small alpha both are near 0
     gamma = torch._standard_gamma(torch.full((2, count), alpha + 1, device=device), generator=generator)
     uniform = 1 - torch.rand(2, count, generator=generator, device=device)  # in (0, 1]
     log_gamma = gamma.log() + uniform.log() / alpha
@@ -73,11 +76,6 @@ def _draw(count: int, alpha: float, device: torch.device, generator: torch.Gener
 def _targets(labels: Tensor, partner: Tensor, share: Tensor, num_classes: int) -> Tensor:
     own = F.one_hot(labels, num_classes).float()
     return torch.lerp(own[partner], own, share[:, None])
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha must be > 0, got {alpha}")
 
 
 Mix = Mixup | CutMix

@@ -25,9 +25,6 @@ class TrainedClassifier(nn.Module):
     config: the run's.
     """
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
         super().__init__()
         about = checkpoint.description
@@ -41,15 +38,13 @@ class TrainedClassifier(nn.Module):
         self.config = about.config
         self.metrics = checkpoint.metrics
         self.epochs = checkpoint.epochs
-        normalize = Normalize(about.mean, about.std)
-        self.register_buffer("scale", normalize.scale, persistent=False)
-        self.register_buffer("shift", normalize.shift, persistent=False)
+        self.normalize = Normalize(about.mean, about.std)
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 pixels (N, C, H, W) -> logits (N, num_classes)."""
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images must be uint8 pixels (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
-        return self.model(torch.addcmul(self.shift, images.float(), self.scale))
+        return self.model(self.normalize(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 pixels (N, C, H, W) -> probabilities (N, num_classes) that sum to 1."""
@@ -58,7 +53,7 @@ class TrainedClassifier(nn.Module):
     @property
     def light(self) -> bool:
         """Whether the images it was trained on are light rather than dark, in the mean."""
-        return bool((-self.shift / self.scale).mean() > 127.5)
+        return bool((-self.normalize.shift / self.normalize.scale).mean() > 127.5)
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is measured on a split besides the loss; the option custom of conf/metrics adds a metric of one's own."""
+"""What is measured on a split. The option `custom` of conf/metrics adds the user's own metrics."""
 
 from lossfit.metrics.evaluation import Evaluation
 

@@ -1,4 +1,4 @@
-"""A metric of the user's own, named by its import path."""
+"""The user's own metric, named by its import path."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,12 +12,12 @@ from lossfit.own_code import locate
 
 
 class Custom(Metric):
-    """Measures validation and test with `function`; logged as val/NAME and test/NAME, where NAME is the function's.
+    """Measures validation and test with `function`; logged as val/NAME and test/NAME with the name of the function.
 
-    function: an import path such as my_metrics.top3 of a callable f(logits, target), or of a torchmetrics.Metric class.
-    A function gets logits (N, C) float32 and labels (N,) int64 and returns one value a sample, (N,); the mean over the
-    split is logged, exact under DDP. A Metric's update gets the same, and its compute returns a scalar. options:
-    keyword arguments, bound to a function or given to a class.
+    function: the import path, such as my_metrics.top3, of a callable f(logits, target) or of a torchmetrics.Metric
+    class. A function gets logits (N, C) float32 and labels (N,) int64 and returns one value for each sample, (N,); the
+    mean over the split is logged, exact under DDP. A Metric's update gets the same, and its compute returns a scalar.
+    options: keyword arguments of the function or the class.
     """
 
     full_state_update = False
@@ -36,7 +36,7 @@ class Custom(Metric):
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Add a batch: logits (N, C), labels (N,)."""
-        logits, target = logits.float().clone(), target.clone()  # the function may write into them
+        logits, target = logits.float().clone(), target.clone()  # the function may change them in place
         if self.per_sample is None:
             self.metric.update(logits, target)
             return

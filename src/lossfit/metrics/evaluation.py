@@ -1,52 +1,76 @@
-"""What is measured on a split: loss, negative log-likelihood, accuracy, confusion, and cost where mistakes have one."""
+"""How each metric of metric_names.METRICS is computed on a validation or test split."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from lossfit import metric_names
 from lossfit.decisions import cheapest
 
 
-class Evaluation(Metric):
-    """Sums over the samples of one split; exact under DDP, where torchmetrics adds the ranks' sums.
+class EvaluatedBatch(NamedTuple):
+    """A batch: its mean loss, logits (N, C), labels (N,), the loss's link, and the costs (C, C), zeros without any."""
 
-    compute() returns loss (the configured one, without training's weights and smoothing), nll (the mean of
-    -log softmax(z)_y, in nats, whatever the loss) and acc (the fraction of samples whose largest logit is the
-    label's), scalars each, and confusion (C, C): how often the row's class was taken for the column's. With costs
-    (C, C), true class by predicted, also cost, the mean cost of the decisions that are cheapest by the
-    probabilities that `link` makes of the logits, and cost_argmax, that of the likeliest classes.
+    loss: Tensor
+    logits: Tensor
+    target: Tensor
+    link: str
+    costs: Tensor
+
+
+SUMS: dict[
+    str, Callable[[EvaluatedBatch], Tensor]
+] = {  # the sum over a batch's samples; the metric is the mean over the split
+    "loss": lambda b: b.loss.float() * len(b.target),
+    "nll": lambda b: F.cross_entropy(b.logits.float(), b.target, reduction="sum"),
+    "cost": lambda b: b.costs[b.target, cheapest(b.logits, b.link, b.costs)].sum(),
+}
+FROM_CONFUSION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # f(confusion (C, C), costs (C, C)) -> scalar
+    "acc": lambda confusion, costs: confusion.trace() / confusion.sum(),
+    "cost_argmax": lambda confusion, costs: (costs * confusion).sum() / confusion.sum(),
+}
+
+
+class Evaluation(Metric):
+    """Sums over the samples of one split; exact under DDP, where torchmetrics adds the sums of the ranks.
+
+    compute() returns confusion (C, C), how often class `row` was predicted as class `column`, and scalars: loss (the
+    configured one, without the weights and the smoothing of training), nll (the mean of -log softmax(z)_y, in nats, for
+    every loss) and acc (the fraction of samples whose largest logit is that of the label). With costs (C, C), true
+    class by predicted class, also cost, the mean cost of the decisions with the least expected cost by the
+    probabilities that `link` makes of the logits, and cost_argmax, that of the most probable classes.
     """
 
     full_state_update = False
     confusion: Tensor
     sums: Tensor
-    costs: Tensor | None
+    costs: Tensor
 
     def __init__(self, num_classes: int, link: str = "softmax", costs: Sequence[Sequence[float]] | None = None) -> None:
         super().__init__()
-        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("sums", torch.zeros(3), dist_reduce_fx="sum")  # of loss, nll and cost
         self.link = link
-        self.register_buffer("costs", None if costs is None else torch.tensor(costs), persistent=False)
+        measured = [key.partition("/")[2] for key in metric_names.keys(("val",), costs=costs is not None)]
+        self.summed = [name for name in measured if name in SUMS]
+        self.from_confusion = [name for name in measured if name in FROM_CONFUSION]
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(len(self.summed)), dist_reduce_fx="sum")
+        matrix = torch.zeros(num_classes, num_classes) if costs is None else torch.tensor(costs)
+        self.register_buffer("costs", matrix, persistent=False)
 
     def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         """Add a batch: its mean loss, (N, C) logits and (N,) labels."""
-        nll = F.cross_entropy(logits.float(), target, reduction="sum")
-        cost = torch.zeros_like(nll)
-        if self.costs is not None:
-            cost = self.costs[target, cheapest(logits, self.link, self.costs)].sum()
-        self.sums += torch.stack([loss.float() * len(target), nll, cost])
+        batch = EvaluatedBatch(loss, logits, target, self.link, self.costs)
+        self.sums += torch.stack([SUMS[name](batch) for name in self.summed])
         cells = target * len(self.confusion) + logits.argmax(1)
         self.confusion += torch.bincount(cells, minlength=self.confusion.numel()).view_as(self.confusion)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics by name."""
-        count = self.confusion.sum()
-        loss, nll, cost = self.sums / count
-        found = {"loss": loss, "nll": nll, "acc": self.confusion.trace() / count, "confusion": self.confusion}
-        if self.costs is not None:
-            found |= {"cost": cost, "cost_argmax": (self.costs * self.confusion).sum() / count}
-        return found
+        means = self.sums / self.confusion.sum()
+        found = dict(zip(self.summed, means, strict=True))
+        found |= {name: FROM_CONFUSION[name](self.confusion, self.costs) for name in self.from_confusion}
+        return found | {"confusion": self.confusion}

@@ -1,7 +1,7 @@
-"""The models that a checkpoint may name, and how one is built from its description without trusting that.
+"""The models that a checkpoint may name, and how one is built from a description that is not trusted.
 
-A description is the node of a config: `_target_` and arguments. Only the builders listed here are called, with plain
-values, and what they build must have the tensors of the checkpoint, by name and shape, before it takes any memory.
+A description is a config's node: `_target_` and arguments. Only the builders listed here are called, with plain values,
+and the model must have the checkpoint's tensors, by name and shape, before any memory is allocated for it.
 """
 
 import functools
@@ -26,12 +26,12 @@ MAX_ITEMS = 1000  # of a list
 MAX_NUMBER = 2**31
 MAX_ARGUMENT = 10**7  # of a torch function, such as arange
 PARAMETERS_ARE_MADE_BY = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
-PRETRAINED = re.compile("weight|pretrained")  # arguments that would have weights downloaded, only to be replaced
+PRETRAINED = re.compile("weight|pretrained")  # arguments with which a builder would download weights
 
 
 @functools.cache
 def builders() -> dict[str, Callable[..., nn.Module]]:
-    """Return, by import path, what of lossfit.models takes image_shape, and torchvision's classification models."""
+    """Return lossfit's models, which take image_shape, and torchvision's classification models, by import path."""
     package = importlib.import_module("lossfit.models")
     found: dict[str, Callable[..., nn.Module]] = {}
     for module in pkgutil.iter_modules(package.__path__, "lossfit.models."):
@@ -46,10 +46,10 @@ def builders() -> dict[str, Callable[..., nn.Module]]:
 
 
 def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **facts: Any) -> nn.Module:
-    """Build the model that a checkpoint describes; its weights are still to be loaded.
+    """Build the model that a checkpoint describes, without loading its weights.
 
-    Raises ConfigError for a builder that is not known, arguments that are no plain values, or a model that does not
-    have the tensors of `weights`.
+    Raises ConfigError for an unknown builder, for arguments that are no plain values, and for a model whose tensors are
+    not those of `weights`.
     """
     target = node.get("_target_")
     builder = builders().get(target) if isinstance(target, str) else None
@@ -77,12 +77,12 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
 
 
 def without_pretrained(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's description without the arguments that ask for pretrained weights."""
+    """Return a model's description without the arguments that make it download pretrained weights."""
     return {name: value for name, value in node.items() if not PRETRAINED.search(str(name))}
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Return the first name whose shapes differ in two state dicts, with both, `none` where one lacks it."""
+    """Return the first name whose shapes differ in two state dicts, and both shapes, `none` if a dict lacks it."""
     for name in dict.fromkeys([*other, *one]):
         shapes = [tuple(getattr(state[name], "shape", ())) if name in state else "none" for state in (one, other)]
         if shapes[0] != shapes[1]:
@@ -97,7 +97,7 @@ def _is_small(value: Any) -> bool:
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Builds a model without memory for its tensors; ends one that calls torch far more often than its weights do."""
+    """Builds a model without memory for its tensors; stops one that calls torch far more than its weights need."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The default model: a small convolutional net that trains in minutes on a laptop's processor."""
+"""The default model: a small convolutional network that trains in minutes on a laptop's CPU."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -7,33 +7,31 @@ import torch
 from torch import nn
 
 from lossfit.models.head import head
+from lossfit.ranges import Count, From0Below1, Positive, checked
 
 
 class CNN(nn.Sequential):
-    """Blocks of 3x3 convolution, batch norm and ReLU, 2x2 means, then one linear layer on all that is left.
+    """Blocks of 3x3 convolution, batch norm and ReLU, a 2x2 average pooling, then one linear layer.
 
-    widths: channels of each block. strides: how far each block's window moves; the first at 2 makes the net
-    four times as fast, since it quarters the pixels that all later blocks see. dropout: probability of
-    zeroing a feature before the linear layer in training, 0 to below 1. The linear layer sees where in the
-    image a feature is, which suits centred objects; for objects anywhere take a ResNet, which averages over
-    places. Weights are stored channels-last, the faster order on processors and on GPUs. cosine_scale: see `head`.
+    widths: the channels of each block. strides: the stride of each block's convolution; 2 in the first makes the
+    network about four times as fast, since all later blocks have a quarter of the pixels. dropout: the probability of
+    zeroing a feature before the linear layer in training. The linear layer knows where in the image a feature is, which
+    suits centred objects; for objects anywhere use ResNet, which averages over the positions. Weights are stored in
+    channels_last, the faster format on CPUs and GPUs. cosine_scale: see `head`.
     """
 
+    @checked
     def __init__(
         self,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        widths: Sequence[int] = (32, 32, 64, 64),
-        strides: Sequence[int] = (2, 1, 2, 1),
-        dropout: float = 0.2,
-        cosine_scale: float | None = None,
+        widths: Sequence[Count] = (32, 32, 64, 64),
+        strides: Sequence[Count] = (2, 1, 2, 1),
+        dropout: From0Below1 = 0.2,
+        cosine_scale: Positive | None = None,
     ) -> None:
         if len(widths) != len(strides) or not widths:
             raise ValueError(f"widths must be as many as strides, at least one, got {list(widths)} and {list(strides)}")
-        if min(widths) < 1 or min(strides) < 1:
-            raise ValueError(f"widths and strides must be >= 1, got {list(widths)} and {list(strides)}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         layers: list[nn.Module] = []
         inputs, height, width = image_shape
         for outputs, stride in zip(widths, strides, strict=True):

@@ -1,4 +1,4 @@
-"""A model of the user's own, named by its import path."""
+"""The user's own model, named by its import path."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,11 @@ def custom_model(
     image_shape: tuple[int, int, int],
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build what `function`, an import path such as my_models.Net, gives: an nn.Module, or a function that returns one.
+    """Build the model that `function` names by an import path such as my_models.Net: an nn.Module class or a function.
 
-    It takes float images (N, C, H, W) and returns logits (N, num_classes). options: its keyword arguments; num_classes
-    and image_shape (C, H, W) are added where it has arguments of these names. The module may lie in the folder that the
-    command is run from.
+    The model takes float images (N, C, H, W) and returns logits (N, num_classes). options: keyword arguments of
+    `function`; num_classes and image_shape (C, H, W) are added if it has arguments of these names. The module may be in
+    the folder in which the command is run.
     """
     model = make(function, options, num_classes=num_classes, image_shape=image_shape)
     if not isinstance(model, nn.Module):

@@ -3,11 +3,13 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossfit.ranges import Positive, checked
+
 
 class CosineLinear(nn.Linear):
-    """scale * cosine of the angle between the features and each class's direction, with no bias.
+    """scale times the cosine of the angle between the features and the weights of each class, without a bias.
 
-    Classes then differ in direction only, not in the length of their weights, which a frequent class would make long.
+    Classes then differ in the direction of their weights only, not in the length, which grows for frequent classes.
     """
 
     def __init__(self, in_features: int, out_features: int, scale: float) -> None:
@@ -19,15 +21,14 @@ class CosineLinear(nn.Linear):
         return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
 
 
-def head(features: int, num_classes: int, cosine_scale: float | None) -> nn.Linear:
-    """Return a linear layer, or a cosine one where cosine_scale > 0 is given (30 is usual)."""
+@checked
+def head(features: int, num_classes: int, cosine_scale: Positive | None) -> nn.Linear:
+    """Return a linear layer, or CosineLinear with cosine_scale, if that is not null (30 is usual)."""
     if cosine_scale is None:
         return nn.Linear(features, num_classes)
-    if not 0 < cosine_scale < float("inf"):
-        raise ValueError(f"cosine_scale must be > 0 or null, got {cosine_scale}")
     return CosineLinear(features, num_classes, cosine_scale)
 
 
 def logit_scale(model: nn.Module) -> float | None:
-    """Return the scale of a model's cosine head, None if its head is another."""
+    """Return the scale of a model's cosine head; None if it has another head."""
     return next((module.scale for module in model.modules() if isinstance(module, CosineLinear)), None)

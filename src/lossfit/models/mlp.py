@@ -1,4 +1,4 @@
-"""A multi-layer perceptron; with its defaults the network of PyTorch's quickstart, 784-512-512-10."""
+"""A multi-layer perceptron; its defaults are the network of PyTorch's quickstart tutorial, 784-512-512-10."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,27 +7,25 @@ from math import prod
 from torch import nn
 
 from lossfit.models.head import head
+from lossfit.ranges import Count, From0Below1, Positive, checked
 
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them on the flattened pixels.
 
-    hidden: width of each hidden layer. dropout: probability of zeroing a hidden unit in training, 0 to
-    below 1. cosine_scale: see `head`.
+    hidden: the width of each hidden layer. dropout: the probability of zeroing a hidden unit in training. cosine_scale:
+    see `head`.
     """
 
+    @checked
     def __init__(
         self,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        hidden: Sequence[int] = (512, 512),
-        dropout: float = 0.0,
-        cosine_scale: float | None = None,
+        hidden: Sequence[Count] = (512, 512),
+        dropout: From0Below1 = 0.0,
+        cosine_scale: Positive | None = None,
     ) -> None:
-        if not all(width >= 1 for width in hidden):
-            raise ValueError(f"hidden must be widths >= 1, got {list(hidden)}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise([prod(image_shape), *hidden]):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]

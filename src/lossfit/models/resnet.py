@@ -1,14 +1,15 @@
-"""Pre-activation residual networks for small images (1603.05027)."""
+"""Residual networks with pre-activation, for small images (1603.05027)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossfit.models.head import head
+from lossfit.ranges import Count, From0Below1, Positive, checked
 
 
 class PreActivationBlock(nn.Module):
-    """x + conv(relu(norm(conv(relu(norm(x)))))), with a 1x1 convolution on the shortcut where the shape changes."""
+    """x + conv(relu(norm(conv(relu(norm(x)))))), with a 1x1 convolution on the shortcut if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -27,27 +28,23 @@ class PreActivationBlock(nn.Module):
 
 
 class ResNet(nn.Sequential):
-    """Three groups of pre-activation blocks, the second and third at half the resolution of the one before.
+    """Three groups of PreActivationBlock, the second and the third with half the resolution of the one before.
 
-    depth: blocks a group; the net has 6 * depth + 2 layers. width: channels of the first group, doubled in
-    each next one. dropout: probability of zeroing a pooled feature in training, 0 to below 1. cosine_scale: see `head`.
+    depth: the number of blocks in a group; the network has 6 depth + 2 layers. width: the channels of the first group,
+    doubled in each next one. dropout: the probability of zeroing a pooled feature in training. cosine_scale: see
+    `head`.
     """
 
+    @checked
     def __init__(
         self,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        depth: int = 2,
-        width: int = 16,
-        dropout: float = 0.0,
-        cosine_scale: float | None = None,
+        depth: Count = 2,
+        width: Count = 16,
+        dropout: From0Below1 = 0.0,
+        cosine_scale: Positive | None = None,
     ) -> None:
-        if depth < 1:
-            raise ValueError(f"depth must be >= 1 block a group, got {depth}")
-        if width < 1:
-            raise ValueError(f"width must be >= 1 channel, got {width}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         layers: list[nn.Module] = [nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)]
         inputs = width
         for group in range(3):

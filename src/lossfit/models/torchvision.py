@@ -1,4 +1,6 @@
-"""Any of torchvision's classification models, fitted to the data's channels and classes."""
+"""Any of torchvision's classification models, changed to fit the data's channels and classes."""
+
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +8,11 @@ from torch import Tensor, nn
 
 from lossfit.errors import did_you_mean
 from lossfit.models.head import head
+from lossfit.ranges import Positive, Range, checked
 
 
 class Resized(nn.Module):
-    """A model that sees its images at size x size pixels, whatever size they come in."""
+    """A model behind a layer that resizes its images to size x size pixels."""
 
     def __init__(self, model: nn.Module, size: int) -> None:
         super().__init__()
@@ -22,34 +25,33 @@ class Resized(nn.Module):
         return self.model(resized)
 
 
+@checked
 def torchvision_model(
     num_classes: int,
     image_shape: tuple[int, int, int],
     name: str = "resnet18",
     weights: str | None = None,
-    resize: int | None = None,
-    cosine_scale: float | None = None,
+    resize: Annotated[int, Range(1, 4096)] | None = None,
+    cosine_scale: Positive | None = None,
 ) -> nn.Module:
-    """Build a torchvision classification model with its first convolution and head replaced to fit.
+    """Build a torchvision classification model; replace its first convolution and its head where they do not fit.
 
-    name: as torchvision.models.list_models gives it. weights: a name such as "DEFAULT" for pretrained weights,
-    which are downloaded; the head then starts anew, and a first convolution for another number of channels than the
-    data's gets its weights' sum over the colours, shared out over the channels. resize: pixels a side that the images
-    are scaled to first, for models that need more than the data have (32 for vgg, 224 for vision transformers).
-    cosine_scale: see `head`.
+    name: one of torchvision.models.list_models(). weights: a name such as "DEFAULT" for pretrained weights, which are
+    downloaded; the head then gets new weights, and a first convolution for another number of channels than the data
+    have gets the sum of its weights over the colours, divided by the number of channels. resize: the height and width
+    in pixels to which images are resized first, for models that need more than the data have (32 for vgg, 224 for
+    vision transformers). cosine_scale: see `head`.
     """
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
         raise ValueError(f"name must be a torchvision classification model, got {name!r}{did_you_mean(name, known)}")
-    if resize is not None and not 1 <= resize <= 4096:
-        raise ValueError(f"resize must be from 1 to 4096 pixels or null, got {resize}")
-    two_heads = name in ("googlenet", "inception_v3")  # the second, for training only, is left out
+    two_heads = name in ("googlenet", "inception_v3")  # the second one is for training only, and left out
     options = {"aux_logits": False, "init_weights": weights is None} if two_heads else {}
     model = models.get_model(name, weights=weights, **options)
     if two_heads:
-        model.transform_input = False  # it would mix three colours
+        model.transform_input = False  # it would transform three colours
     _fit_first_convolution(model, image_shape[0])
     _fit_head(model, num_classes, cosine_scale)
     return model if resize is None else Resized(model, resize)
@@ -58,11 +60,11 @@ def torchvision_model(
 def _fit_first_convolution(model: nn.Module, channels: int) -> None:
     name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if old.in_channels == channels:
-        return  # the filters of colours stay as they are
+        return
     new = nn.Conv2d(
         channels,
         old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]  # torch stores the pairs that its constructor takes
+        old.kernel_size,  # type: ignore[arg-type]  # torch annotates these as tuples of any length
         old.stride,  # type: ignore[arg-type]
         old.padding,  # type: ignore[arg-type]
         bias=old.bias is not None,

@@ -1,4 +1,4 @@
-"""Optimizers that torch lacks, a file each, and the parameter groups that all of them are given."""
+"""Optimizers that torch lacks, a file each, and the parameter groups that every optimizer gets."""
 
 from lossfit.optim.groups import make_optimizer, parameter_groups
 from lossfit.optim.traits import traits

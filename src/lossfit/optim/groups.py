@@ -1,6 +1,6 @@
-"""Parameter groups, and how an optimizer is made for them.
+"""Parameter groups, and the optimizer that is made for them.
 
-An optimizer option is a partial of a torch.optim class: it is applied once, to the groups made here.
+The config's part `optimizer` is a partial of a torch.optim.Optimizer class. It is called once, with the groups.
 """
 
 import inspect
@@ -15,11 +15,11 @@ from torch.optim.optimizer import ParamsT
 
 
 def parameter_groups(model: nn.Module, loss: nn.Module | None = None) -> list[dict[str, Any]]:
-    """Split the trainable parameters: the optimizer's weight decay for matrices and kernels, none for 1-D ones.
+    """Split the trainable parameters: matrices and kernels get the optimizer's weight decay, 1-D parameters get none.
 
-    Biases and the gains of norms are 1-D: pulling them to zero changes what the layer can express and
-    regularises nothing. The parameters of the loss, if it has any, are a third group, also without weight decay. Each
-    parameter is in one group; an empty group is left out.
+    Biases and the gains of norm layers are 1-D: a pull to zero limits what the layer can express and does not
+    regularise. The parameters of the loss, if it has any, are a third group, also without weight decay. Each parameter
+    is in one group; an empty group is left out.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     of_loss = [p for p in loss.parameters() if p.requires_grad] if loss is not None else []
@@ -34,9 +34,9 @@ def parameter_groups(model: nn.Module, loss: nn.Module | None = None) -> list[di
 def make_optimizer(
     optimizer: partial[Optimizer], model: nn.Module, loss: nn.Module | None = None, allow_fused: bool = True
 ) -> Optimizer:
-    """Apply the partial to the groups of model and loss, with torch's fused kernels where class and device have them.
+    """Call the partial with the groups of model and loss, with torch's fused kernels where class and device have them.
 
-    An optimizer whose `fused` is set in its config is left as configured.
+    `fused` of the optimizer's config wins if it is not null.
     """
     groups = parameter_groups(model, loss)
     if optimizer.keywords.get("fused") is None and "fused" in inspect.signature(optimizer.func).parameters:
@@ -48,13 +48,13 @@ def make_optimizer(
 
 
 def as_groups(params: ParamsT) -> list[dict[str, Any]]:
-    """Return parameters, given as tensors or as groups, as groups."""
+    """Return parameters as groups, if they are given as tensors in one."""
     given: list[Any] = list(params)
     return given if given and isinstance(given[0], dict) else [{"params": given}]
 
 
-def evaluated(closure: Callable[[], Any] | None) -> Any:
-    """Return what an optimizer's closure gives, with gradients, for a step that computes none; None without one."""
+def call_closure(closure: Callable[[], Any] | None) -> Any:
+    """Call a closure with gradients enabled, since `step` runs without, and return its loss; None without a closure."""
     if closure is None:
         return None
     with torch.enable_grad():

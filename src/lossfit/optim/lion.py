@@ -1,4 +1,4 @@
-"""Lion: an optimizer that keeps a momentum alone and steps by its sign."""
+"""Lion: an optimizer whose only state is a momentum, and which steps by its sign."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,35 +7,31 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from lossfit.optim.groups import evaluated
+from lossfit.optim.groups import call_closure
+from lossfit.ranges import From0Below1, NonNegative, checked
 
 
 class Lion(Optimizer):
     """Step by the sign of a momentum: w <- (1 - lr wd) w - lr sign(b1 m + (1 - b1) g), then m <- b2 m + (1 - b2) g.
 
-    Every weight moves by lr in each step, so lr is a tenth of AdamW's, and weight_decay (decoupled) ten times;
-    half of Adam's state (2302.06675). Strong with large batches; with small ones the sign is mostly noise.
+    Every weight moves by lr in each step, so that lr is about a tenth of AdamW's and weight_decay (decoupled) ten times
+    AdamW's. Needs half of Adam's memory (2302.06675). For large batches: with small ones the sign is mostly noise.
     """
 
+    @checked
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
+        lr: NonNegative = 1e-4,
+        betas: tuple[From0Below1, From0Below1] = (0.9, 0.99),
+        weight_decay: NonNegative = 0.0,
     ) -> None:
-        if not 0 <= lr < float("inf"):
-            raise ValueError(f"lr must be >= 0, got {lr}")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be in [0, 1), got {list(betas)}")
-        if not 0 <= weight_decay < float("inf"):
-            raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Take one step; return what the closure does."""
-        loss = evaluated(closure)
+        """Take one step; return the closure's loss."""
+        loss = call_closure(closure)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:

@@ -9,50 +9,46 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.optimizer import ParamsT
 
-from lossfit.optim.groups import as_groups, evaluated
+from lossfit.optim.groups import as_groups, call_closure
+from lossfit.ranges import From0Below1, NonNegative, checked
 
 
 class Muon(Optimizer):
-    """Step a matrix by its momentum made orthogonal, all directions alike, and vectors by AdamW (Jordan 2024).
+    """Step a matrix by its momentum made orthogonal, so that all directions move alike, and vectors by AdamW.
 
-    m <- momentum m + (1 - momentum) g, n = momentum m + (1 - momentum) g (Nesterov's look ahead; m without it), then
+    m <- momentum m + (1 - momentum) g, n = momentum m + (1 - momentum) g (Nesterov's look ahead; n = m without it),
     W <- (1 - lr wd) W - lr sqrt(max(1, rows / columns)) orth(n), where orth brings all singular values near 1 by five
-    Newton-Schulz steps in bfloat16. A kernel (out, in, height, width) is taken as the matrix (out, in height width).
-    lr is the matrices' and moves little from net to net; adamw_lr, betas and eps are of the vectors: biases, gains, and
-    what has one axis longer than 1. Gets far in few epochs, at some more time a step. kellerjordan.github.io/posts/muon
+    Newton-Schulz steps in bfloat16. A kernel (out, in, height, width) is used as the matrix (out, in height width),
+    which torch.optim.Muon refuses. lr is of the matrices, and much the same for all networks; adamw_lr, betas and eps
+    are of the vectors: biases, gains, and tensors with one axis longer than 1. Needs few epochs, and somewhat more time
+    for a step (Jordan 2024, kellerjordan.github.io/posts/muon).
     """
 
+    @checked
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 0.02,
-        momentum: float = 0.95,
+        lr: NonNegative = 0.02,
+        momentum: From0Below1 = 0.95,
         nesterov: bool = True,
-        weight_decay: float = 0.01,
-        adamw_lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        weight_decay: NonNegative = 0.01,
+        adamw_lr: NonNegative = 1e-3,
+        betas: tuple[From0Below1, From0Below1] = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
     ) -> None:
-        for name, value in (("lr", lr), ("adamw_lr", adamw_lr), ("weight_decay", weight_decay), ("eps", eps)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be >= 0, got {value}")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be in [0, 1), got {list(betas)}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         groups = as_groups(params)
-        others = [{**group, "params": [p for p in group["params"] if _vector(p)]} for group in groups]
+        others = [{**group, "params": [p for p in group["params"] if _is_vector(p)]} for group in groups]
         self._adamw = AdamW(others, lr=adamw_lr, betas=betas, eps=eps, weight_decay=weight_decay)
         own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
-        matrices = [own | group | {"params": [p for p in group["params"] if not _vector(p)]} for group in groups]
+        matrices = [own | group | {"params": [p for p in group["params"] if not _is_vector(p)]} for group in groups]
         every = [*matrices, *self._adamw.param_groups]
         super().__init__([group for group in every if group["params"]], {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Take one step; return what the closure does."""
-        loss = evaluated(closure)
-        # AdamW works on this optimizer's state, so that there is one to save and to load
+        """Take one step; return the closure's loss."""
+        loss = call_closure(closure)
+        # AdamW uses this optimizer's state and groups, so that one state dict holds everything
         self._adamw.state = self.state
         self._adamw.param_groups = [group for group in self.param_groups if "betas" in group]
         self._adamw.step()
@@ -77,7 +73,7 @@ class Muon(Optimizer):
             p.add_(orthogonalised(matrix).view_as(p), alpha=-size)
 
 
-def _vector(p: Tensor) -> bool:
+def _is_vector(p: Tensor) -> bool:
     return p.numel() == max(p.shape, default=1)
 
 

@@ -1,8 +1,8 @@
-"""Optimizers that need no schedule: they average the weights that they pass instead of slowing down (2405.15682).
+"""Optimizers that need no schedule: they average the weights of all steps instead of making smaller steps (2405.15682).
 
-Three sequences of weights: z takes plain steps, x is the average of all z and is what the training is for, and the
-gradient is taken between them at y = (1 - b) z + b x. So the model holds y while it trains and must hold x when it is
-evaluated or saved: train() and eval() say which. Both z and x are kept, so that the change is exact both ways.
+There are three sequences of weights: z takes plain steps, x is the average of all z and the result of the training,
+and the gradient is computed between them, at y = (1 - b) z + b x. So the model must hold y in training, and x when it
+is evaluated or saved: train() and eval() put them there. Both z and x are kept, so that swapping loses nothing.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from lossfit.optim.groups import evaluated
+from lossfit.optim.groups import call_closure
 from lossfit.optim.traits import Traits
+from lossfit.ranges import From0Below1, NonNegative, checked
 
 
 class ScheduleFree(Optimizer):
-    """What the two share; each defines `_directions`, and its group names the share b of the average as `average`.
+    """The part that both share. A subclass defines `_directions`; its groups hold b as `average`.
 
-    Weights that pass while the learning rate warms up count by its square. Goes with scheduler=none alone, with its
-    warmup. Running statistics of batch norm are of y, which b near 1 keeps close to x.
+    Weights count in the average by the square of their learning rate, so that those of the warm-up count less. Use it
+    with scheduler=none, with or without warmup. The running statistics of batch norm are of y, which is close to x for
+    b near 1.
     """
 
     traits = Traits(uses_lr_schedule=False, averages_weights=True)
@@ -33,10 +35,10 @@ class ScheduleFree(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Take one step; return what the closure does. Raises RuntimeError after eval() without train()."""
+        """Take one step; return the closure's loss. Raises RuntimeError between eval() and train()."""
         if self.evaluating:
             raise RuntimeError("the weights are the average after eval(): call train() before a step")
-        loss = evaluated(closure)
+        loss = call_closure(closure)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
@@ -61,30 +63,30 @@ class ScheduleFree(Optimizer):
     def eval(self) -> None:
         """Put the average x into the model."""
         self.evaluating = True
-        for _, p in self._moved():
+        for _, p in self._with_state():
             p.copy_(self.state[p]["x"])
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put y, where the next gradient is taken, into the model."""
+        """Put y, where the next gradient is computed, into the model."""
         self.evaluating = False
-        for group, p in self._moved():
+        for group, p in self._with_state():
             p.copy_(self.state[p]["x"].lerp(self.state[p]["z"], 1 - group["average"]))
 
-    def _moved(self) -> list[tuple[dict[str, Any], Tensor]]:
+    def _with_state(self) -> list[tuple[dict[str, Any], Tensor]]:
         return [(group, p) for group in self.param_groups for p in group["params"] if "z" in self.state[p]]
 
 
 class ScheduleFreeSGD(ScheduleFree):
     """z <- z - lr (g + wd y): gradient descent with the average in place of momentum and schedule.
 
-    lr is larger than SGD's, by 10 to 50 times; momentum in [0, 1): the average's share b of y.
+    lr is 10 to 50 times that of SGD. momentum: b, the share of the average in y, from 0 to below 1.
     """
 
-    def __init__(self, params: ParamsT, lr: float = 1.0, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        _check("lr", lr)
-        _check("weight_decay", weight_decay)
-        _check("momentum", momentum, below=1)
+    @checked
+    def __init__(
+        self, params: ParamsT, lr: NonNegative = 1.0, momentum: From0Below1 = 0.9, weight_decay: NonNegative = 0.0
+    ) -> None:
         super().__init__(params, {"lr": lr, "average": momentum, "weight_decay": weight_decay})
 
     def _directions(self, group: dict[str, Any], parameters: list[Tensor]) -> list[Tensor]:
@@ -92,24 +94,20 @@ class ScheduleFreeSGD(ScheduleFree):
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    """z <- z - lr (g / (sqrt(v) + eps) + wd y), v the corrected mean of g^2: AdamW, its momentum an average.
+    """z <- z - lr (g / (sqrt(v) + eps) + wd y), v the corrected mean of g^2: AdamW with the average for momentum.
 
-    betas: the average's share b of y, and the decay of v. lr is 1 to 10 times AdamW's.
+    betas: b, the share of the average in y, and the decay of v. lr is 1 to 10 times that of AdamW.
     """
 
+    @checked
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 2.5e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: NonNegative = 2.5e-3,
+        betas: tuple[From0Below1, From0Below1] = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
     ) -> None:
-        _check("lr", lr)
-        _check("weight_decay", weight_decay)
-        _check("eps", eps)
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be in [0, 1), got {list(betas)}")
         defaults = {"lr": lr, "average": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
@@ -125,8 +123,3 @@ class ScheduleFreeAdamW(ScheduleFree):
         torch._foreach_sqrt_(sizes)
         torch._foreach_add_(sizes, group["eps"])
         return list(torch._foreach_div(gradients, sizes))
-
-
-def _check(name: str, value: float, below: float = float("inf")) -> None:
-    if not 0 <= value < below:
-        raise ValueError(f"{name} must be >= 0{f' and < {below}' if below < 2 else ''}, got {value}")

@@ -163,8 +163,8 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
         _say([*run.notes, *opening_lines(run.config, run.data, result["parameters"], trainer, run.checkpoint)])
         warn_of_missing_callbacks(run.config)
-        if run.data.changes:
-            files.write_json(folder / names.CORRUPTIONS, run.data.changes)
+        if run.data.corruption_log:
+            files.write_json(folder / names.CORRUPTIONS, run.data.corruption_log)
         with _timed(result, "fit_s"):
             last = folder / names.LAST if run.checkpoint is not None else None
             trainer.fit(module, run.data, ckpt_path=last, weights_only=True)

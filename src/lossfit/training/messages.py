@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lossfit import metric_names
 from lossfit.config import Config
 from lossfit.data import InMemoryDataModule
 from lossfit.runs.checkpoint_schema import Checkpoint
@@ -57,10 +58,9 @@ def closing_lines(folder: Path, result: dict[str, Any]) -> list[str]:
     """Say why the run ended early, if it did, how it tested, and where its curves are."""
     metrics = result["metrics"]
     lines = [result["reason"][0].upper() + result["reason"][1:]] if result.get("reason") else []
-    if "test/acc" in metrics:
+    if f"test/{metric_names.HEADLINE}" in metrics:
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
-        cost = f", cost {metrics['test/cost']:.4f}" if "test/cost" in metrics else ""
-        lines.append(f"Test accuracy {metrics['test/acc']:.4f}, nll {metrics['test/nll']:.4f}{cost}{at}")
+        lines.append(f"Test {metric_names.end_line(metrics)}{at}")
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shlex.quote(str(shown))}"]

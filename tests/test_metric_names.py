@@ -1,0 +1,56 @@
+"""The table of metrics: each entry is computed, and every place that lists metrics goes by it."""
+
+import pytest
+
+from lossfit import metric_names
+from lossfit.config import logged, watchable
+from lossfit.metric_names import METRICS, MetricName, curve_of, direction_of
+from lossfit.metrics.evaluation import FROM_CONFUSION, SUMS
+
+COSTS = {"costs": {"Shirt": {"Coat": 5}}}
+OWN = {"metrics": {"custom": {"_target_": "x", "function": "mine.top3"}, "MacroF1": {"_target_": "y"}}}
+
+
+def test_every_metric_of_a_validation_is_computed_and_none_beside() -> None:
+    assert sorted([*SUMS, *FROM_CONFUSION]) == sorted(metric.name for metric in METRICS if "val" in metric.splits)
+
+
+def test_what_can_be_watched_follows_costs_and_the_users_own_metrics() -> None:
+    plain = ["train/loss", "train/acc", "val/loss", "val/acc", "val/nll"]
+    assert watchable({}) == plain
+    assert watchable(COSTS) == [*plain, "val/cost", "val/cost_argmax"]
+    assert watchable(OWN) == [*plain, "val/top3", "val/MacroF1"]
+    assert logged(OWN, ["test"]) == ["test/loss", "test/acc", "test/nll", "test/top3", "test/MacroF1"]
+
+
+@pytest.mark.parametrize(
+    ("key", "direction"),
+    [
+        ("val/acc", "max"), ("test/f1", "max"), ("val/nll", "min"), ("test/cost_argmax", "min"), ("fit_s", "min"),
+        ("train/epoch_s", "min"), ("parameters", "min"), ("val/my_loss", "min"), ("val/recall_at_5", "max"),
+        ("val/acc_loss", "min"), ("val/top3", None), ("val/MacroF1", None),
+    ],
+)  # fmt: skip
+def test_a_name_tells_which_way_is_better_or_nothing(key: str, direction: str | None) -> None:
+    assert direction_of(key) == direction
+
+
+def test_a_new_entry_has_its_own_direction_and_is_shown_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = MetricName(
+        "top_5", "max", ("val", "test"), epoch_line=("val",), table=("test",), evaluated=True, end_line="T"
+    )
+    monkeypatch.setattr(metric_names, "METRICS", (*METRICS, new))
+    assert direction_of("val/top_5") == "max"
+    assert watchable({})[-1] == "val/top_5"
+    assert metric_names.epoch_line() == ["train/loss", "val/loss", "val/acc", "val/top_5"]
+    assert metric_names.table_columns() == ["val/acc", "val/nll", "test/acc", "test/cost", "test/top_5", "fit_s"]
+    assert metric_names.evaluation_names()[-1] == "top_5"
+    assert metric_names.end_line({"test/acc": 0.5, "test/top_5": 1}) == "accuracy 0.5000, T 1.0000"
+
+
+@pytest.mark.parametrize(
+    ("key", "curve"),
+    [("test/nll", "val/nll"), ("val/nll", "val/nll"), ("train/loss", "train/loss"), ("fit_s", "val/acc")],
+)
+def test_the_curve_that_goes_with_a_metric(key: str, curve: str) -> None:
+    assert curve_of(key) == curve
