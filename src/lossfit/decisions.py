@@ -1,4 +1,4 @@
-"""What mistakes cost: from class names in a config to a matrix, and from probabilities to the cheapest decision."""
+"""Costs of mistakes: from class names in a config to a matrix, and from probabilities to the cheapest decision."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from lossfit.errors import did_you_mean
 
 
 def cost_matrix(costs: Mapping[str, Mapping[str, float]], class_names: Sequence[str]) -> list[list[float]] | None:
-    """Return C[true][predicted]: 0 on the diagonal, 1 elsewhere but for the exceptions given; None without any.
+    """Return C[true][predicted]: 0 on the diagonal, elsewhere the given cost or 1; None if no costs are given.
 
     costs: true class -> predicted class -> cost >= 0.
     """
@@ -35,7 +35,7 @@ def cost_matrix(costs: Mapping[str, Mapping[str, float]], class_names: Sequence[
 
 
 def probabilities(logits: Tensor, link: str) -> Tensor:
-    """Return (N, C) probabilities that sum to 1; those of yes-or-no questions are shared out in proportion."""
+    """Return (N, C) probabilities that sum to 1; with the sigmoid link, each class's sigmoid over their sum."""
     if link == "softmax":
         return logits.float().softmax(1)
     log_p = torch.nn.functional.logsigmoid(logits.float())
@@ -43,5 +43,5 @@ def probabilities(logits: Tensor, link: str) -> Tensor:
 
 
 def cheapest(logits: Tensor, link: str, costs: Tensor) -> Tensor:
-    """Return the decision (N,) of least expected cost, argmin_k (p C)_k."""
+    """Return the decisions (N,) with the least expected cost, argmin_k (p C)_k."""
     return (probabilities(logits, link) @ costs).argmin(1)

@@ -1,4 +1,4 @@
-"""What a person reads when something goes wrong: a few clear lines, an exit status, no traceback."""
+"""What the user reads when something goes wrong: a few clear lines and an exit status, without a traceback."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ traceback_wanted = os.environ.get(TRACEBACK, "") not in ("", "0")  # read before
 
 
 class UserError(Exception):
-    """A mistake that the person at the keyboard can mend; the message says how."""
+    """A mistake that the user can correct; the message says how."""
 
 
 class ConfigError(UserError):
@@ -19,24 +19,24 @@ class ConfigError(UserError):
 
 
 class RunError(Exception):
-    """A run that failed on the way; its cause is chained, and its traceback is in the run's train.log."""
+    """A run that failed in training; the cause is chained, and its traceback is in the run's train.log."""
 
 
 class Diverged(RunError):
-    """A run that was ended because its loss or its weights are not finite any more."""
+    """A run that ended because its loss or a weight became NaN or infinite."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, by Ctrl-C or SIGTERM, and has put its folder in order."""
+    """A run that was stopped by Ctrl-C or a signal; its checkpoint and result.json are written."""
 
 
 def one_line(error: Exception) -> str:
-    """Return what an error of a library says in one line, shortened."""
+    """Return the message of a library's error in one line, shortened."""
     return " ".join(str(error).split())[:300]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` where a known word is close, else the known words."""
+    """Return ` (did you mean 'x'?)` if a known word is similar, else the known words."""
     known = sorted(known)
     close = get_close_matches(word, known, n=1)
     if close:
@@ -46,10 +46,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def reported(explain: Callable[[Exception], str | None] = lambda error: None) -> Iterator[None]:
-    """Turn what is raised inside into lines on stderr and an exit status.
+    """Turn exceptions of the block into lines on stderr and an exit status.
 
-    2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted. `explain` words the
-    mistakes that the caller's libraries raise, and gives None for what is no mistake.
+    2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted. `explain` returns the message
+    for an exception of a library that means a mistake, and None for any other.
     """
     before = os.environ.get(TRACEBACK)
     os.environ[TRACEBACK] = "1"  # Hydra then raises its errors again instead of printing and exiting

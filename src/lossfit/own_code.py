@@ -1,4 +1,4 @@
-"""A person's own code, named by its import path: loss=custom, model=custom, callbacks=custom and metrics=custom."""
+"""The user's own code, named by its import path: loss=custom, model=custom, callbacks=custom and metrics=custom."""
 
 import importlib
 import inspect
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def locate(path: str) -> Callable[..., Any]:
-    """Import what `path`, such as my_losses.tempered, names, from an installed package or the folder of the command.
+    """Import what `path` names, such as my_losses.tempered, from an installed package or the current folder.
 
-    Raises ValueError where it cannot be imported or called. Importing runs the module: only for configs that the person
-    composed, or trusts (see trust.py).
+    Raises ValueError if it cannot be imported or called. The import runs the module: use this only for configs that the
+    user composed or trusts (see trust.py).
     """
     module, _, name = path.rpartition(".")
     if not module:
@@ -29,10 +29,10 @@ def locate(path: str) -> Callable[..., Any]:
 
 
 def make(path: str, options: Mapping[str, Any] | None, **facts: Any) -> Any:
-    """Call what `path` names with the options, and with those of the facts that it takes as arguments."""
+    """Call what `path` names with the options, and with those facts whose names its arguments have."""
     found = locate(path)
     try:
         taken = set(inspect.signature(found).parameters)
-    except ValueError:  # a builtin without one
+    except ValueError:  # a builtin has no signature
         taken = set()
     return found(**{name: value for name, value in facts.items() if name in taken}, **dict(options or {}))

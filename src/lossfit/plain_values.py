@@ -1,4 +1,4 @@
-"""Values of configs from elsewhere: which are plain, and how one is shown in a message."""
+"""Values from files that are not trusted: which are plain, and how one is shown in a message."""
 
 import math
 import reprlib
@@ -39,5 +39,5 @@ def is_finite(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value for a message: in one line, escaped, shortened, however deep it is."""
+    """Return a value for a message: in one line, escaped and shortened, whatever its depth."""
     return _SHORT.repr(value).encode("ascii", "backslashreplace").decode()
