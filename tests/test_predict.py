@@ -133,7 +133,9 @@ def test_what_is_no_image_is_refused_with_what_is_accepted(trained: Path, photos
         with pytest.raises(ValueError, match=r"an array must be uint8 \(H, W\) or \(H, W, C\)"):
             classifier.predict(array)
     for tensor in (torch.zeros(1, 1, 28, 28), torch.zeros(1, 3, 28, 28, dtype=torch.uint8), sample()[0][0]):
-        with pytest.raises(ValueError, match=r"images must be uint8 pixels \(N, 1, H, W\), got"):
+        with pytest.raises(
+            ValueError, match=r"images must be uint8 pixels \(N, C, H, W\), got .*; the model has C = 1"
+        ):
             classifier(tensor)
     with pytest.raises(ValueError, match="empty list"):
         classifier([])

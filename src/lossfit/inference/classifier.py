@@ -57,9 +57,8 @@ class TrainedClassifier(nn.Module):
         """Pixels, uint8 (N, C, H, W) -> logits (N, num_classes)."""
         channels = self.image_shape[0]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
-            raise ValueError(
-                f"images must be uint8 pixels (N, {channels}, H, W), got {images.dtype} {tuple(images.shape)}"
-            )
+            got = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"images must be uint8 pixels (N, C, H, W), got {got}; the model has C = {channels}")
         return self.model(self.normalize(images))
 
     def forward(self, images: Tensor) -> Tensor:
