@@ -3,11 +3,15 @@
     python scripts/evaluate.py RUN
     python scripts/evaluate.py RUN/checkpoints/last.ckpt --split val --tta
 
-RUN is a run folder, whose best checkpoint is taken, or a checkpoint. Prints accuracy, negative log-likelihood, Brier
-score, expected calibration error, cost where mistakes have one, and each class's recall, precision and F1. Writes
+RUN is a run folder, whose best checkpoint is used, or a checkpoint. Prints accuracy, negative log-likelihood, Brier
+score, expected calibration error, the cost if the run has costs, and each class's recall, precision and F1. Writes
 evaluation_<split>.json, confusion_<split>.png and reliability_<split>.png into the run folder, or beside a checkpoint
-that is in none. Intervals of shares are Wilson's, of means the normal distribution's: how much another draw of as many
-images would change, not another training.
+that is in no run folder.
+
+The intervals (Wilson's for proportions, the normal distribution's for means) say how much the metrics would vary with
+another sample of as many images. They do not include how much another training would vary.
+
+Exit status: 0, or 2 for a mistake, such as a RUN that does not exist.
 """
 
 import argparse
@@ -16,24 +20,30 @@ from typing import Any
 
 import torch
 
-from lossfit import load, runs
+from lossfit import load, metric_names, runs
 from lossfit.callbacks.pictures import confusion_figure
 from lossfit.errors import reported
 from lossfit.inference import evaluation
 from lossfit.runs import checkpoints
 from lossfit.system import files
 
-SUMMARY = ("acc", "nll", "brier", "ece", "cost", "cost_argmax")
-
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print the metrics, and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint")
-    parser.add_argument("--split", choices=("test", "val"), default="test", help="(default test)")
-    parser.add_argument("--tta", action="store_true", help="also average over each image and its mirror image")
-    parser.add_argument("--data", help="the folder that has the data, if no longer the config's")
-    parser.add_argument("--trust-code", action="store_true", help="import the code of its own that the run names")
+    parser.add_argument(
+        "--split", choices=("test", "val"), default="test", help="the split to measure on (default test)"
+    )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="also measure with test-time augmentation: average over each image and its mirror image",
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="where the data's files are now (default: as in the run's config)"
+    )
+    parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
     classifier = load(options.run, trust_code=options.trust_code)
     images, labels = evaluation.split(classifier, options.split, options.data)
@@ -47,7 +57,7 @@ def main() -> None:
         print("\nThe same with test-time augmentation, probabilities averaged over each image and its mirror image")
         print("\n".join(summary(tta)))
         found["tta"] = tta
-    print("\n" + "\n".join(by_class(found["classes"])))
+    print("\n" + "\n".join(class_table(found["classes"])))
     folder = checkpoints.home(options.run)
     about = {
         "checkpoint": str(checkpoints.find(options.run)),
@@ -64,13 +74,13 @@ def main() -> None:
 
 
 def summary(found: dict[str, Any]) -> list[str]:
-    """Return a line for each metric."""
-    names = [name for name in SUMMARY if name in found]
+    """Return one line for each metric."""
+    names = [name for name in metric_names.evaluation_names() if name in found]
     return [f"  {name:11}  {shown(found[name])}" for name in names]
 
 
-def by_class(classes: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the table of the classes."""
+def class_table(classes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the lines of a table with one row for each class."""
     name = max(len("class"), *map(len, classes))
     lines = [f"  {'class':{name}}  {'recall':25}  {'precision':25}  {'F1':6}  support"]
     for key, row in classes.items():
@@ -82,7 +92,7 @@ def by_class(classes: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def shown(value: dict[str, float] | float | None) -> str:
-    """Return a number, with its interval if it has one."""
+    """Return a number as text, with its interval if it has one."""
     if value is None:
         return "-     "
     if isinstance(value, dict):

@@ -1,15 +1,19 @@
-"""Say what is on image files, with the classifier of a run.
+"""Classify image files with the model of a run.
 
     python scripts/predict.py RUN coat.jpg photos/ 'more/**/*.png'
     find . -name '*.webp' | python scripts/predict.py RUN - --format csv > classes.csv
 
-RUN is a run folder or a checkpoint. An image may have any size, mode and orientation: it is scaled to the size of the
-images that the model was trained on, with its aspect ratio kept, and padded with its background. Where those images are
-light on dark, as Fashion-MNIST's are, and a grey model is given one with a light background, its negative is taken, as
-Fashion-MNIST's makers did, and a line says so. The background is the median of the outermost pixels, which is right for
-all but 2 of Fashion-MNIST's 70,000 images, and of their negatives. Transparent images are laid on white.
+RUN is a run folder, whose best checkpoint is used, or a checkpoint. IMAGE is a file, a folder, which is searched
+recursively, or a pattern.
 
-Exits with 0 if all images were read, 1 if some were not, which are named on stderr, 2 for a mistake.
+An image may have any size, mode and orientation. It is scaled to the size of the training images, with its aspect ratio
+kept, and padded with its background, the median of its outermost pixels (which is the background in all but 2 of
+Fashion-MNIST's 70,000 images). Transparent images are pasted on white. If the training images are grey and light on
+dark, as Fashion-MNIST's are, an image with a light background is inverted, and a line on stderr says so; likewise the
+reverse. --invert yes and no override this.
+
+Exit status: 0 if all images were read; 1 if some were not, each with a line on stderr; 2 for a mistake, such as a RUN
+that does not exist.
 """
 
 import argparse
@@ -39,12 +43,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint")
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="files, folders, patterns; - for a list, a line each, on stdin"
+        "images", metavar="IMAGE", nargs="+", help="files, folders or patterns; - reads one per line from stdin"
     )
-    parser.add_argument("--top", type=int, default=3, help="how many classes to show (default 3)")
-    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    parser.add_argument("--invert", choices=INVERT, default="auto", help="whether to take the negative (default auto)")
-    parser.add_argument("--trust-code", action="store_true", help="import the code of its own that the run names")
+    parser.add_argument("--top", type=int, default=3, help="how many of the likeliest classes to print (default 3)")
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default table)")
+    parser.add_argument("--invert", choices=INVERT, default="auto", help="whether to invert the images (default auto)")
+    parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
     if options.top < 1:
         parser.error(f"--top must be >= 1, got {options.top}")
@@ -59,7 +63,7 @@ def main() -> int:
     for line in unread:
         print(f"Not read: {line}", file=sys.stderr)
     if inverted and options.invert == "auto":
-        why = "dark background" if classifier.light else "light background"
+        why = "dark background" if classifier.light_background else "light background"
         more = f" and {len(inverted) - 3} more" if len(inverted) > 3 else ""
         names = ", ".join(inverted[:3])
         print(f"Inverted for their {why} (--invert no leaves them as they are): {names}{more}", file=sys.stderr)
@@ -75,12 +79,12 @@ def predictions(
     unread: list[str],
     inverted: list[str],
 ) -> Iterator[Result]:
-    """Yield each readable image's result, the likeliest class first; list what was not read and what was inverted."""
+    """Yield the result of each image that can be read; append to `unread` and `inverted` which are."""
     for start in range(0, len(files), BATCH):
         batch: list[tuple[Path, Tensor, bool]] = []
         for file in files[start : start + BATCH]:
             try:
-                batch.append((file, *images.read(file, classifier.image_shape, invert, classifier.light)))
+                batch.append((file, *images.read(file, classifier.image_shape, invert, classifier.light_background)))
             except UserError as error:
                 unread.append(str(error))
         if not batch:
@@ -100,7 +104,7 @@ def predictions(
 
 
 def table(results: Iterable[Result]) -> None:
-    """Print a line an image; say what is predicted where costs make it another class than the likeliest."""
+    """Print one line for each image, with the predicted class where costs make it another than the likeliest."""
     found = list(results)
     file = max((len(result["file"]) for result in found), default=0)
     name = max((len(name) for result in found for name, _ in result["top"]), default=0)
@@ -111,7 +115,7 @@ def table(results: Iterable[Result]) -> None:
 
 
 def as_csv(results: Iterable[Result]) -> None:
-    """Print a row an image: file, predicted, inverted, class_1, probability_1, class_2, ..."""
+    """Print one row for each image: file, predicted, inverted, class_1, probability_1, class_2, ..."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, result in enumerate(results):
         if not number:
@@ -123,7 +127,7 @@ def as_csv(results: Iterable[Result]) -> None:
 
 
 def as_json(results: Iterable[Result]) -> None:
-    """Print a list of objects, an image each; top maps classes to probabilities, the likeliest first."""
+    """Print a list with an object for each image; top maps classes to probabilities, the likeliest first."""
     print(json.dumps([{**result, "top": dict(result["top"])} for result in results], indent=2))
 
 
@@ -131,7 +135,7 @@ WRITERS = {"table": table, "csv": as_csv, "json": as_json}
 
 if __name__ == "__main__":
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        stream.reconfigure(errors="surrogateescape")  # file names may be any bytes
+        stream.reconfigure(errors="surrogateescape")  # a file name may be any bytes
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` may close the output
     with reported():

@@ -86,6 +86,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     def run(file: str, *arguments: str) -> tuple[Any, str]:
         monkeypatch.setattr(sys, "argv", [str(ROOT / file), *arguments])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        monkeypatch.syspath_prepend((ROOT / file).parent)
         GlobalHydra.instance().clear()
         capfd.readouterr()
         status: Any = None

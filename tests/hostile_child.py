@@ -285,7 +285,7 @@ def faults(classifier: Any, expected: torch.Tensor | None) -> list[str]:
         module._forward_hooks or module._forward_pre_hooks for module in classifier.modules()
     ):
         found.append("is in training, or has hooks")
-    return found if isinstance(classifier.light, bool) else [*found, "light is no bool"]
+    return found if isinstance(classifier.light_background, bool) else [*found, "light_background is no bool"]
 
 
 def split(classifier: Any, must: bool) -> tuple[list[str], str]:

@@ -64,10 +64,10 @@ def test_metrics_are_what_other_libraries_say(case: tuple[Tensor, Tensor]) -> No
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (10, 10), (7, 10), (9225, 10000)])
 def test_shares_have_wilsons_interval(count: int, total: int) -> None:
     oracle = binomtest(count, total).proportion_ci(method="wilson")
-    found = evaluation.share(count, total)
+    found = evaluation.proportion(count, total)
     assert found is not None
     assert (found["low"], found["high"]) == pytest.approx((oracle.low, oracle.high), abs=1e-6)
-    assert evaluation.share(0, 0) is None
+    assert evaluation.proportion(0, 0) is None
 
 
 def test_means_have_the_normal_interval() -> None:

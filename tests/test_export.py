@@ -110,15 +110,15 @@ def test_what_is_held_against_the_model() -> None:
     def off_by(value: float) -> Callable[[Tensor], Tensor]:
         return lambda batch: expected[batch.flatten().long()] + torch.tensor([-value, value])
 
-    found = export.compared(off_by(5e-7), images, expected, "x")
+    found = export.compare_with_model(off_by(5e-7), images, expected, "x")
     assert found["predictions_that_differ"] == 2, "ties, which rounding breaks otherwise, are let pass"
     for value in (2e-4, float("nan")):
         with pytest.raises(RunError, match="x is not the model"):
-            export.compared(off_by(value), images, expected, "x")
+            export.compare_with_model(off_by(value), images, expected, "x")
 
 
 def test_onnx_may_be_missing(script: Script, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "missing", lambda name: ["onnx"] if name == "onnx" else [])
+    monkeypatch.setattr(export, "missing_packages", lambda name: ["onnx"] if name == "onnx" else [])
     status, _, err = script("export", trained, "--out", tmp_path / "a")
     assert status == 0
     assert err == 'Left out: onnx needs onnx: pip install -e ".[export]"\n'
@@ -138,4 +138,4 @@ def test_mistakes(script: Script, trained: Path, tmp_path: Path) -> None:
     assert status == 2
     assert "--data FOLDER" in err
     assert not (tmp_path / "out").exists()
-    assert lossfit.load(trained).light is False
+    assert lossfit.load(trained).light_background is False

@@ -55,6 +55,24 @@ def test_every_mode_gives_the_same_grey(mode: str, garment: np.ndarray, tmp_path
     assert not inverted
 
 
+@pytest.mark.parametrize(("mode", "full"), [("I;16", 65535), ("I", 255), ("F", 255)])
+def test_the_full_scale_is_the_modes_and_not_the_images(mode: str, full: int, tmp_path: Path) -> None:
+    """A dark image stays dark."""
+    dark = np.full((28, 28), round(0.02 * full), {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
+    image = Image.fromarray(dark)
+    assert image.mode == mode
+    pixels, _ = read(saved(image, tmp_path / "a.tiff"))
+    assert set(pixels.flatten().tolist()) == {5}
+
+
+@pytest.mark.parametrize("values", [(0, 65535), (-1, 255), (0, 1), (0.0, 0.5), (0.0, float("nan")), (0.0, 256.0)])
+def test_an_image_whose_full_scale_is_not_known_is_refused(values: tuple[float, float], tmp_path: Path) -> None:
+    array = np.full((28, 28), values[0], np.float32 if isinstance(values[0], float) else np.int32)
+    array[4:9, 4:9] = values[1]
+    with pytest.raises(UserError, match=r"a\.tiff: mode [IF] with values from .* from 0 to 255, the largest above 1"):
+        read(saved(Image.fromarray(array), tmp_path / "a.tiff"))
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_is_white_paper(mode: str, garment: np.ndarray, tmp_path: Path) -> None:
     ink = Image.fromarray(255 - garment)
@@ -81,9 +99,9 @@ def test_a_light_background_is_inverted_unless_told_otherwise(garment: np.ndarra
     assert read(path, invert=False)[0][0, 0, 0] == 255
     assert read(path, (3, 28, 28))[1] is False, "colours are left"
     assert read(path, (3, 28, 28), invert=True)[0][0, 0, 0] == 0
-    assert images.read(path, GREY, None, light=True)[1] is False, "for a model of light images"
+    assert images.read(path, GREY, None, light_background=True)[1] is False, "for a model of light images"
     dark = saved(Image.fromarray(garment), tmp_path / "b.png")
-    assert images.read(dark, GREY, None, light=True)[1] is True
+    assert images.read(dark, GREY, None, light_background=True)[1] is True
 
 
 def test_aspect_ratio_is_kept_and_the_background_padded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""scripts/predict.py: what is on image files, in three formats; the unreadable ones are named, the rest go on."""
+"""A trained classifier and scripts/predict.py classify image files; those that cannot be read are named."""
 
 import csv
 import io
@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 import lossfit
+from lossfit.errors import UserError
 from tests.conftest import fit, sample
 
 Script = Callable[..., tuple[int, str, str]]
@@ -93,3 +96,48 @@ def test_costs_decide(script: Script, photos: Path, tmp_path: Path) -> None:
     differ = sum(row["predicted"] != row["class_1"] for row in rows)
     assert differ > 0
     assert script("predict", tmp_path / "run", photos)[1].count("cheapest: ") == differ
+
+
+def test_a_classifier_takes_images_of_every_kind(trained: Path, photos: Path) -> None:
+    classifier = lossfit.load(trained)
+    pixels = sample()[0][:3]
+    expected = classifier(pixels[:1])
+    names = [classifier.classes[k] for k in classifier(pixels).argmax(1)]
+    file, array = photos / "00.png", pixels[0, 0].numpy()
+    for one in (file, str(file), Image.open(file), array, array[..., None], np.stack([array] * 3, 2)):
+        assert classifier(one).equal(expected)
+        assert classifier.classify(one) == names[:1]
+        assert classifier.predict(one).tolist() == [classifier.classes.index(names[0])]
+    several = [file, Image.open(photos / "02.png").resize((280, 280), Image.Resampling.NEAREST)]
+    assert classifier(several).shape == (2, 10)
+    assert classifier.classify(pixels) == names
+    assert classifier.classify(several)[0] == names[0]
+
+
+def test_a_photo_on_a_light_background_is_inverted_unless_forbidden(trained: Path, tmp_path: Path) -> None:
+    classifier = lossfit.load(trained)
+    pixels = sample()[0][:1]
+    Image.fromarray(255 - pixels[0, 0].numpy()).save(tmp_path / "negative.png")
+    assert classifier.pixels(tmp_path / "negative.png").equal(pixels)
+    assert classifier.pixels(tmp_path / "negative.png", invert=False).equal(255 - pixels)
+    assert classifier.pixels([Image.open(tmp_path / "negative.png")] * 2).equal(pixels.expand(2, -1, -1, -1))
+
+
+def test_what_is_no_image_is_refused_with_what_is_accepted(trained: Path, photos: Path) -> None:
+    classifier = lossfit.load(trained)
+    accepted = r"images must be a path, a PIL image, a uint8 array \(H, W\) or .*, or a uint8 tensor of pixels"
+    for wrong in (None, 3, b"photo.png", [photos / "00.png", 5], [sample()[0][0]]):
+        with pytest.raises(TypeError, match=accepted):
+            classifier(wrong)
+    for array in (np.zeros((28, 28)), np.zeros((2, 28, 28, 1), np.uint8), np.zeros((0, 5), np.uint8)):
+        with pytest.raises(ValueError, match=r"an array must be uint8 \(H, W\) or \(H, W, C\)"):
+            classifier.predict(array)
+    for tensor in (torch.zeros(1, 1, 28, 28), torch.zeros(1, 3, 28, 28, dtype=torch.uint8), sample()[0][0]):
+        with pytest.raises(
+            ValueError, match=r"images must be uint8 pixels \(N, C, H, W\), got .*; the model has C = 1"
+        ):
+            classifier(tensor)
+    with pytest.raises(ValueError, match="empty list"):
+        classifier([])
+    with pytest.raises(UserError, match=r"nowhere\.png: No such file"):
+        classifier.classify("nowhere.png")

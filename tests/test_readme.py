@@ -84,22 +84,22 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
     ("script", "arguments", "expected"),
     [
         (
-            "bench",
+            "bench/speed",
             ["--repeats", "1", "--epochs", "1", "--losses", "ldam", "--parts", "abc", "data=sample"],
             r"lossfit / bare loop, CNN: \d.*s an epoch\)\nldam / cross_entropy, CNN: \d.*ms a step\)\n",
         ),
         pytest.param(
-            "bench",
+            "bench/speed",
             ["--repeats", "1", "--epochs", "1", "--jobs", "2", "--parts", "d", "data=sample"],
             r"sweep of 2 runs / 2 runs in one process, MLP: \d.*s\)\n\d+ jobs at once / one job, MLP: \d.*s\)\n",
             marks=pytest.mark.slow,
         ),
         (
-            "losses_by_optimizers",
+            "bench/losses_by_optimizers",
             ["--losses", "mse", "--optimizers", "adam,sgd", *TINY],
             r"\| mse +\|( +0\.\d{4} +\|)+$",
         ),
-        ("kill_and_resume", ["--times", "1", "model=linear", "trainer.max_epochs=2"], "1 of 1 ended in"),
+        ("bench/kill_and_resume", ["--times", "1", "model=linear", "trainer.max_epochs=2"], "1 of 1 ended in"),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
     ],
 )

@@ -109,12 +109,12 @@ SCRIPTS = {
     "lr_find --low -1": "--low",
     "lr_find --steps 3": "--steps",
     "lr_find data=sample model=mlp optimizer=rprop scheduler=none data.batch_size=all": "Rprop",
-    "bench --repeats 0": "--repeats",
-    "bench --losses focall": "focall",
-    "losses_by_optimizers --losses focall": "focall",
-    "losses_by_optimizers --optimizers adma": "adma",
+    "bench/speed --repeats 0": "--repeats",
+    "bench/speed --losses focall": "focall",
+    "bench/losses_by_optimizers --losses focall": "focall",
+    "bench/losses_by_optimizers --optimizers adma": "adma",
     "loss_docs --chek": "--chek",
-    "kill_and_resume --times x": "--times",
+    "bench/kill_and_resume --times x": "--times",
 }
 
 

@@ -1,4 +1,4 @@
-"""lossfit: train image classifiers well. Importing this package imports no torch; lossfit.load does."""
+"""lossfit: a template for training image classifiers. Importing the package imports no torch; lossfit.load does."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["TrainedClassifier", "load"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from lossfit.inference import classifier as trained
+        from lossfit.inference import classifier
 
-        return getattr(trained, name)
+        return getattr(classifier, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from lossfit import metric_names
 from lossfit.config import logged
+from lossfit.plain_values import float32_digits
 from lossfit.runs import names
 from lossfit.system import files
 
@@ -114,7 +115,7 @@ class CSVLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add an epoch's metrics to its row."""
         values = {
-            name: float(f"{value:.7g}")  # float32's digits
+            name: float32_digits(value)
             for name, value in metrics.items()
             if name.split("/")[0] in ("train", "val", "epoch")
         }

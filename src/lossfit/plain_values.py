@@ -1,4 +1,4 @@
-"""Values from files that are not trusted: which are plain, and how one is shown in a message."""
+"""Values from files that are not trusted: which are plain, and how one is shown in a message; float32's digits."""
 
 import math
 import reprlib
@@ -36,6 +36,11 @@ def is_number(value: Any) -> bool:
 def is_finite(value: Any) -> bool:
     """Whether a value is a finite number."""
     return is_number(value) and math.isfinite(value)
+
+
+def float32_digits(value: float) -> float:
+    """Round a number to seven significant digits, which is what float32 has."""
+    return float(f"{value:.7g}")
 
 
 def shown(value: Any) -> str:

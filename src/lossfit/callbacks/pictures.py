@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard: what the augmented training images look like, and which classes are confused."""
+"""Pictures for TensorBoard: the augmented training images, and the confusion matrix of the test split."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,11 @@ from torchvision.utils import make_grid
 from lossfit.ranges import Count, checked
 from lossfit.training.classifier import Batch, Classifier
 
+MOST_NUMBERED = 20  # classes up to which a confusion matrix has numbers in its cells
+
 
 class Pictures(Callback):
-    """Shows `samples` images of the first training batch, as the model sees them, and the test's confusion matrix.
+    """Adds `samples` images of the first training batch, as the model gets them, and the test's confusion matrix.
 
     Does nothing without a TensorBoard logger.
     """
@@ -42,22 +44,26 @@ class Pictures(Callback):
 
 
 def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
-    """Draw counts (C, C), rows the true class, columns the predicted one, shaded by the row's share."""
+    """Draw counts (C, C), rows the true class, columns the predicted one, as percentages of each row.
+
+    For ten classes the picture is 450 pixels wide, so that a card of TensorBoard shows it in almost its full size.
+    """
     counts = confusion.cpu().double()
-    share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
-    size = 2 + 0.6 * len(class_names)
+    percent = (100 * counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    size = max(3.0, 1.5 + 0.3 * len(class_names))
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right")
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
     axes.set_yticks(range(len(class_names)), class_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    for row, values in enumerate(counts.long().tolist()):
-        for column, count in enumerate(values):
-            if count:
-                dark = share[row, column] > 0.5
-                axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
+    axes.set_title("% of the true class", fontsize="medium")
+    for row, values in enumerate(percent if len(class_names) <= MOST_NUMBERED else ()):
+        for column, value in enumerate(values):
+            if value >= 0.5:
+                color = "white" if value > 50 else "black"
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
     return figure
 
 

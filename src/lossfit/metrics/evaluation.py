@@ -65,8 +65,7 @@ class Evaluation(Metric):
         """Add a batch: its mean loss, (N, C) logits and (N,) labels."""
         batch = EvaluatedBatch(loss, logits, target, self.link, self.costs)
         self.sums += torch.stack([SUMS[name](batch) for name in self.summed])
-        cells = target * len(self.confusion) + logits.argmax(1)
-        self.confusion += torch.bincount(cells, minlength=self.confusion.numel()).view_as(self.confusion)
+        self.confusion += confusion_matrix(target, logits.argmax(1), len(self.confusion))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics by name."""
@@ -74,3 +73,8 @@ class Evaluation(Metric):
         found = dict(zip(self.summed, means, strict=True))
         found |= {name: FROM_CONFUSION[name](self.confusion, self.costs) for name in self.from_confusion}
         return found | {"confusion": self.confusion}
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Return counts (C, C), rows the true class, columns the predicted one, of labels and predictions (N,) each."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)

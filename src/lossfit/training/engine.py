@@ -15,6 +15,7 @@ from lossfit.config import Config, check
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import UserError
 from lossfit.loggers import TensorBoardLogger
+from lossfit.plain_values import float32_digits
 from lossfit.runs import checkpoints, names, trust
 from lossfit.runs.checkpoint_schema import Checkpoint
 from lossfit.system import files, locks, ranks
@@ -206,7 +207,7 @@ def _say(lines: Iterable[str]) -> None:
 
 def rounded(metrics: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
     """Return metrics as numbers with the seven digits of float32."""
-    return {name: float(f"{float(value):.7g}") for name, value in metrics.items()}
+    return {name: float32_digits(float(value)) for name, value in metrics.items()}
 
 
 @contextmanager

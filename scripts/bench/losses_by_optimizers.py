@@ -1,10 +1,10 @@
 """Train every loss with every optimizer for one epoch of a subset, and print the table of test accuracies.
 
-    python scripts/losses_by_optimizers.py
-    python scripts/losses_by_optimizers.py --losses mse,huber data.subset=2000 model=mlp
+    python scripts/bench/losses_by_optimizers.py
+    python scripts/bench/losses_by_optimizers.py --losses mse,huber data.subset=2000 model=mlp
 
-Further arguments are overrides as train.py takes them; all else is each option's default. Run folders go to
-logs/losses_by_optimizers.
+Further arguments are overrides of train.py for all runs. Every other option has its default. lbfgs and rprop are left
+out, since they need full batches. The run folders are written into logs/losses_by_optimizers.
 """
 
 import argparse
@@ -13,28 +13,25 @@ from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 
+from bench_options import LOSSES, OPTIMIZERS, needed
+
 from lossfit import cli, runs
 from lossfit.errors import UserError, reported
 from lossfit.training import engine
 
-LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
-FULL_BATCH = ("lbfgs", "rprop")
-OPTIMIZERS = sorted(path.stem for path in (cli.CONF / "optimizer").glob("*.yaml") if path.stem not in FULL_BATCH)
-UNSCHEDULED = ["scheduler=none", "scheduler.warmup=0.05"]
-NEEDED = {  # by a loss or an optimizer
-    "ldam": ["model.cosine_scale=30"],
-    "schedule_free_adamw": UNSCHEDULED,
-    "schedule_free_sgd": UNSCHEDULED,
-}
 SETTING = ["data.subset=10000", "data.batch_size=64", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[]"]
 
 
 def main() -> None:
-    """Train all pairs and print the table."""
+    """Train each loss with each optimizer and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="overrides for all runs")
-    parser.add_argument("--losses", default=",".join(LOSSES), help="some losses only, with commas between")
-    parser.add_argument("--optimizers", default=",".join(OPTIMIZERS), help="some optimizers only, likewise")
+    parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as model=mlp")
+    parser.add_argument(
+        "--losses", default=",".join(LOSSES), metavar="LIST", help="the losses, with commas (default all)"
+    )
+    parser.add_argument(
+        "--optimizers", default=",".join(OPTIMIZERS), metavar="LIST", help="the optimizers, with commas (default all)"
+    )
     options = parser.parse_intermixed_args()
     optimizers = options.optimizers.split(",")
     overrides = [*SETTING, *options.overrides]
@@ -52,10 +49,10 @@ def main() -> None:
 
 def accuracy(loss: str, optimizer: str, overrides: list[str], folder: Path) -> float:
     """Train one pair and return its test accuracy."""
-    chosen = [f"loss={loss}", f"optimizer={optimizer}", *NEEDED.get(loss, []), *NEEDED.get(optimizer, []), *overrides]
+    chosen = [f"loss={loss}", f"optimizer={optimizer}", *needed(loss, optimizer), *overrides]
     config = cli.composed(*chosen)
     try:
-        with redirect_stdout(io.StringIO()):  # train.log has it all
+        with redirect_stdout(io.StringIO()):  # the messages are in train.log too
             return engine.train(runs.create(folder / f"{loss}_{optimizer}", config, chosen))["test/acc"]
     except UserError as error:
         raise type(error)(f"{loss} with {optimizer}: {error}") from error

@@ -1,11 +1,11 @@
-"""Kill a run with SIGKILL at random moments until it is done, and hold what is left against a run that was not killed.
+"""Kill a run with SIGKILL at random moments and resume it, and compare the result with a run that was not killed.
 
-    python scripts/kill_and_resume.py --times 20
-    python scripts/kill_and_resume.py --times 1 model=mlp optimizer=schedule_free_sgd scheduler=none
+    python scripts/bench/kill_and_resume.py --times 20
+    python scripts/bench/kill_and_resume.py --times 1 model=mlp optimizer=schedule_free_sgd scheduler=none
 
-Each time, train.py is killed and resumed by `python train.py resume=RUN` until it ends by itself; then weights,
-optimizer and random states in last.ckpt must equal the undisturbed run's to the bit, and metrics.csv must have the same
-rows. Further arguments are overrides, as train.py takes them. Exit status 1 if any differ.
+Each of the --times runs is killed and resumed, by `python train.py resume=RUN`, until it completes. Its last.ckpt must
+then have the same weights, optimizer state and random states as that of the run that was not killed, bit by bit, and
+its metrics.csv the same rows. Further arguments are overrides of train.py. Exits with 1 if a run differs.
 """
 
 import argparse
@@ -22,17 +22,17 @@ import torch
 
 from lossfit import runs
 
-TRAIN = [sys.executable, str(Path(__file__).parents[1] / "train.py")]
+TRAIN = [sys.executable, str(Path(__file__).parents[2] / "train.py")]
 SETTING = ["data=sample", "trainer=cpu", "trainer.max_epochs=80", "callbacks.last_checkpoint.every_n_steps=7"]
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "ranks")
 
 
 def main() -> None:
-    """Kill, resume, compare."""
+    """Train one run without a kill, then the others with kills, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=20, help="runs to disturb (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    parser.add_argument("overrides", nargs="*", help="overrides, as train.py takes them")
+    parser.add_argument("--times", type=int, default=20, help="how many runs to kill and resume (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments at which a run is killed (default 0)")
+    parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as model=mlp")
     options = parser.parse_intermixed_args()
     moments = random.Random(options.seed)
     overrides = [*SETTING, *options.overrides]
@@ -41,24 +41,24 @@ def main() -> None:
         start = time.perf_counter()
         subprocess.run([*TRAIN, *overrides, f"hydra.run.dir={whole}"], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - start
-        print(f"undisturbed {seconds:.0f} s", flush=True)
+        print(f"without a kill: {seconds:.0f} s", flush=True)
         same = 0
         for number in range(options.times):
             run = Path(parent) / str(number)
-            kills = disturb(run, overrides, seconds, moments)
+            kills = train_with_kills(run, overrides, seconds, moments)
             different = differences(whole, run)
             same += not different
             print(f"run {number + 1}: killed {kills} times, {different or 'the same bits'}", flush=True)
-    print(f"{same} of {options.times} ended in the undisturbed run's bits")
+    print(f"{same} of {options.times} ended in the same bits as the run without a kill")
     sys.exit(same != options.times)
 
 
-def disturb(run: Path, overrides: list[str], seconds: float, moments: random.Random) -> int:
-    """Train a run to its end, killing it on the way; return how often."""
+def train_with_kills(run: Path, overrides: list[str], seconds: float, moments: random.Random) -> int:
+    """Train a run to its end, killing and resuming it on the way; return how often it was killed."""
     kills = 0
     while True:
-        begun = (run / "config.yaml").exists()
-        arguments = [f"resume={run}"] if begun else [*overrides, f"hydra.run.dir={run}"]
+        started = (run / "config.yaml").exists()
+        arguments = [f"resume={run}"] if started else [*overrides, f"hydra.run.dir={run}"]
         process = subprocess.Popen([*TRAIN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             _, said = process.communicate(timeout=moments.uniform(0.3, 0.9) * seconds)
@@ -66,7 +66,7 @@ def disturb(run: Path, overrides: list[str], seconds: float, moments: random.Ran
             process.kill()
             process.wait()
             kills += 1
-            if runs.status(run) == "completed":  # killed on the way out
+            if runs.status(run) == "completed":  # killed after the result was written
                 return kills
             continue
         if process.returncode:
@@ -75,7 +75,7 @@ def disturb(run: Path, overrides: list[str], seconds: float, moments: random.Ran
 
 
 def differences(whole: Path, run: Path) -> str:
-    """Name what differs between two finished runs."""
+    """Return the names of what differs between two completed runs."""
     first, second = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, run))
     found = [part for part in COMPARED if not same(first[part], second[part])]
     return ", ".join(found + ([] if rows(whole) == rows(run) else ["metrics.csv"]))
@@ -91,7 +91,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def rows(run: Path) -> list[dict[str, str]]:
-    """Return metrics.csv without the times."""
+    """Return the rows of metrics.csv without the columns of seconds."""
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as stream:
         return [{name: v for name, v in row.items() if not name.endswith("_s")} for row in csv.DictReader(stream)]
 

@@ -1,18 +1,18 @@
-"""Time an epoch of lossfit beside the same training written otherwise, in turn, and print the ratios.
+"""Compare the time that lossfit needs for an epoch with that of the same training written in other ways.
 
-    python scripts/bench.py                     # on the processor
-    python scripts/bench.py --epochs 3 --repeats 9 trainer=gpu
-    python scripts/bench.py --parts d --repeats 3
+    python scripts/bench/speed.py                     # on the CPU
+    python scripts/bench/speed.py --epochs 3 --repeats 9 trainer=gpu
+    python scripts/bench/speed.py --parts d --repeats 3
 
-(a) the loop of PyTorch's quickstart (torchvision's data set, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64;
-(b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on in-memory tensors: MLP and CNN;
-(c) the default CNN's training step with each loss over the same step with cross-entropy;
-(d) a sweep of --jobs short runs, `python train.py -m` from start to end, over as many times one such run in a process
-    that has all imported; and the sweep with as many jobs at once as processors over one job with all threads.
+(a) The loop of PyTorch's quickstart (torchvision's dataset, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64.
+(b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on tensors in memory: MLP and CNN.
+(c) A training step of the default CNN with each loss over the same step with cross-entropy.
+(d) A sweep of --jobs short runs, the whole command `python train.py -m`, over as many times one such run in a process
+    that has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
 
-In (a) and (b) all train and validate each epoch on the images that lossfit uses; the bare loop has lossfit's optimizer,
-fused where the device has it, the quickstart loop the tutorial's. A repeat times both in turn; its figure is the ratio
-of the two times, so that a drift of the machine's speed cancels.
+In (a) and (b) both sides train and validate on the same images. The bare loop uses lossfit's optimizer, fused where the
+device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the other and takes the
+ratio, so that slow changes of the machine's speed cancel. Prints the median and the range of the ratios.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
+from bench_options import LOSSES, needed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -42,21 +43,21 @@ from lossfit.training.build import build_run
 
 MLP = ["experiment=quickstart"]
 CNN = ["scheduler=none", "data.augment=null"]
-LOSSES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml") if path.stem != "custom")
-NEEDED = {"ldam": ["model.cosine_scale=30"]}
-STEPS = 20  # a timing of (c)
+STEPS = 20  # in one timing of (c)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Time each pair and print its ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="how often each pair is timed (default 5)")
-    parser.add_argument("--epochs", type=int, default=2, help="epochs a timing (default 2)")
-    parser.add_argument("--losses", default=",".join(LOSSES), help="the losses of (c), with commas between")
-    parser.add_argument("--jobs", type=int, default=16, help="how many runs a sweep of (d) has (default 16)")
-    parser.add_argument("--parts", default="abcd", help="which of a, b, c and d to run (default all)")
-    parser.add_argument("overrides", nargs="*", help="overrides for all runs, as train.py takes them")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs in one timing (default 2)")
+    parser.add_argument(
+        "--losses", default=",".join(LOSSES), metavar="LIST", help="the losses of (c), with commas (default all)"
+    )
+    parser.add_argument("--jobs", type=int, default=16, help="how many runs the sweep of (d) has (default 16)")
+    parser.add_argument("--parts", default="abcd", help="the parts to time, such as ab (default abcd)")
+    parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as trainer=gpu")
+    parser.add_argument("--json", type=Path, help="also write all times and ratios to this file")
     options = parser.parse_intermixed_args()
     if min(options.repeats, options.epochs, options.jobs) < 1:
         parser.error("--repeats, --epochs and --jobs must be >= 1")
@@ -66,7 +67,7 @@ def main() -> None:
         {}
         if "c" not in options.parts
         else {
-            loss: [cli.composed(*shared, *NEEDED.get(loss, []), f"loss={name}") for name in (loss, "cross_entropy")]
+            loss: [cli.composed(*shared, *needed(loss), f"loss={name}") for name in (loss, "cross_entropy")]
             for loss in filter(None, options.losses.split(","))
         }
     )
@@ -99,7 +100,7 @@ def main() -> None:
 def compare(
     name: str, above: Callable[[], float], below: Callable[[], float], repeats: int, units: float, unit: str
 ) -> dict[str, list[float]]:
-    """Time both in turn and print the ratio's median and range."""
+    """Time both sides in turn; print the median and the range of the ratio."""
     pairs = [(above() / units, below() / units) for _ in range(repeats)]
     ratios = [a / b for a, b in pairs]
     times = " and ".join(f"{statistics.median(column):.2f}" for column in zip(*pairs, strict=True))
@@ -112,7 +113,7 @@ def compare(
 
 
 def lossfit(config: Config) -> float:
-    """Seconds that fit takes as users get it, with the default loggers, callbacks and checkpoints."""
+    """Return the seconds of trainer.fit with the default loggers, callbacks and checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
         run = runs.create(Path(folder) / "run", config, [])
         with runs.logging_into(run, main=False):
@@ -124,7 +125,7 @@ def lossfit(config: Config) -> float:
 
 
 def alone(overrides: list[str]) -> float:
-    """Seconds that one run takes, from its folder to its result."""
+    """Return the seconds of one run in this process, from making its folder to writing its result."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         run = runs.create(Path(folder) / "run", cli.composed(*overrides), overrides)
         start = time.perf_counter()
@@ -133,7 +134,7 @@ def alone(overrides: list[str]) -> float:
 
 
 def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
-    """Seconds that a sweep over seeds takes as a command."""
+    """Return the seconds of the command for a sweep over seeds."""
     with tempfile.TemporaryDirectory() as folder:
         options = [f"seed=range(1,{jobs + 1})", f"hydra.launcher.n_jobs={at_once}", f"hydra.sweep.dir={folder}"]
         start = time.perf_counter()
@@ -146,7 +147,7 @@ def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
 
 
 def steps(config: Config) -> Callable[[], float]:
-    """Return what trains a run's model on a batch for some steps and returns the seconds."""
+    """Return a function that trains a run's model on one batch for STEPS steps and returns the seconds."""
     with tempfile.TemporaryDirectory() as folder, runs.quiet():
         built = build_run(config, Path(folder))
     data, module, device = built.data, built.module, built.trainer.strategy.root_device
@@ -168,7 +169,7 @@ def steps(config: Config) -> Callable[[], float]:
 
 
 def bare(config: Config) -> float:
-    """Seconds of the least code that trains and validates the same on tensors in memory."""
+    """Return the seconds of a minimal loop that trains and validates on tensors in memory."""
     data, model, optimizer, device = prepared(config)
     ready = {}
     for split, (images, labels) in data.splits.items():
@@ -187,16 +188,16 @@ def bare(config: Config) -> float:
 
 
 def quickstart(config: Config) -> float:
-    """Seconds of the tutorial's way: torchvision's data set, ToTensor for each image, a DataLoader."""
+    """Return the seconds of the tutorial's loop: torchvision's dataset, ToTensor for each image, a DataLoader."""
     from torchvision.datasets import FashionMNIST
     from torchvision.transforms import ToTensor
 
     data, model, _, device = prepared(config)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)  # as the tutorial has it
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)  # the tutorial's optimizer
     size = config["data"]["batch_size"]
 
     def loader(split: str) -> DataLoader[tuple[Tensor, Tensor]]:
-        dataset = FashionMNIST.__new__(FashionMNIST)  # the files are read already: only reading an item is timed
+        dataset = FashionMNIST.__new__(FashionMNIST)  # not __init__, which reads the files
         dataset.transform, dataset.target_transform = ToTensor(), None
         dataset.data, dataset.targets = data.splits[split][0][:, 0], data.splits[split][1]
         return DataLoader(dataset, size, shuffle=split == "train")
@@ -214,7 +215,7 @@ def loop(
     train: Callable[[], Iterable[tuple[Tensor, Tensor]]],
     val: Callable[[], Iterable[tuple[Tensor, Tensor]]],
 ) -> float:
-    """Train and validate for the config's epochs; return the seconds."""
+    """Train and validate for the config's number of epochs; return the seconds."""
     loss_fn = nn.CrossEntropyLoss()
     synchronize()
     start = time.perf_counter()
@@ -233,7 +234,7 @@ def loop(
 
 
 def prepared(config: Config) -> tuple[InMemoryDataModule, nn.Module, torch.optim.Optimizer, torch.device]:
-    """Build the data, the model on its device and the optimizer that a config describes."""
+    """Build the data, the model on its device and the optimizer of a config."""
     device = torch.device("cuda" if config["trainer"]["accelerator"] == "gpu" else "cpu")
     data: InMemoryDataModule = build(config["data"], "data")
     data.prepare_data()
@@ -243,13 +244,13 @@ def prepared(config: Config) -> tuple[InMemoryDataModule, nn.Module, torch.optim
 
 
 def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
+    """Wait until the GPU, if there is one, has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def hardware(device: str) -> str:
-    """Name what the figures are from."""
+    """Return the device's name, the number of threads and the version of torch."""
     if device == "gpu":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     names = Path("/proc/cpuinfo").read_text().split("\n") if Path("/proc/cpuinfo").exists() else []

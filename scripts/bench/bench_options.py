@@ -1,0 +1,24 @@
+"""The losses and optimizers that the scripts of this folder train, and the overrides that some of them need."""
+
+from lossfit.cli import CONF
+
+FULL_BATCH = ("lbfgs", "rprop")  # need data.batch_size=all
+NO_SCHEDULE = ["scheduler=none", "scheduler.warmup=0.05"]
+NEEDED = {  # loss or optimizer -> overrides
+    "ldam": ["model.cosine_scale=30"],
+    "schedule_free_adamw": NO_SCHEDULE,
+    "schedule_free_sgd": NO_SCHEDULE,
+}
+
+
+def _options(group: str, left_out: tuple[str, ...]) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem not in left_out)
+
+
+LOSSES = _options("loss", ("custom",))
+OPTIMIZERS = _options("optimizer", ("custom", *FULL_BATCH))
+
+
+def needed(*options: str) -> list[str]:
+    """Return the overrides that the chosen losses and optimizers need."""
+    return [override for option in options for override in NEEDED.get(option, [])]
