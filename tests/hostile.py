@@ -1088,7 +1088,7 @@ TARGETS = [  # what no checkpoint may name
     *("lossfit.models.linear.nn.Linear", "lossfit.models.torchvision.Resized", "lossfit.models.torchvision.torch.hub.load"),
     *("lossfit.models.torchvision._fit_head", "lossfit.models.resnet.PreActivationBlock", "lossfit.models.custom.Custom"),
     *("lossfit.models.custom.custom", "lossfit.models.linear.prod", "lossfit.models.torchvision.did_you_mean"),
-    *("lossfit.data.sources.Mirror", "lossfit.data.sources.DebianPackage", "lossfit.data.sources.obtain"),
+    *("lossfit.data.sources.Mirror", "lossfit.data.sources.DebianPackage", "lossfit.data.dataset_files.obtain"),
     *("lossfit.data.sources.placed_atomically", "lossfit.data.FashionMNISTDataModule", "lossfit.callbacks.LastCheckpoint"),
     *("lossfit.callbacks.Pictures", "lossfit.loggers.CSVLogger", "lossfit.loggers.TensorBoardLogger", "lossfit.inference.classifier.load"),
     *("lossfit.training.engine.train", "lossfit.runs.create", "lossfit.training.checkpoint_io.AtomicCheckpointIO", "lossfit.schedules.one_cycle"),
@@ -1321,7 +1321,7 @@ def data(source: Source, rng: random.Random) -> Iterator[Case]:
     whole = source.values["hyper_parameters"]["config"]["data"]
     targets = [
         *("os.system", "hostile_trap.Model", "lossfit.data.sources.Mirror", "lossfit.data.sources.DebianPackage"),
-        *("lossfit.data.sources.obtain", "lossfit.data.sources.placed_atomically", "lossfit.data.sources.read"),
+        *("lossfit.data.dataset_files.obtain", "lossfit.data.sources.placed_atomically", "lossfit.data.dataset_files.read"),
         *("lossfit.data.module.stratified", "lossfit.data.fashion_mnist.public_sources", "lossfit.data.fashion_mnist.torch.load"),
         *("lossfit.data.Augment", "lossfit.data.InMemoryDataModule", "lossfit.data.module.InMemoryDataModule"),
         *("lossfit.data.batches.Batches", "lossfit.callbacks.LastCheckpoint", "lossfit.loggers.CSVLogger", LINEAR, FX),

@@ -205,7 +205,7 @@ def test_values_that_the_trainer_takes_pass(values: dict[str, Any]) -> None:
     [
         "lightning.pytorch.strategies.SingleDeviceStrategy.load_checkpoint",
         "os.system", "subprocess.run", "builtins.eval", "torch.hub.load", "torch.load", "torch.os.system",
-        "lossfit.config.importlib.import_module", "lossfit.runs.result.subprocess.run", "torchvision.os.system",
+        "lossfit.config.nodes.importlib.import_module", "lossfit.runs.result.subprocess.run", "torchvision.os.system",
         "lossfit.runs.os.system", "lossfitevil.run", "lightning.pytorch.trainer.trainer.os.system", "lossfit",
         "lightning.pytorch.cli.instantiate_class", "lossfit.losses.custom._locate", "torchvision.io.write_file",
         "lossfit.losses.custom.importlib.import_module", "torch.nn.modules.linear.torch.hub.load",

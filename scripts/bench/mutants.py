@@ -33,7 +33,7 @@ LEFT_OUT = "two_ranks or all_ranks or stopped_run or process_killed or two_proce
 SUBJECTS = {  # files -> their tests
     "src/lossfit/losses/*.py": ["test_losses.py", "test_promises.py", "test_own_code.py"],
     "src/lossfit/data/[abcm]*.py": ["test_data.py", "test_promises.py"],
-    "src/lossfit/data/[fs]*.py": ["test_data_sources.py", "test_data.py", "test_promises.py"],
+    "src/lossfit/data/[dfs]*.py": ["test_data_sources.py", "test_data.py", "test_promises.py"],
     "src/lossfit/metrics/*.py": ["test_own_code.py", "test_costs.py", "test_evaluation.py", "test_promises.py"],
     "src/lossfit/runs/checkpoint*.py": [
         "test_checkpoint_values.py",

@@ -17,7 +17,8 @@ class CNN(nn.Sequential):
     network about four times as fast, since all later blocks have a quarter of the pixels. dropout: the probability of
     zeroing a feature before the linear layer in training. The linear layer knows where in the image a feature is, which
     suits centred objects; for objects anywhere use ResNet, which averages over the positions. Weights are stored in
-    channels_last, the faster format on CPUs and GPUs. cosine_scale: see `head`.
+    channels_last, with which an epoch of a similar network took 70 s instead of 88 s (two Zen 4 cores). cosine_scale:
+    see `head`.
     """
 
     @checked
