@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lossfit import cli
-from lossfit.errors import reported
+from lossfit.errors import exit_on_error
 
 cli.register_resolvers()
 
@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with reported(cli.explain):
+    with exit_on_error(cli.explain):
         sys.argv[1:] = cli.arguments(sys.argv[1:])
         cli.check_ranks(sys.argv[1:])
         main()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lossfit.compare import leaderboard as comparison
 from lossfit.compare.table import as_csv, as_markdown, show
-from lossfit.errors import UserError, reported
+from lossfit.errors import UserError, exit_on_error
 from lossfit.system import files
 
 
@@ -58,5 +58,5 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

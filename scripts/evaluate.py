@@ -22,7 +22,7 @@ import torch
 
 from lossfit import load, metric_names, runs
 from lossfit.callbacks.pictures import confusion_figure
-from lossfit.errors import reported
+from lossfit.errors import exit_on_error
 from lossfit.inference import evaluation
 from lossfit.runs import checkpoints
 from lossfit.system import files
@@ -101,5 +101,5 @@ def shown(value: dict[str, float] | float | None) -> str:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

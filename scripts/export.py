@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from lossfit import load
-from lossfit.errors import UserError, did_you_mean, reported
+from lossfit.errors import UserError, did_you_mean, exit_on_error
 from lossfit.inference import export
 from lossfit.inference.evaluation import split
 from lossfit.runs import checkpoints
@@ -63,5 +63,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from lossfit import cli, runs
 from lossfit.config import check
-from lossfit.errors import UserError, reported
+from lossfit.errors import UserError, exit_on_error
 from lossfit.training.build import build_run
 from lossfit.training.lr_range_test import RangeTest, range_test
 
@@ -80,5 +80,5 @@ def two_digits(rate: float) -> str:
 
 
 if __name__ == "__main__":
-    with reported(cli.explain):
+    with exit_on_error(cli.explain):
         main()

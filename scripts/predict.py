@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lossfit import TrainedClassifier, load
 from lossfit.decisions import probabilities
-from lossfit.errors import UserError, reported
+from lossfit.errors import UserError, exit_on_error
 from lossfit.inference import image_files as images
 
 INVERT = {"auto": None, "yes": True, "no": False}
@@ -138,5 +138,5 @@ if __name__ == "__main__":
         stream.reconfigure(errors="surrogateescape")  # a file name may be any bytes
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` may close the output
-    with reported():
+    with exit_on_error():
         sys.exit(main())

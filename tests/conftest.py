@@ -20,7 +20,7 @@ from lossfit.cli import composed as compose
 from lossfit.config import build
 from lossfit.data.dataset_files import present
 from lossfit.data.fashion_mnist import SHA256, SYSTEM
-from lossfit.errors import reported
+from lossfit.errors import exit_on_error
 
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., tuple[Any, str]]
@@ -113,7 +113,7 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         capsys.readouterr()
         try:
-            with reported():
+            with exit_on_error():
                 status = module.main() or 0
         except SystemExit as ending:
             status = ending.code

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench_options import LOSSES, OPTIMIZERS, needed
 
 from lossfit import cli, runs
-from lossfit.errors import UserError, reported
+from lossfit.errors import UserError, exit_on_error
 from lossfit.training import engine
 
 SETTING = ["data.subset=10000", "data.batch_size=64", "trainer.max_epochs=1", "callbacks=[checkpoint]", "logger=[]"]
@@ -59,5 +59,5 @@ def accuracy(loss: str, optimizer: str, overrides: list[str], folder: Path) -> f
 
 
 if __name__ == "__main__":
-    with reported(cli.explain):
+    with exit_on_error(cli.explain):
         main()

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 from lossfit import cli, runs
 from lossfit.config import Config, build
 from lossfit.data import InMemoryDataModule
-from lossfit.errors import reported
+from lossfit.errors import exit_on_error
 from lossfit.optim import make_optimizer
 from lossfit.sweeps.pool import processors
 from lossfit.training import engine
@@ -259,5 +259,5 @@ def hardware(device: str) -> str:
 
 
 if __name__ == "__main__":
-    with reported(cli.explain):
+    with exit_on_error(cli.explain):
         main()

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lossfit.errors import reported
+from lossfit.errors import exit_on_error
 from lossfit.system.ranks import end_with_parent
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder that has a config.yaml; a run that was begun goes on")
     run = parser.parse_args().run
-    with reported():
+    with exit_on_error():
         from lossfit.training.engine import train
 
         train(run)

@@ -45,7 +45,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def reported(explain: Callable[[Exception], str | None] = lambda error: None) -> Iterator[None]:
+def exit_on_error(explain: Callable[[Exception], str | None] = lambda error: None) -> Iterator[None]:
     """Turn exceptions of the block into lines on stderr and an exit status.
 
     2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted. `explain` returns the message

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from lossfit import runs
 from lossfit.config import Config
-from lossfit.errors import UserError, reported
+from lossfit.errors import UserError, exit_on_error
 from lossfit.system import locks, signals
 from lossfit.system.signals import die_with_parent
 
@@ -170,7 +170,7 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
 
     if "OMP_NUM_THREADS" in environment:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    with reported():
+    with exit_on_error():
         try:
             engine.train(folder)
         except UserError as error:  # it may have been refused before its result was begun
