@@ -1,4 +1,4 @@
-"""Losses for rare classes: larger margins for them. See also `weights` of every loss, and logit_adjusted."""
+"""Losses for rare classes: a rare class must lead by a larger margin. See also `weights` and logit_adjusted."""
 
 from collections.abc import Sequence
 from typing import Any
