@@ -3,50 +3,87 @@
     python scripts/loss_docs.py             # the text and the pictures in docs/losses/
     python scripts/loss_docs.py --check     # fail if docs/losses.md is not what would be written
 
-The pictures show each loss of one sample of ten classes, and the size of its gradient, against the margin: the true
-class's logit, with all others at 0 (with a cosine head, its scale's range).
+The pictures show each loss of one sample of ten classes, and the size of its gradient with respect to the logits.
 """
 
 import argparse
 import inspect
+import math
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lossfit.cli import CONF, composed, meaning
-from lossfit.config import build, locate
+from lossfit.config import arguments, build, locate
 from lossfit.losses.loss import Loss
 
 DOCS = CONF.parent / "docs"
 PAGE = DOCS / "losses.md"
-MEASURED = DOCS / "losses_measured.md"  # put at its end as it is
-FAMILIES = {  # module -> heading
-    "cross_entropy": "Cross-entropy and its kin",
-    "focal": "Focusing on the hard",
-    "one_vs_rest": "One question a class",
-    "margin": "Margins",
-    "regression": "Distances",
-    "robust": "For wrong labels",
-    "imbalance": "For rare classes",
-    "costs": "For priced mistakes",
-    "custom": "Your own",
-}
+PICTURES = DOCS / "losses"
+MEASURED = DOCS / "losses_measured.md"  # the end of the page, as it is
 INTRO = """# Losses
 
 <!-- Written by scripts/loss_docs.py from the docstrings, YAML files and losses_measured.md: change those. -->
 
-z are the logits (N, C), p = softmax(z), q the target (one-hot, smoothed or mixed), y the true class. Each formula is
-one sample's value; the loss is their mean, computed in float32 whatever the precision of the logits. The pictures show
-the value and the size of its gradient against the margin z_y, for ten classes with the other logits at 0.
+![all losses beside cross-entropy](losses/overview.png)
 
-Every loss with `weights` takes "balanced", {beta: 0.999} or a list of one number a class, scaled to a mean of 1 over
-the training samples. `weights` and `smoothing` act in training only. `loss.key=value` sets an option.
+For each loss, the upper panel is its value for one sample of ten classes, and the lower panel is the size of its
+gradient with respect to the logits. The dashed grey line is cross-entropy. The x-axis is the margin m: the true class's
+logit is m / 2 and the others are -m / 2, so left of 0 the prediction is wrong. Where an x-axis is labelled as a
+residual, it is the error of the true class's logit or probability, and the other logits are 0. Where there are two
+lines, the orange one is for a rare class, or for one whose mistakes cost more.
+
+In the formulas z are the logits (N, C), p = softmax(z), q is the target (one-hot, smoothed or mixed) and y the true
+class. Each formula is one sample's value; the loss is the mean over the batch, computed in float32 whatever the
+precision of the logits.
+
+Every loss with `weights` takes "balanced", {beta: 0.999} or a list of one number per class, scaled to a mean of 1 over
+the training samples. `weights` and `smoothing` act in training only. `loss.KEY=VALUE` sets an option; a value with
+braces, brackets or spaces needs quotes: `'loss.weights={beta: 0.999}'`.
 """
+
+CLASSES = 10
+COUNTS = [1000 - 100 * k for k in range(CLASSES)]  # training images
+COSTS = [[0.0 if k == y else 1.0 + 2 * y / 9 for k in range(CLASSES)] for y in range(CLASSES)]  # 1 to 3 by true class
+FREQUENT, RARE = 0, CLASSES - 1
+GREY = {"color": "0.25", "linewidth": 0.9, "linestyle": "--", "zorder": 3}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a picture's x-axis shows: points on it, and at each the logits of the true class and of the others."""
+
+    label: str
+    points: Tensor
+    true: Callable[[Tensor], Tensor]
+    others: Callable[[Tensor], Tensor] = torch.zeros_like
+
+
+MARGIN = Axis("margin", torch.linspace(-8, 8, 321), lambda m: m / 2, lambda m: -m / 2)
+COSINE_MARGIN = Axis("margin", torch.linspace(-30, 30, 601), lambda m: m / 2, lambda m: -m / 2)
+LOGIT_RESIDUAL = Axis("residual $z_y - 1$", torch.linspace(-4, 4, 321), lambda r: r + 1)
+PROBABILITY_RESIDUAL = Axis(
+    "residual $p_y - 1$", torch.linspace(-0.999, -0.001, 321), lambda r: torch.logit(r + 1) + math.log(CLASSES - 1)
+)
+AXES = {
+    "ldam": COSINE_MARGIN,  # the range of a cosine head's logits
+    "mse": LOGIT_RESIDUAL,
+    "huber": LOGIT_RESIDUAL,
+    "mae": PROBABILITY_RESIDUAL,
+    "brier": PROBABILITY_RESIDUAL,
+}  # the others: MARGIN
 
 
 def main() -> None:
@@ -59,83 +96,151 @@ def main() -> None:
             sys.exit(f"{PAGE} is not current: run python scripts/loss_docs.py")
         return
     PAGE.write_text(text, encoding="utf-8")
-    (DOCS / "losses").mkdir(exist_ok=True)
-    for file in files():
-        if file.stem != "custom":
-            draw(file.stem).savefig(DOCS / "losses" / f"{file.stem}.png", dpi=80)
+    PICTURES.mkdir(exist_ok=True)
+    names = [file.stem for file in files() if file.stem != "custom"]
+    for name in names:
+        picture(name).savefig(PICTURES / f"{name}.png", dpi=100)
+    overview(names).savefig(PICTURES / "overview.png", dpi=100)
+
+
+# The text
 
 
 def files() -> list[Path]:
-    """List the losses' YAML files by family, then by name."""
-    order = list(FAMILIES)
-    return sorted((CONF / "loss").glob("*.yaml"), key=lambda file: (order.index(family(file)), file.stem))
+    """List the losses' YAML files by family, cross-entropy's first and the custom loss last, then by name."""
+    order = {"lossfit.losses.cross_entropy": -1, "lossfit.losses.custom": 1}
+    found = (CONF / "loss").glob("*.yaml")
+    return sorted(found, key=lambda file: (order.get(family(file), 0), family(file), file.stem))
 
 
 def family(file: Path) -> str:
     """Return the module of a loss."""
-    return str(yaml.safe_load(file.read_text(encoding="utf-8"))["_target_"]).split(".")[-2]
+    return str(node(file)["_target_"]).rpartition(".")[0]
+
+
+def node(file: Path) -> dict[str, Any]:
+    """Read a loss's YAML file."""
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def page() -> str:
     """Return the whole text."""
     parts = [INTRO]
-    heading = ""
-    for file in files():
-        if heading != FAMILIES[family(file)]:
-            heading = FAMILIES[family(file)]
-            parts.append(f"## {heading}\n")
-        parts.append(entry(file))
+    for module, members in groupby(files(), family):
+        parts.append(heading(module))
+        parts += map(entry, members)
     return "\n".join([*parts, MEASURED.read_text(encoding="utf-8")])
+
+
+def heading(module: str) -> str:
+    """Return a family's heading and its text: what the first line of its module says before and after a colon."""
+    first = inspect.cleandoc(import_module(module).__doc__ or "").partition("\n")[0]
+    title, _, rest = first.partition(": ")
+    text = f"## {title.removesuffix('.')}\n"
+    return f"{text}\n{rest[:1].upper()}{rest[1:]}\n" if rest else text
 
 
 def entry(file: Path) -> str:
     """Return one loss's section."""
-    node = yaml.safe_load(file.read_text(encoding="utf-8"))
-    target = locate(node["_target_"], "loss")
+    target = locate(node(file)["_target_"], "loss")
     assert isinstance(target, type)
     formula, _, rest = inspect.cleandoc(target.__doc__ or "").partition("\n\n")
     plain = re.sub(r"(?<!^)(?=[A-Z])", "_", target.__name__).lower()
     if plain != file.stem and (CONF / "loss" / f"{plain}.yaml").exists():
         rest = f"This is [{plain}](#{plain}) with other defaults."
     soft = "soft targets too" if issubclass(target, Loss) and target.soft_targets else "class indices only"
-    options = ", ".join(f"`{key}={value}`" for key, value in node.items() if not key.startswith("_"))
+    options = ", ".join(option(key, value) for key, value in node(file).items() if not key.startswith("_"))
     lines = [f"### {file.stem}\n", f"*{meaning(file)}*\n", f"    {formula}\n"]
     if file.stem != "custom":
-        lines.append(f"![value and gradient against the margin](losses/{file.stem}.png)\n")
+        lines.append(f"![{file.stem}: value and gradient](losses/{file.stem}.png)\n")
     lines += [f"{rest}\n", f"`python train.py loss={file.stem}`; options {options or 'none'}; {soft}.\n"]
     return "\n".join(lines)
 
 
-def draw(name: str) -> Figure:
-    """Draw a loss and its gradient against the margin."""
-    node = composed(f"loss={name}")["loss"]
-    facts = {"num_classes": 10, "class_counts": [100] * 10, "logit_scale": 30.0, "cost_matrix": None}
-    loss = build(node, "loss", **facts).train()
-    reach = 30.0 if name == "ldam" else 8.0
-    margins = torch.linspace(-reach, reach, 201)
-    values, sizes = curve(loss, margins)
-    figure = Figure(figsize=(5.0, 2.4), layout="constrained")
-    for axes, curve_values, label in zip(figure.subplots(1, 2), (values, sizes), ("loss", "gradient"), strict=True):
-        axes.plot(margins, curve_values)
-        axes.axvline(0, color="grey", linewidth=0.5)
-        axes.set_xlabel("margin")
-        axes.set_title(label, fontsize="medium")
-        axes.set_ylim(bottom=min(0.0, float(curve_values.min())))
+def option(key: str, value: Any) -> str:
+    """Return an option with its default, as typed on the command line."""
+    if value == "???":
+        return f"`{key}` (required)"
+    typed = yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
+    return f"`{key}={typed}`"
+
+
+# The pictures
+
+
+def picture(name: str) -> Figure:
+    """Draw a loss and its gradient beside cross-entropy's."""
+    figure = Figure(figsize=(6.0, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    axis = AXES.get(name, MARGIN)
+    panels(left, right, name, axis)
+    for axes, title in ((left, "loss"), (right, "size of the gradient")):
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel(axis.label)
+    if len(left.lines) > 1:
+        figure.legend(handles=left.lines, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return figure
 
 
-def curve(loss: Loss, margins: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the value and the gradient's norm at each margin."""
-    values, sizes = [], []
-    for margin in margins:
-        logits = torch.zeros(1, 10)
-        logits[0, 0] = margin
-        logits.requires_grad_()
-        value = loss(logits, torch.tensor([0]))
-        (gradient,) = torch.autograd.grad(value, logits)
-        values.append(value.detach())
-        sizes.append(gradient.norm())
-    return torch.stack(values), torch.stack(sizes)
+def overview(names: list[str]) -> Figure:
+    """Draw all losses, each with its gradient below it."""
+    columns = 6
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(12.0, 2.5 * rows), layout="constrained")
+    for name, part in zip(names, figure.subfigures(rows, columns, hspace=0.06).flat, strict=False):
+        axis = AXES.get(name, MARGIN)
+        upper, lower = part.subplots(2, 1, sharex=True)
+        panels(upper, lower, name, axis)
+        upper.set_title(name, fontsize="medium", fontweight="bold")
+        if axis.label != MARGIN.label:
+            lower.set_xlabel(axis.label, fontsize="small")
+        for axes in (upper, lower):
+            axes.tick_params(labelsize="x-small")
+    return figure
+
+
+def panels(upper: Axes, lower: Axes, name: str, axis: Axis) -> None:
+    """Plot the value and the gradient's size of a loss; cross-entropy is cut off where it is much larger."""
+    shown = lines(name, axis)
+    reference = curve(loss_of("cross_entropy"), axis, FREQUENT)
+    for index, axes in enumerate((upper, lower)):
+        for label, values in shown.items():
+            axes.plot(axis.points, values[index], label=label)
+        highest = max(float(values[index].max()) for values in shown.values())
+        if name != "cross_entropy":
+            axes.plot(axis.points, reference[index], **GREY, label="cross-entropy")
+            if (other := float(reference[index].max())) < 1.5 * highest:
+                highest = max(highest, other)
+        axes.set_ylim(0, 1.08 * highest)
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def lines(name: str, axis: Axis) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return a loss's curves by label: two where the true class's count or cost matters."""
+    first, second = (curve(loss_of(name), axis, true) for true in (FREQUENT, RARE))
+    if torch.allclose(first[0], second[0], atol=1e-5):
+        return {name: first}
+    if "cost_matrix" in arguments(type(loss_of(name)))[0]:
+        return {"mistakes cost 1": first, "mistakes cost 3": second}
+    return {f"class of {COUNTS[FREQUENT]} images": first, f"class of {COUNTS[RARE]} images": second}
+
+
+@cache
+def loss_of(name: str) -> Loss:
+    """Build a loss with its defaults, in training mode."""
+    facts = {"num_classes": CLASSES, "class_counts": COUNTS, "logit_scale": 30.0, "cost_matrix": COSTS}
+    return build(composed(f"loss={name}")["loss"], "loss", **facts).train()
+
+
+def curve(loss: Loss, axis: Axis, true: int) -> tuple[Tensor, Tensor]:
+    """Return the value and the gradient's norm at each point of an axis."""
+    logits = axis.others(axis.points).unsqueeze(1).repeat(1, CLASSES)
+    logits[:, true] = axis.true(axis.points)
+    logits.requires_grad_()
+    target = torch.tensor([true])
+    values = torch.stack([loss(row, target) for row in logits.split(1)])
+    (gradients,) = torch.autograd.grad(values.sum(), logits)
+    return values.detach(), gradients.norm(dim=1)
 
 
 if __name__ == "__main__":

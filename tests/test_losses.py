@@ -312,10 +312,10 @@ def test_label_smoothing_has_its_floor() -> None:
         ("mse", {"k": -2}, r"loss\.k must be > 0, got -2"),
         ("mse", {"M": 0}, r"loss\.M must be > 0, got 0"),
         ("poly", {"epsilon": -2}, r"loss\.epsilon must be >= -1, got -2"),
-        ("gce", {"q": 0}, r"loss\.q must be in \(0, 1\], got 0"),
+        ("gce", {"q": 0}, r"loss\.q must be above 0 and at most 1, got 0"),
         ("sce", {"A": 1}, r"loss\.A must be < 0, got 1"),
         ("sce", {"a": -1}, r"loss\.a must be >= 0, got -1"),
-        ("bi_tempered", {"t1": 1.5}, r"loss\.t1 must be in \[0, 1\], got 1\.5"),
+        ("bi_tempered", {"t1": 1.5}, r"loss\.t1 must be from 0 to 1, got 1\.5"),
         ("bi_tempered", {"t2": 0.5}, r"loss\.t2 must be >= 1, got 0\.5"),
         ("bi_tempered", {"iterations": 0}, r"loss\.iterations must be >= 1, got 0"),
         ("multi_margin", {"p": 3}, r"loss\.p must be 1 or 2, got 3"),
@@ -325,7 +325,7 @@ def test_label_smoothing_has_its_floor() -> None:
         ("logit_adjusted", {"tau": -1}, r"loss\.tau must be >= 0, got -1"),
         ("log_bilinear", {"a": -1}, r"loss\.a must be >= 0, got -1"),
         ("class_balanced", {"weights": "{beta:1}"}, r"loss\.weights must be 'balanced', \{beta: 0 to below 1\}"),
-        ("cross_entropy", {"smoothing": 1}, r"loss\.smoothing must be in \[0, 1\), got 1"),
+        ("cross_entropy", {"smoothing": 1}, r"loss\.smoothing must be at least 0 and below 1, got 1"),
         ("cross_entropy", {"weights": [1, 2]}, r"loss\.weights must be 10 positive numbers"),
         ("cross_entropy", {"weights": "even"}, r"loss\.weights must be 'balanced', \{beta"),
     ],
@@ -440,7 +440,7 @@ def test_custom_refuses_what_it_cannot_call(path: str, message: str) -> None:
 def test_custom_refuses_a_wrong_shape_and_weights_on_a_scalar() -> None:
     with pytest.raises(ValueError, match=r"must return a scalar or \(16,\), got \(16, 10\)"):
         Custom("my_losses.wrong", C)(*batch(0))
-    with pytest.raises(ValueError, match="weights need a function that returns one value a sample"):
+    with pytest.raises(ValueError, match="weights need a function that returns one value per sample"):
         Custom("my_losses.scalar", C, weights="balanced", class_counts=[1] * C)(*batch(0))
 
 

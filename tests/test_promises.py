@@ -5,6 +5,8 @@ import os
 import re
 import socket
 from collections import Counter
+from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
@@ -82,11 +84,22 @@ def test_a_loss_under_bf16_autocast_is_computed_in_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_loss_is_computed_where_the_logits_are(name: str) -> None:
-    """On the device "meta", which has no values: a tensor of the processor's among its tensors is an error."""
+def test_a_loss_is_computed_where_the_logits_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device "meta", which has no values: a CPU tensor among its tensors is an error."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know this device
     loss = make(name, costs=COSTS, **({"weights": list(range(1, 11))} if name in WEIGHTED else {})).train()
-    logits, target = torch.empty(2, 4, C, device="meta")
-    assert loss._reduce(loss.per_sample(logits, target), target).device == logits.device
+    logits = torch.empty(4, C, device="meta")
+    assert loss(logits, torch.empty(4, dtype=torch.long, device="meta")).device == logits.device
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_constants_of_a_loss_are_in_no_checkpoint_and_survive_copies_and_casts(name: str) -> None:
+    loss = make(name, costs=THIRDS, **({"weights": list(range(1, 11))} if name in WEIGHTED else {})).train()
+    logits, target = batch(0)
+    expected = loss(logits.float(), target)
+    assert not loss.state_dict()
+    assert deepcopy(loss)(logits.float(), target).equal(expected)
+    assert deepcopy(loss).bfloat16()(logits.float(), target).equal(expected), "no constant is rounded"
 
 
 def draws(seed: int, epoch: int, rank: int = 0, mix: Mix | None = None) -> list[Tensor]:

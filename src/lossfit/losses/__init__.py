@@ -1,1 +1,1 @@
-"""Losses: (logits, target) -> scalar; one file a family, the shared contract in `loss.py`."""
+"""Losses: (logits, target) -> scalar; one file per family. `loss.py` has the contract that all share."""

@@ -1,13 +1,14 @@
-"""Softmax cross-entropy and what changes it without changing what it wants."""
+"""Softmax cross-entropy and losses derived from it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossfit.losses.loss import Loss, Weights
+from lossfit.losses.loss import Loss
+from lossfit.ranges import NonNegative, at_least, checked
 
 
 class CrossEntropy(Loss):
@@ -15,7 +16,7 @@ class CrossEntropy(Loss):
 
     The default choice: its gradient p - q is large exactly where the model is confidently wrong. With two
     classes it is binary cross-entropy on the difference of the logits. smoothing > 0 keeps the model from
-    becoming over-confident and helps calibration and accuracy a little (1512.00567), but its floor is then
+    becoming over-confident and helps calibration and accuracy a little (1512.00567), but its minimum is then
     not 0 (0.500 for smoothing 0.1 and 10 classes). weights make rare classes count. Not for labels that are
     often wrong: it fits them.
     """
@@ -26,11 +27,11 @@ class CrossEntropy(Loss):
 
 
 class KLDivergence(Loss):
-    """sum_k q_k (log q_k - log p_k): the information that the prediction lacks of the target.
+    """sum_k q_k (log q_k - log p_k): the Kullback-Leibler divergence of the prediction from the target.
 
-    Cross-entropy less the target's entropy: the same gradients, and a floor of 0 also for smoothed or mixed
-    targets, so that the value itself can be read. For hard labels it is cross-entropy. Takes no class weights, since
-    it measures distributions. (torch's kl_div with reduction "mean" is C times too small.)
+    Cross-entropy minus the target's entropy: the same gradients, and a minimum of 0 also for smoothed or mixed
+    targets, so that 0 always means a perfect fit. For hard labels it is cross-entropy. Takes no class weights,
+    since it compares distributions. (torch's kl_div with reduction "mean" is C times too small.)
     """
 
     def __init__(self, num_classes: int, smoothing: float = 0.0) -> None:
@@ -44,15 +45,14 @@ class KLDivergence(Loss):
 class Poly(Loss):
     """Cross-entropy + epsilon (1 - sum_k q_k p_k): Poly-1, cross-entropy with its first term enlarged (2204.12511).
 
-    The first term of cross-entropy's series in 1 - p_y is the one that still pulls when a sample is nearly
-    right; epsilon > 0 makes it 1 + epsilon times as strong, epsilon = 0 is cross-entropy, and epsilon >= -1. For clean,
-    balanced data that cross-entropy fits slowly at the end. Like it, it fits wrong labels.
+    The first term of cross-entropy's series in 1 - p_y still has a gradient when a sample is nearly right;
+    epsilon > 0 makes it 1 + epsilon times as strong, epsilon = 0 is cross-entropy, and epsilon >= -1. For clean,
+    balanced data that cross-entropy fits slowly at the end. Fits wrong labels, as cross-entropy does.
     """
 
-    def __init__(self, num_classes: int, epsilon: float = 2.0, **common: Any) -> None:
-        super().__init__(num_classes, **common)
-        if not -1 <= epsilon < float("inf"):
-            raise ValueError(f"epsilon must be >= -1, got {epsilon}")
+    @checked
+    def __init__(self, num_classes: int, epsilon: Annotated[float, at_least(-1)] = 2.0, **options: Any) -> None:
+        super().__init__(num_classes, **options)
         self.epsilon = epsilon
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -64,23 +64,21 @@ class Poly(Loss):
 class LogitAdjusted(Loss):
     """Cross-entropy of z + tau log prior in training; predictions use z alone (2007.07314).
 
-    The prior, each class's share of the training set, is explained away in training, so that what the model learns
-    is fit for classes that come equally often: the choice for a long tail when every class matters
-    the same. tau >= 0: how much of the prior; 0 is cross-entropy. Not where test data have the training set's
-    shares: there plain cross-entropy is right.
+    The prior is each class's fraction of the training set. Since the loss adds it in training, the model need not
+    learn it, and its predictions suit classes that are equally frequent: the choice for a long tail when every class
+    matters the same. tau >= 0: strength of the prior; 0 is cross-entropy. Not where the test data have the training
+    set's class frequencies: there plain cross-entropy is right.
     """
 
+    @checked
     def __init__(
         self,
         num_classes: int,
         class_counts: Sequence[int],
-        weights: Weights = None,
-        smoothing: float = 0.0,
-        tau: float = 1.0,
+        tau: NonNegative = 1.0,
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
-        if not 0 <= tau < float("inf"):
-            raise ValueError(f"tau must be >= 0, got {tau}")
+        super().__init__(num_classes, class_counts, **options)
         if min(class_counts) < 1:
             raise ValueError(f"class_counts must be >= 1 for every class to have a prior, got {list(class_counts)}")
         self.tau = tau
@@ -90,6 +88,5 @@ class LogitAdjusted(Loss):
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N, C) -> (N,)."""
         if self.training:
-            self.log_prior = self.log_prior.to(logits.device)
             logits = logits + self.tau * self.log_prior
         return F.cross_entropy(logits, target, reduction="none")

@@ -1,27 +1,26 @@
-"""Focal loss: cross-entropy that turns its attention to the samples the model finds hard."""
+"""Focal losses: cross-entropy in which well-classified samples or classes count for less."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossfit.losses.loss import Loss, Weights
+from lossfit.losses.loss import Loss
+from lossfit.ranges import NonNegative, checked
 
 
 class Focal(Loss):
     """-sum_k q_k (1 - p_k)^gamma log p_k with p = softmax(z) (1708.02002).
 
-    Well-classified samples count for less: at p_y = 0.9 and gamma = 2 a hundredth of cross-entropy. For
-    data in which easy samples drown the rare, hard ones; also known to calibrate better. gamma >= 0: the
+    Well-classified samples count for less: at p_y = 0.9 and gamma = 2 a hundredth of cross-entropy. For data
+    in which many easy samples outweigh a few hard ones; also known to calibrate better. gamma >= 0: the
     strength; 0 is cross-entropy. For rare classes give `weights` too. Not for wrong labels: they are the
     hardest samples of all.
     """
 
-    def __init__(self, num_classes: int, gamma: float = 2.0, **common: Any) -> None:
-        super().__init__(num_classes, **common)
-        if not 0 <= gamma < float("inf"):
-            raise ValueError(f"gamma must be >= 0, got {gamma}")
+    @checked
+    def __init__(self, num_classes: int, gamma: NonNegative = 2.0, **options: Any) -> None:
+        super().__init__(num_classes, **options)
         self.gamma = gamma
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -33,27 +32,24 @@ class Focal(Loss):
 class Asymmetric(Loss):
     """-sum_k q_k w_k log p_k, w_y = (1 - p_y)^gamma_pos and w_k = p_k^gamma_neg for the others (2009.14119).
 
-    The single-label form: smoothing asks a little probability for the wrong classes, and gamma_neg lets that
-    request fade where the class is improbable anyway, so that easy negatives do not distract. gamma_pos,
+    The single-label form: smoothing gives the wrong classes a little target probability, and gamma_neg reduces
+    their terms where the class is improbable anyway, so that easy negatives count for little. gamma_pos,
     gamma_neg >= 0; with both 0 it is cross-entropy with that smoothing, and without smoothing the wrong
-    classes' part is gone. Takes class indices only.
+    classes' terms are 0. Takes class indices only.
     """
 
     soft_targets = False
 
+    @checked
     def __init__(
         self,
         num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
         smoothing: float = 0.1,
-        gamma_pos: float = 0.0,
-        gamma_neg: float = 4.0,
+        gamma_pos: NonNegative = 0.0,
+        gamma_neg: NonNegative = 4.0,
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, class_counts, weights, smoothing)
-        for name, value in (("gamma_pos", gamma_pos), ("gamma_neg", gamma_neg)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be >= 0, got {value}")
+        super().__init__(num_classes, smoothing=smoothing, **options)
         self.gamma_pos, self.gamma_neg = gamma_pos, gamma_neg
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:

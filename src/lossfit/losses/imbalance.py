@@ -1,38 +1,37 @@
-"""A loss for rare classes by margins; those by weights and by priors are Loss.weights and LogitAdjusted."""
+"""Losses for rare classes: a rare class must lead by a larger margin. See also `weights` and logit_adjusted."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossfit.losses.loss import Loss, Weights
+from lossfit.losses.loss import HardLabelLoss
+from lossfit.ranges import NonNegative, checked
 
 
-class LDAM(Loss):
-    """Cross-entropy of z - s m_y e_y, m_k proportional to n_k^(-1/4): rare classes must win by more (1906.07413).
+class LDAM(HardLabelLoss):
+    """Cross-entropy of z - s m_y e_y, m_k proportional to n_k^(-1/4): a rare class must lead by more (1906.07413).
 
     The margins act on cosines, so the model needs a cosine head: logit_scale, s, is that head's, and a model without
-    one is refused (set model.cosine_scale=30). max_margin > 0: the rarest class's margin, in units of the cosine; 0
-    is cross-entropy. The margin is asked for in training only. With equal counts all margins are equal. Takes class
-    indices only.
+    one is refused (set model.cosine_scale=30). max_margin >= 0: the rarest class's margin, in units of the cosine; 0
+    is cross-entropy. The margins act in training only. With equal counts all margins are equal. Takes class indices
+    only.
     """
 
-    soft_targets = False
-
+    @checked
     def __init__(
         self,
         num_classes: int,
         class_counts: Sequence[int],
         logit_scale: float | None = None,
-        weights: Weights = None,
-        max_margin: float = 0.5,
+        max_margin: NonNegative = 0.5,
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, class_counts, weights)
+        super().__init__(num_classes, class_counts, **options)
         if logit_scale is None:
             raise ValueError("logit_scale must be a cosine head's, and this model has none: set model.cosine_scale=30")
-        if not 0 <= max_margin < float("inf"):
-            raise ValueError(f"max_margin must be >= 0, got {max_margin}")
         if min(class_counts) < 1:
             raise ValueError(f"class_counts must be >= 1 for every class to have a margin, got {list(class_counts)}")
         margins = torch.tensor(class_counts).double() ** -0.25
@@ -41,6 +40,5 @@ class LDAM(Loss):
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N, C), (N, C) one-hot -> (N,)."""
         if self.training:
-            self.margins = self.margins.to(logits.device)
             logits = logits - target * self.margins
         return F.cross_entropy(logits, target, reduction="none")

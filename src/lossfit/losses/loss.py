@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Weights = str | Sequence[float] | Mapping[str, float] | None  # what a config can say of class weights
+from lossfit.ranges import From0Below1, checked
+
+Weights = str | Sequence[float] | Mapping[str, float] | None  # what a config can give as class weights
 
 
 class Loss(nn.Module):
     """A loss is a subclass that defines `per_sample`; this class does the rest.
 
-    weights: one positive number a class, "balanced" for the inverse of the training counts, {beta: b} for the
+    weights: one positive number per class, "balanced" for the inverse of the training counts, {beta: b} for the
     inverse of the effective number of samples (1 - b^n) / (1 - b) (1901.05555), or null for none. They are
     scaled so that their mean over the training samples is 1, and the result is the sum of weight times value,
     divided by N. (torch divides by the sum of the batch's weights.) So the loss keeps its scale, and equal
@@ -27,28 +29,30 @@ class Loss(nn.Module):
 
     Weights and smoothing act in training mode only: in eval mode the plain loss is computed, so that
     validation losses can be compared.
+
+    A constant, such as the class weights, is a tensor in a plain attribute: `forward` moves it to the logits' device.
+    It is no buffer, because a cast of the module to half precision would round it, and DDP would send it to all ranks
+    in every step.
     """
 
-    link = "softmax"  # logits -> probabilities; "sigmoid" where each class is a yes-or-no question
+    link = "softmax"  # logits -> probabilities; "sigmoid" where each class is a yes/no question
     soft_targets = True
 
+    @checked
     def __init__(
         self,
         num_classes: int,
         class_counts: Sequence[int] | None = None,
         weights: Weights = None,
-        smoothing: float = 0.0,
+        smoothing: From0Below1 = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
         self.num_classes = num_classes
         self.smoothing = smoothing
-        # no buffer: it would be rounded where the module is cast to half precision
         self.weights = None if weights is None else class_weights(weights, num_classes, class_counts)
 
     def set_progress(self, progress: float) -> None:
-        """Take the share of the training that is over, 0 to 1, before each training step; most losses ignore it."""
+        """Take the fraction of the training that is done, 0 to 1, before each training step; most losses ignore it."""
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the value of each sample, (N, C) logits and (N, C) target distributions -> (N,)."""
@@ -57,9 +61,18 @@ class Loss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of a batch."""
         with torch.autocast(logits.device.type, enabled=False):
-            logits = full_precision(logits)
-            target = self._distribution(target, logits)
-            return self._reduce(self.per_sample(logits, self._smooth(target)), target)
+            self._move_constants(logits.device)
+            return self._batch_loss(logits if logits.dtype == torch.float64 else logits.float(), target)
+
+    def _batch_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of a batch whose logits are in float32 or float64."""
+        target = self._distribution(target, logits)
+        return self._reduce(self.per_sample(logits, self._smooth(target)), target)
+
+    def _move_constants(self, device: torch.device) -> None:
+        for name, value in list(vars(self).items()):  # parameters and buffers are not in vars
+            if isinstance(value, Tensor) and value.device != device:
+                setattr(self, name, value.to(device))
 
     def _smooth(self, target: Tensor) -> Tensor:
         if not (self.training and self.smoothing):
@@ -69,8 +82,6 @@ class Loss(nn.Module):
     def _reduce(self, values: Tensor, target: Tensor) -> Tensor:
         """Weighted mean of (N,) values; target (N, C), before smoothing."""
         if self.training and self.weights is not None:
-            if self.weights.device != values.device:
-                self.weights = self.weights.to(values.device)
             values = values * (target * self.weights).sum(1)
         return values.mean()
 
@@ -83,9 +94,13 @@ class Loss(nn.Module):
         return target.to(logits.dtype)
 
 
-def full_precision(logits: Tensor) -> Tensor:
-    """Return the logits in float32, or in float64 if that is what they are."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+class HardLabelLoss(Loss):
+    """A loss that is defined for class indices only, so it takes neither soft targets nor smoothing."""
+
+    soft_targets = False
+
+    def __init__(self, num_classes: int, class_counts: Sequence[int] | None = None, weights: Weights = None) -> None:
+        super().__init__(num_classes, class_counts, weights)
 
 
 def class_weights(
@@ -107,6 +122,6 @@ def class_weights(
         )
     else:
         if len(weights) != num_classes or not all(0 < w < float("inf") for w in weights):  # type: ignore[operator]
-            raise ValueError(f"weights must be {num_classes} positive numbers, one a class, got {list(weights)}")
+            raise ValueError(f"weights must be {num_classes} positive numbers, one per class, got {list(weights)}")
         raw = torch.tensor(weights).float()
     return raw * counts.sum() / (raw * counts).sum()

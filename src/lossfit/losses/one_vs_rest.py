@@ -1,22 +1,22 @@
-"""Losses that ask of each class alone whether the image shows it."""
+"""One-vs-rest losses: one yes/no question per class."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossfit.losses.loss import Loss, Weights
+from lossfit.losses.loss import HardLabelLoss, Loss
+from lossfit.ranges import NonNegative, checked
 
 
 class BinaryCrossEntropy(Loss):
-    """sum_k -[q_k log s_k + (1 - q_k) log(1 - s_k)] with s = sigmoid(z): C yes-or-no questions (2110.00476).
+    """sum_k -[q_k log s_k + (1 - q_k) log(1 - s_k)] with s = sigmoid(z): C yes/no questions (2110.00476).
 
-    Summed over the classes, not averaged, so that learning rates for cross-entropy suit it. Takes labels
-    that need not exclude each other, and an image of none of the classes can score low on all of them; its
-    probabilities do not sum to 1. Starts slower than cross-entropy where the classes are many, since most
-    answers are "no".
+    Summed over the classes, not averaged, so that learning rates for cross-entropy suit it. Suits labels that
+    do not exclude each other, and an image of none of the classes can score low on all of them; its
+    probabilities do not sum to 1. Starts slower than cross-entropy with many classes, since most answers are
+    "no".
     """
 
     link = "sigmoid"
@@ -27,18 +27,18 @@ class BinaryCrossEntropy(Loss):
 
 
 class FocalBCE(Loss):
-    """sum_k (1 - r_k)^gamma bce_k, r_k = q_k s_k + (1 - q_k)(1 - s_k): focal loss of yes-or-no questions (1708.02002).
+    """sum_k (1 - r_k)^gamma bce_k, r_k = q_k s_k + (1 - q_k)(1 - s_k): focal loss of yes/no questions (1708.02002).
 
-    What focal loss was made for: of the C questions most have the answer "no" and are soon easy; they fade out,
-    so that they do not drown the few that matter. gamma >= 0: the strength; 0 is bce. Summed over the classes.
+    The original form of focal loss: most of the C questions have the answer "no" and are soon easy; they count for
+    less, so that they do not outweigh the few that matter. gamma >= 0: the strength; 0 is bce. Summed over the
+    classes.
     """
 
     link = "sigmoid"
 
-    def __init__(self, num_classes: int, gamma: float = 2.0, **common: Any) -> None:
-        super().__init__(num_classes, **common)
-        if not 0 <= gamma < float("inf"):
-            raise ValueError(f"gamma must be >= 0, got {gamma}")
+    @checked
+    def __init__(self, num_classes: int, gamma: NonNegative = 2.0, **options: Any) -> None:
+        super().__init__(num_classes, **options)
         self.gamma = gamma
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -49,25 +49,18 @@ class FocalBCE(Loss):
         return (torch.exp(self.gamma * log_missing) * cross_entropy).sum(1)
 
 
-class HingeOneVsRest(Loss):
+class HingeOneVsRest(HardLabelLoss):
     """sum_k max(0, 1 - t_k z_k), t = +1 for the true class and -1 for the others: C support-vector machines.
 
-    Each class has a margin of its own around 0, so that an image of none of them can be refused. squared: take
-    the square of each term, smoother and the usual choice for linear models. Takes class indices only. No
-    probabilities to speak of; where only the best class matters, hinge leaves more room.
+    Each class has its own margin around 0, so that an image of none of the classes can be rejected. squared: take
+    the square of each term, smoother and the usual choice for linear models. Takes class indices only. The
+    probabilities are poor; where only the best class matters, hinge constrains the logits less.
     """
 
     link = "sigmoid"
-    soft_targets = False
 
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        squared: bool = False,
-    ) -> None:
-        super().__init__(num_classes, class_counts, weights)
+    def __init__(self, num_classes: int, squared: bool = False, **options: Any) -> None:
+        super().__init__(num_classes, **options)
         self.squared = squared
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -1,26 +1,25 @@
-"""Losses that stay bounded where cross-entropy does not, for labels that are often wrong."""
+"""Robust losses: for labels that are often wrong, a confidently wrong sample weighs less than in cross-entropy."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from lossfit.losses.loss import Loss, Weights
+from lossfit.losses.loss import HardLabelLoss, Loss
+from lossfit.ranges import Count, From0To1, NonNegative, Range, at_least, checked
 
 
 class GeneralizedCrossEntropy(Loss):
     """sum_k q_k (1 - p_k^q) / q: between cross-entropy (q -> 0) and 1 - p_y (q = 1) (1805.07836).
 
-    The larger q, the less a sample that contradicts the model pulls: wrong labels are learnt late or never, and hard
-    right ones too. q in (0, 1]. Starts slowly: under plain SGD take a learning rate 5 times as large. For clean labels
-    take cross-entropy.
+    The larger q, the smaller the gradient of a sample that contradicts the model: wrong labels are learnt late or
+    never, and so are hard right ones. q in (0, 1]. Starts slowly: under plain SGD use a learning rate 5 times as
+    large. For clean labels use cross-entropy.
     """
 
-    def __init__(self, num_classes: int, q: float = 0.7, **common: Any) -> None:
-        super().__init__(num_classes, **common)
-        if not 0 < q <= 1:
-            raise ValueError(f"q must be in (0, 1], got {q}")
+    @checked
+    def __init__(self, num_classes: int, q: Annotated[float, Range(0, 1, low_open=True)] = 0.7, **options: Any) -> None:
+        super().__init__(num_classes, **options)
         self.q = q
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -28,31 +27,24 @@ class GeneralizedCrossEntropy(Loss):
         return -(target * torch.expm1(self.q * logits.log_softmax(1))).sum(1) / self.q
 
 
-class SymmetricCrossEntropy(Loss):
-    """a CE(q, p) + b RCE, RCE = -A (1 - p_y): cross-entropy both ways round (1908.06112).
+class SymmetricCrossEntropy(HardLabelLoss):
+    """a CE(q, p) + b CE(p, q), which is a CE - b A (1 - p_y): cross-entropy in both directions (1908.06112).
 
-    The reverse term is bounded, like MAE, and ignores what contradicts the model; the forward term keeps it
-    learning. a, b >= 0: their shares; A < 0 stands for log 0. With b = 0 it is a times cross-entropy. Takes
-    class indices only.
+    The reverse term is bounded, like MAE, and ignores samples that contradict the model; the forward term keeps
+    the model learning. a, b >= 0: weights of the two terms; A < 0 stands for log 0. With b = 0 it is a times
+    cross-entropy. Takes class indices only.
     """
 
-    soft_targets = False
-
+    @checked
     def __init__(
         self,
         num_classes: int,
-        class_counts: Sequence[int] | None = None,
-        weights: Weights = None,
-        a: float = 0.1,
-        b: float = 1.0,
-        A: float = -4.0,  # noqa: N803  # the paper's name
+        a: NonNegative = 0.1,
+        b: NonNegative = 1.0,
+        A: Annotated[float, Range(high=0, high_open=True)] = -4.0,  # noqa: N803  # the paper's name
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, class_counts, weights)
-        for name, value in (("a", a), ("b", b)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be >= 0, got {value}")
-        if not float("-inf") < A < 0:
-            raise ValueError(f"A must be < 0, got {A}")
+        super().__init__(num_classes, **options)
         self.a, self.b, self.A = a, b, A
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -65,18 +57,21 @@ class BiTempered(Loss):
     """Bregman divergence of tempered logarithms, with a heavy-tailed softmax (1906.03361).
 
     t1 in [0, 1] bounds the loss of far outliers, and t2 >= 1 makes the softmax's tails heavy, so that wrong labels near
-    the boundary bend it less. t1 = t2 = 1 is cross-entropy (less the target's entropy). iterations: steps of the
-    fixed-point search for the normaliser, >= 1; five suffice for ten classes. Costs several times cross-entropy.
+    the decision boundary move it less. t1 = t2 = 1 is cross-entropy (minus the target's entropy). iterations: steps of
+    the fixed-point search for the normaliser, >= 1; five are enough for ten classes. Slower: a step takes several times
+    as long as cross-entropy's.
     """
 
-    def __init__(self, num_classes: int, t1: float = 0.8, t2: float = 1.4, iterations: int = 5, **common: Any) -> None:
-        super().__init__(num_classes, **common)
-        if not 0 <= t1 <= 1:
-            raise ValueError(f"t1 must be in [0, 1], got {t1}")
-        if not 1 <= t2 < float("inf"):
-            raise ValueError(f"t2 must be >= 1, got {t2}")
-        if iterations < 1:
-            raise ValueError(f"iterations must be >= 1, got {iterations}")
+    @checked
+    def __init__(
+        self,
+        num_classes: int,
+        t1: From0To1 = 0.8,
+        t2: Annotated[float, at_least(1)] = 1.4,
+        iterations: Count = 5,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_classes, **options)
         self.t1, self.t2, self.iterations = t1, t2, iterations
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -92,7 +87,7 @@ class BiTempered(Loss):
 
 
 def tempered_log_softmax(logits: Tensor, t: float, iterations: int) -> Tensor:
-    """Logarithms of probabilities (N, C) that sum to 1 and whose tails fall like z^(-1 / (t - 1)); t = 1 is softmax.
+    """Return log-probabilities (N, C) that sum to 1, with tails like z^(-1 / (t - 1)); t = 1 is softmax.
 
     The normaliser is found by the paper's fixed-point iteration, through which autograd differentiates.
     """
