@@ -36,7 +36,7 @@ from lossfit.config import Config, build
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import reported
 from lossfit.optim import make_optimizer
-from lossfit.sweeps.pool import processors
+from lossfit.sweeps.resources import processors
 from lossfit.training import engine
 from lossfit.training.build import build_run
 

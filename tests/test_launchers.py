@@ -9,7 +9,7 @@ from hydra.core.plugins import Plugins
 
 from lossfit import runs
 from lossfit.errors import UserError
-from lossfit.sweeps import resources as cluster
+from lossfit.sweeps import resources
 from tests.test_sweeps import TROUBLE, Command, results, swept
 
 DDP = ["data=sample", "model=mlp", "trainer=ddp_sim"]
@@ -94,18 +94,18 @@ def test_a_job_that_is_killed_takes_no_other_with_it(
 
 
 def test_what_a_job_asks_for() -> None:
-    assert [cluster.ranks(devices) for devices in (1, 4)] == [1, 4]
-    assert [cluster.gpus(accelerator, 4) for accelerator in ("gpu", "cuda", "cpu")] == [4, 4, None]
+    assert [resources.ranks(devices) for devices in (1, 4)] == [1, 4]
+    assert [resources.gpus(accelerator, 4) for accelerator in ("gpu", "cuda", "cpu")] == [4, 4, None]
     for devices in ("auto", -1, [0, 1]):
-        with pytest.raises(UserError, match=r"trainer\.devices=.*say how many, trainer\.devices=2"):
-            cluster.ranks(devices)
+        with pytest.raises(UserError, match=r"trainer\.devices=.*give a number, trainer\.devices=2"):
+            resources.ranks(devices)
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["hydra/launcher=slurm", "trainer=auto,cpu"], "trainer.accelerator=auto: a job must ask for GPUs or not"),
-        (["hydra/launcher=slurm", "trainer=ddp"], "trainer.devices=auto: which ones there are is known on the node"),
+        (["hydra/launcher=slurm", "trainer=ddp"], "trainer.devices=auto: only the node knows how many devices"),
         (["hydra/launcher=slurm", "hydra.launcher.partitions=gpu"], "hydra.launcher.partitions: no such key"),
         (["hydra/launcher=slum"], "hydra/launcher=slum: no such option (did you mean 'slurm'?)"),
     ],

@@ -24,7 +24,9 @@ from lossfit.compare.leaderboard import Direction, find, leaderboard, read
 from lossfit.compare.table import show
 from lossfit.config import Config, check
 from lossfit.errors import ConfigError, Interrupted, UserError
-from lossfit.sweeps.pool import Job, gpus_needed, rehearsed, visible_gpus
+from lossfit.sweeps.pool import Job
+from lossfit.sweeps.rehearsal import rehearse
+from lossfit.sweeps.resources import gpus_needed, visible_gpus
 from lossfit.system import locks
 
 LISTED = 10  # mistakes
@@ -94,7 +96,7 @@ class RunFolderSweeper(Sweeper):
             # with launchers other than local another machine has the devices
             config = given if self.local else {**given, "trainer": {**given["trainer"], **here}}
             different[json.dumps({**config, "seed": 0, "choices": None}, sort_keys=True)] = config
-        if mistakes := rehearsed(list(different.values())):
+        if mistakes := rehearse(list(different.values())):
             more = [f"and {len(mistakes) - LISTED} more"] if len(mistakes) > LISTED else []
             raise ConfigError("\n".join([*mistakes[:LISTED], *more]))
 
