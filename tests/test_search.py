@@ -158,7 +158,7 @@ def test_a_damaged_study_is_named(tmp_path: Path, command: Command) -> None:
 
 
 MISTAKES: list[tuple[Sequence[str], str]] = [
-    (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to draw"),
+    (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to search"),
     (["loss.gama=interval(0,1)"], "no option of this search has a key loss.gama"),
     (["optimizer.lr=fast,slow"], "optimizer.lr must be a number, got "),
     (["data.batch_size=interval(1,9)"], "data.batch_size must be a whole number"),
@@ -170,7 +170,7 @@ MISTAKES: list[tuple[Sequence[str], str]] = [
     (["seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be a whole number >= 1, got 0"),
     (["seed=1,2", "hydra.sweeper.metric=[val/acc,val/nll]"], "Optuna prunes by one metric of each epoch"),
     (["seed=1,2", "hydra.sweeper.direction=up"], "hydra.sweeper.direction must be maximize or minimize, got up"),
-    (["optimizer=interval(0,1)"], "hydra.sweeper.params.optimizer is a group, and wants options"),
+    (["optimizer=interval(0,1)"], "hydra.sweeper.params.optimizer is a group, and needs options"),
 ]
 
 

@@ -228,7 +228,7 @@ Command = Callable[..., tuple[int, str]]
         (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be a whole number >= 1, got 0"),
         (["seed=1,2", "hydra.sweep.subdir=mine"], "hydra.sweep.subdir=mine: has no effect here"),
         (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: no such metric"),
-        (["resume=a,b"], "resume: goes on with one run or one sweep"),
+        (["resume=a,b"], "resume: continues one run or one sweep"),
         (["hydra/sweeper=basic", "seed=1,2"], "hydra/launcher=local goes with hydra/sweeper=grid or optuna"),
     ],
 )

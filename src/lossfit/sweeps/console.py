@@ -54,9 +54,8 @@ class Progress:
             line += f" after {_time(job.seconds)}: {result['reason']} ({job.folder / names.CONSOLE})"
         else:
             line += f" in {_time(job.seconds)}" + (f", {self.metric} {value:.4f}" if value is not None else "")
-        self.console.print(
-            f"{line} | {self._summary(sum(self.counts.values()))}", soft_wrap=True, markup=False, highlight=False
-        )
+        line += f" | {self._summary(sum(self.counts.values()))}"
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def tick(self, running: list[Job]) -> None:
         """Redraw the running jobs."""

@@ -65,7 +65,7 @@ class GpuSlots:
         self.total = len(names) * jobs_per_gpu
 
     def take(self, count: int) -> list[str] | None:
-        """Take a slot on each of the `count` GPUs with the most free ones; return their names, None if too few are free."""
+        """Take a slot on each of `count` GPUs, those with the most free slots; return their names, None for too few."""
         names = sorted((name for name, slots in self.free.items() if slots), key=lambda name: -self.free[name])
         if len(names) < count:
             return None
