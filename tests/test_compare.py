@@ -1,4 +1,4 @@
-"""Run folders become one leaderboard: who is compared with whom, by which numbers, and what is left out and said so."""
+"""Run folders become one leaderboard: which runs are compared, by which numbers, and which do not count and why."""
 
 import csv
 import functools
@@ -223,7 +223,7 @@ def test_runs_that_do_not_count_are_listed(sweep: Path, script: Script) -> None:
     assert lines[-6:] == expected
 
 
-def test_damaged_files_and_nulls_are_no_end(sweep: Path, tmp_path: Path) -> None:
+def test_damaged_files_and_nulls_are_listed_with_their_reason(sweep: Path, tmp_path: Path) -> None:
     (sweep / "0" / "result.json").write_text('{"status": "comple')
     (sweep / "1" / "config.yaml").write_text("a: [")
     put(sweep / "30", "optimizer=sgd", seed=9, val_acc=None, val_nll=0.5)
@@ -278,7 +278,7 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, sweep: Path, 
     assert len(said.splitlines()) == 2, "the second says how to see the traceback"
 
 
-def test_a_sweep_that_has_only_begun_is_no_mistake(sweep: Path, script: Script) -> None:
+def test_a_sweep_that_has_only_started_is_no_mistake(sweep: Path, script: Script) -> None:
     status, said, _ = script("compare", sweep / "23", sweep / "24")
     assert status == 0
     assert said.startswith("0 completed runs in 0 settings by val/acc")

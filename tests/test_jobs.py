@@ -78,12 +78,12 @@ class Seen:
 
 
 def stand_in(folder: Path, environment: dict[str, str], parent: int) -> None:
-    """What a job's process does here: it writes down what it was given, and waits until it is told to end."""
+    """The body of a job's process in these tests: it writes what it was given, and may wait, fail or ignore signals."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     given = {**environment, "begun": time.monotonic()}
     config = runs.read_config(folder)
-    if config["does"] == "ignore":  # the sweep is asked to stop, and asked again when it has told this job
+    if config["does"] == "ignore":  # stops the sweep, and again when the sweep has sent this job a signal
         signal.signal(signal.SIGTERM, lambda number, frame: os.kill(parent, signal.SIGTERM))
         os.kill(parent, signal.SIGTERM)
         while True:

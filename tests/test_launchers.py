@@ -1,4 +1,4 @@
-"""Launchers of other packages train a sweep's run folders: SLURM (a stand-in for it), submitit on this machine, Ray."""
+"""Launchers of other packages train a sweep's run folders: SLURM (by a stand-in), submitit on this machine, Ray."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def importing(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def test_slurm_starts_the_ranks_and_a_job_whose_time_is_over_goes_on(slurm: dict[str, str], tmp_path: Path) -> None:
+def test_slurm_starts_the_ranks_and_a_job_at_its_time_limit_is_resumed(slurm: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     (tmp_path / "slow.py").write_text(SLOW)
     options = [*DDP, "trainer.max_epochs=6", "loss=custom", "loss.function=slow.loss"]
@@ -110,7 +110,7 @@ def test_what_a_job_asks_for() -> None:
         (["hydra/launcher=slum"], "hydra/launcher=slum: no such option (did you mean 'slurm'?)"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_made(
+def test_a_mistake_is_reported_before_anything_is_made(
     command: Command, tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
     status, said = command("train.py", "-m", "data=sample", "seed=1,2", *arguments, f"hydra.sweep.dir={tmp_path}/sweep")

@@ -92,7 +92,7 @@ def _size(override: Override) -> int:
     if not override.is_discrete_sweep():
         raise UserError(
             f"{override.input_line}: a grid needs values, as {override.get_key_element()}=0.1,0.01; "
-            f"hydra/sweeper=optuna draws from intervals"
+            f"hydra/sweeper=optuna samples from intervals"
         )
     sweep = override.value()
     if not isinstance(sweep, RangeSweep):

@@ -8,7 +8,7 @@ messages.py       Hydra's errors in plain words
 from lossfit.cli.command_line import arguments, check_ranks, quoted
 from lossfit.cli.composing import VERSION, composed, plain, register_resolvers, resolved, swept
 from lossfit.cli.messages import explain, reported_job
-from lossfit.option_files import CONF, meaning
+from lossfit.option_files import CONF, groups, meaning
 
 __all__ = [
     "CONF",
@@ -17,6 +17,7 @@ __all__ = [
     "check_ranks",
     "composed",
     "explain",
+    "groups",
     "meaning",
     "plain",
     "quoted",

@@ -19,7 +19,7 @@ from lossfit.compare.options import label
 from lossfit.errors import UserError
 from lossfit.metric_names import curve_of
 
-MOST = 10  # settings in a picture: as many as there are colours that can be told apart
+MOST = 10  # settings in a picture: as many as there are distinct colours
 X_AXES = {  # of the curves: the column of metrics.csv, and what the axis is called
     "epoch": ("epoch", "epoch"),
     "step": ("step", "optimizer step"),

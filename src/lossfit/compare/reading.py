@@ -99,7 +99,7 @@ def _finite(values: Mapping[str, Any]) -> dict[str, float]:
 def command(run: RunSummary) -> str:
     """Return the command that repeats a run; raise UserError if overrides.yaml cannot be read.
 
-    Hydra's own settings and pruning are left out. The seed is always given: it may have been drawn.
+    Hydra's own settings and pruning are left out. The seed is always given: it may be a random one.
     """
     typed = [text for text in runs.read_overrides(run.folder) if _is_of_the_run(override_keys.key(text))]
     seed = [] if run.seed is None else [f"seed={run.seed}"]

@@ -1,7 +1,6 @@
 """Configs tried before a sweep starts, in a process of their own. Imports no torch until then."""
 
 import logging
-import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -32,6 +31,8 @@ def in_a_fork(function: Callable[[], T], failed: T) -> T:
     """
     if sys.platform != "linux":
         return function()
+    import multiprocessing  # the command line imports this file, and needs no process
+
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(function()))
