@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 from lossfit import compare
+from lossfit.compare.curves import X_AXES
 from lossfit.compare.table import as_csv, as_markdown, show
 from lossfit.errors import UserError, reported
 from lossfit.system import files
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to FILE as CSV, with all digits")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write it as Markdown, with --png's picture")
     parser.add_argument("--png", type=Path, metavar="FILE", help="also draw curves, and final values with intervals")
-    parser.add_argument("--x", choices=("epoch", "step", "seconds"), help="x axis of the curves (default epoch)")
+    parser.add_argument("--x", choices=X_AXES, help="x axis of the curves (default epoch)")
     parser.add_argument("--best", action="store_true", help="print only the command that repeats the best run")
     asked = parser.parse_args()
     if asked.top is not None and asked.top < 1:

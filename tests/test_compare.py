@@ -17,8 +17,8 @@ import yaml
 from PIL import Image
 
 from lossfit import compare, metric_names, option_files, runs
+from lossfit.compare.curves import mean_curve
 from lossfit.compare.options import options
-from lossfit.compare.plot import mean_curve
 from lossfit.errors import UserError
 from lossfit.system import locks
 from tests.conftest import QUICK, ROOT, fit

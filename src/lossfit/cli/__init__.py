@@ -1,8 +1,10 @@
 """The Hydra boundary of train.py: from a command line to a plain config. Imports no torch.
 
-command_line.py   what was typed is checked and made readable for Hydra
-composing.py      Hydra composes the config, which becomes plain dicts and lists
-messages.py       Hydra's errors in plain words
+    command_line.py   what was typed is checked and made readable for Hydra
+    composing.py      Hydra composes the config, which becomes plain dicts and lists
+    messages.py       Hydra's errors in plain words
+
+No other part of lossfit imports Hydra.
 """
 
 from lossfit.cli.command_line import arguments, check_ranks, quoted

@@ -1,8 +1,10 @@
-"""Many runs side by side. Imports no torch, Lightning or Hydra, and matplotlib only in plot.py.
+"""Many runs side by side. Imports no torch, Lightning or Hydra.
 
-reading.py       run folders -> RunSummary       table.py   a Leaderboard as text, CSV and Markdown
-options.py       which options differ            plot.py    a Leaderboard as a picture
-leaderboard.py   RunSummaries -> Leaderboard
+    reading.py       run folders -> RunSummary       curves.py   a metric over epochs, steps or seconds
+    options.py       which options differ            table.py    a Leaderboard as text, CSV and Markdown
+    leaderboard.py   RunSummary -> Leaderboard       plot.py     a Leaderboard as a picture
+
+Only plot.py imports matplotlib.
 """
 
 from lossfit.compare.leaderboard import Leaderboard, Setting, leaderboard

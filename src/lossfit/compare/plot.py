@@ -1,10 +1,8 @@
 """A leaderboard as a picture: the metric's curves, and its final value for every seed."""
 
 import io
-import itertools
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -14,17 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lossfit import runs
+from lossfit.compare.curves import X_AXES, mean_curve
 from lossfit.compare.leaderboard import Leaderboard, Setting
 from lossfit.compare.options import label
 from lossfit.errors import UserError
 from lossfit.metric_names import curve_of
 
 MOST = 10  # settings in a picture: as many as there are distinct colours
-X_AXES = {  # of the curves: the column of metrics.csv, and what the axis is called
-    "epoch": ("epoch", "epoch"),
-    "step": ("step", "optimizer step"),
-    "seconds": ("train/epoch_s", "seconds, validation included"),
-}
 
 
 def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> bytes:
@@ -54,30 +48,6 @@ def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> byt
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
-
-
-def mean_curve(setting: Setting, metric: str, x: str) -> list[tuple[float, float, float]]:
-    """Return (x, mean, standard deviation) of a metric over the runs that have it, for the epochs that all have.
-
-    x is the mean over the runs too, since seeds may differ in seconds.
-    """
-    curves = [(curve, _x_of_epochs(run.folder, x)) for run in setting.runs if (curve := runs.curve(run.folder, metric))]
-    epochs = sorted(set.intersection(*(set(curve) & set(places) for curve, places in curves))) if curves else []
-    points = []
-    for epoch in epochs:
-        values = [curve[epoch] for curve, _ in curves]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        points.append((statistics.fmean(places[epoch] for _, places in curves), statistics.fmean(values), spread))
-    return points
-
-
-def _x_of_epochs(folder: Path, x: str) -> dict[int, float]:
-    """Return where the end of each epoch lies on the x axis, as far as metrics.csv says it."""
-    column = runs.curve(folder, X_AXES[x][0])
-    if x != "seconds":
-        return column
-    without_gap = itertools.takewhile(column.__contains__, itertools.count(1))
-    return dict(enumerate(itertools.accumulate(column[epoch] for epoch in without_gap), 1))
 
 
 def _draw_curves(axes: Axes, settings: Sequence[Setting], name: str, x: str, colors: Sequence[Any]) -> None:

@@ -1,8 +1,10 @@
-"""Many runs: their folders, the pool of processes that trains them, and the console. Imports no torch at first.
+"""Many runs: their folders, the pool of processes that trains them, and the console.
 
-folder.py      a sweep's folder and its jobs' folders     rehearsal.py   tries the jobs' configs beforehand
-pool.py        trains jobs side by side                   console.py     shows the jobs while they run
-resources.py   GPUs and processors
+    folder.py      a sweep's folder and its jobs' folders     rehearsal.py   tries the jobs' configs beforehand
+    pool.py        trains jobs side by side                   console.py     shows the jobs while they run
+    resources.py   GPUs and processors
+
+torch is imported by the first rehearsal or job, not before.
 """
 
 from lossfit.sweeps.folder import SweepFolder, is_sweep, locked, read_command
