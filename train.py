@@ -14,11 +14,12 @@ cli.register_resolvers()
 @hydra.main(config_path="conf", config_name="config", **cli.VERSION)
 def main(cfg: DictConfig) -> None:
     """Train the composed config in a new run folder, or continue a run."""
-    config, folder, overrides = cli.resolved(cfg)
+    with cli.reported_job():
+        config, folder, overrides = cli.resolved(cfg)
 
-    from lossfit.training import engine  # imports torch: only now, so that help and mistakes are answered at once
+        from lossfit.training import engine  # imports torch: only now, so that help and mistakes are answered at once
 
-    engine.execute(folder, config, overrides, resume_from=cfg.resume, in_sweep=cli.swept())
+        engine.execute(folder, config, overrides, resume_from=cfg.resume, in_sweep=cli.swept())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run folders become one leaderboard: who is compared with whom, by which numbers, and what is left out and said so."""
+"""Run folders become one leaderboard: which runs are compared, by which numbers, and which do not count and why."""
 
 import csv
 import functools
@@ -16,8 +16,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from lossfit import runs
-from lossfit.compare import leaderboard as comparison
+from lossfit import compare, metric_names, option_files, runs
+from lossfit.compare.curves import mean_curve
+from lossfit.compare.options import options
 from lossfit.errors import UserError
 from lossfit.system import locks
 from tests.conftest import QUICK, ROOT, fit
@@ -60,8 +61,8 @@ def put(
     return folder
 
 
-def board(*folders: Path, metric: str = "val/acc", **given: Any) -> comparison.Leaderboard:
-    return comparison.leaderboard([comparison.read(folder) for folder in comparison.find(folders)], metric, **given)
+def board(*folders: Path, metric: str = "val/acc", **given: Any) -> compare.Leaderboard:
+    return compare.leaderboard([compare.read(folder) for folder in compare.find(folders)], metric, **given)
 
 
 @pytest.fixture
@@ -85,8 +86,8 @@ def sweep(tmp_path: Path) -> Iterator[Path]:
 def test_mean_and_sample_deviation_over_seeds(sweep: Path) -> None:
     found = board(sweep)
     assert found.columns == ["optimizer"], "though sgd and adam have other learning rates by default"
-    assert [group.options["optimizer"] for group in found.groups] == ["adam", "sgd"]
-    adam, sgd = found.groups
+    assert [setting.options["optimizer"] for setting in found.settings] == ["adam", "sgd"]
+    adam, sgd = found.settings
     assert [run.seed for run in sgd.runs] == [1, 2, 4]
     assert sgd.mean("val/acc") == pytest.approx(0.8)
     assert sgd.deviation("val/acc") == pytest.approx(0.1), "sqrt((0.1^2 + 0 + 0.1^2) / 2)"
@@ -96,21 +97,23 @@ def test_mean_and_sample_deviation_over_seeds(sweep: Path) -> None:
 
 def test_one_run_has_no_deviation_and_no_columns(tmp_path: Path, script: Script) -> None:
     found = board(put(tmp_path / "run", val_acc=0.5))
-    assert (found.columns, len(found.groups)) == ([], 1)
-    assert found.groups[0].deviation("val/acc") is None
+    assert (found.columns, len(found.settings)) == ([], 1)
+    assert found.settings[0].deviation("val/acc") is None
     said = script("compare", tmp_path / "run", "--png", tmp_path / "one.png")[1]
     assert re.search(r"^ n +val/acc *\n.*\n +1 +0\.5000 *$", said, re.MULTILINE), said
 
 
 def test_a_lower_loss_is_better_and_direction_overrules_the_name(sweep: Path) -> None:
-    assert comparison.direction_of("val/acc") == "max"
+    assert metric_names.direction_of("val/acc") == "max"
     for metric in ("val/loss", "test/nll", "test/cost", "test/cost_argmax", "fit_s", "train/epoch_s"):
-        assert comparison.direction_of(metric) == "min"
-    assert board(sweep, metric="fit_s").groups[0].options["optimizer"] == "sgd"
-    assert board(sweep, metric="fit_s", direction="max").groups[0].options["optimizer"] == "adam"
+        assert metric_names.direction_of(metric) == "min"
+    assert board(sweep, metric="fit_s").settings[0].options["optimizer"] == "sgd"
+    assert board(sweep, metric="fit_s", direction="max").settings[0].options["optimizer"] == "adam"
     assert board(sweep, metric="val/nll").best().seed == 1
+    assert metric_names.direction_of("val/lr") is None
+    put(sweep / "40", "optimizer=sgd", val_lr=0.1)
     with pytest.raises(UserError, match="add --direction min or max"):
-        comparison.direction_of("val/lr")
+        board(sweep, metric="val/lr")
 
 
 def differing(tmp_path: Path, *settings: tuple[str, ...], change: Any = None) -> list[str]:
@@ -122,7 +125,7 @@ def differing(tmp_path: Path, *settings: tuple[str, ...], change: Any = None) ->
 def test_a_key_is_a_column_where_it_differs_within_one_choice(tmp_path: Path) -> None:
     settings = [("optimizer=sgd",), ("optimizer=adam",), ("optimizer=adam", "optimizer.lr=0.5")]
     assert differing(tmp_path, *settings) == ["optimizer", "optimizer.lr"]
-    assert len(board(tmp_path).groups) == 3
+    assert len(board(tmp_path).settings) == 3
 
 
 def test_what_cannot_change_results_is_no_column_and_splits_no_group(tmp_path: Path) -> None:
@@ -133,7 +136,26 @@ def test_what_cannot_change_results_is_no_column_and_splits_no_group(tmp_path: P
 
     put(tmp_path / "2", seed=2, val_acc=0.7, change=choose)
     assert differing(tmp_path, *settings, change=[choose, choose]) == []
-    assert len(board(tmp_path).groups) == 1
+    assert len(board(tmp_path).settings) == 1
+
+
+def test_a_callback_is_passive_by_the_mark_in_its_option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = sum(file.read_text().count("# passive") for file in (ROOT / "conf" / "callbacks").glob("*.yaml"))
+    assert len(option_files.passive_callbacks()) == marks + 1, "and the search's Pruning, which has no file"
+    (tmp_path / "callbacks").mkdir()
+    for name, mark in (("watcher", "  # passive"), ("teacher", "")):
+        text = f"# @package callbacks\n# says so\n{name}:{mark}\n  _target_: mine.{name}\n  every: 3\n"
+        (tmp_path / "callbacks" / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(option_files, "CONF", tmp_path)
+    option_files.passive_callbacks.cache_clear()
+    nodes = {name: {"_target_": f"mine.{name}", "every": 3} for name in ("watcher", "teacher")}
+    found = options({"callbacks": {**nodes, "off": None, "again": nodes["watcher"]}})
+    option_files.passive_callbacks.cache_clear()
+    assert found == {
+        "callbacks": "teacher",
+        "callbacks.teacher._target_": "mine.teacher",
+        "callbacks.teacher.every": "3",
+    }
 
 
 def test_callbacks_that_change_training_are_one_column(tmp_path: Path) -> None:
@@ -144,7 +166,7 @@ def test_callbacks_that_change_training_are_one_column(tmp_path: Path) -> None:
         ("callbacks=[]",),
     ]
     assert differing(tmp_path, *settings) == ["callbacks", "callbacks.early_stopping.patience"]
-    names = {group.options["callbacks"] for group in board(tmp_path).groups}
+    names = {setting.options["callbacks"] for setting in board(tmp_path).settings}
     assert names == {"none", "checkpoint", "checkpoint, early_stopping"}
 
 
@@ -176,7 +198,7 @@ def test_a_training_that_was_repeated_counts_once(tmp_path: Path) -> None:
     for n, acc in enumerate((0.5, 0.75)):
         put(tmp_path / f"{n}", seed=1, val_acc=acc)
     found = board(tmp_path)
-    assert [group.values("val/acc") for group in found.groups] == [[0.75]]
+    assert [setting.values("val/acc") for setting in found.settings] == [[0.75]]
     assert [(run.folder.name, run.reason) for run in found.others] == [
         ("0", "repeated by a later run of the same seed")
     ]
@@ -201,18 +223,18 @@ def test_runs_that_do_not_count_are_listed(sweep: Path, script: Script) -> None:
     assert lines[-6:] == expected
 
 
-def test_damaged_files_and_nulls_are_no_end(sweep: Path, tmp_path: Path) -> None:
+def test_damaged_files_and_nulls_are_listed_with_their_reason(sweep: Path, tmp_path: Path) -> None:
     (sweep / "0" / "result.json").write_text('{"status": "comple')
     (sweep / "1" / "config.yaml").write_text("a: [")
     put(sweep / "30", "optimizer=sgd", seed=9, val_acc=None, val_nll=0.5)
     put(sweep / "31", "optimizer=sgd", seed=10, val_acc=float("nan"))
     found = board(sweep)
-    assert [run.seed for run in found.groups[0].runs] == [4], "of SGD, now ahead"
+    assert [run.seed for run in found.settings[0].runs] == [4], "of SGD, now ahead"
     others = {run.folder.name: (run.status, run.reason) for run in found.others}
     assert others["0"] == ("unreadable", "result.json is damaged")
     assert others["1"][0] == "unreadable"
     assert "is not valid YAML" in others["1"][1]
-    assert others["30"] == others["31"] == ("completed", "has no val/acc")
+    assert others["30"] == others["31"] == ("completed", "its val/acc is not a finite number")
 
 
 def test_a_row_that_is_being_written_is_left(tmp_path: Path) -> None:
@@ -228,7 +250,7 @@ def test_runs_are_found_once_in_the_order_of_their_numbers(sweep: Path, tmp_path
     put(sweep / ".hidden")
     (tmp_path / "link").symlink_to(sweep / "10")
     (sweep / "loop").symlink_to(tmp_path)
-    names = [folder.name for folder in comparison.find([sweep / "2", tmp_path / "link", tmp_path])]
+    names = [folder.name for folder in compare.find([sweep / "2", tmp_path / "link", tmp_path])]
     assert names == ["0", "1", "2", "link", "11", "12", "20", "21", "22", "23", "24", "25"]
 
 
@@ -244,6 +266,8 @@ def test_runs_are_found_once_in_the_order_of_their_numbers(sweep: Path, tmp_path
         (["{sweep}", "--top", "0"], "--top must be >= 1, got 0"),
         (["{sweep}/24", "--best"], "no completed run has val/acc yet"),
         (["{sweep}/24", "--png", "{sweep}/a.png"], "--png: no completed run has val/acc yet"),
+        (["{sweep}", "--x", "step"], "--x step is the x axis of the picture: add --png FILE"),
+        (["{sweep}", "--png", "{sweep}/a.png", "--x", "seconds"], "--x seconds: .* no train/epoch_s; take --x epoch"),
         (["{sweep}", "--csv", "{sweep}/no/a.csv"], r"\S+/no/a.csv cannot be written: No such file or directory"),
     ],
 )
@@ -254,7 +278,7 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, sweep: Path, 
     assert len(said.splitlines()) == 2, "the second says how to see the traceback"
 
 
-def test_a_sweep_that_has_only_begun_is_no_mistake(sweep: Path, script: Script) -> None:
+def test_a_sweep_that_has_only_started_is_no_mistake(sweep: Path, script: Script) -> None:
     status, said, _ = script("compare", sweep / "23", sweep / "24")
     assert status == 0
     assert said.startswith("0 completed runs in 0 settings by val/acc")
@@ -271,6 +295,8 @@ def test_files_hold_the_table(sweep: Path, tmp_path: Path, script: Script) -> No
     assert float(sgd["val/acc mean"]) == pytest.approx(0.8)
     assert float(sgd["val/acc std"]) == pytest.approx(statistics.stdev([0.7, 0.8, 0.9]))
     lines = files[1].read_text().splitlines()
+    assert lines[2] == "![val/acc](board.png)", "the picture that was made with it"
+    lines = lines[:2] + lines[4:]
     assert lines[2:6] == [
         "| optimizer | n | val/acc | val/nll | fit_s |",
         "| --- | --: | --- | --: | --: |",
@@ -283,6 +309,34 @@ def test_files_hold_the_table(sweep: Path, tmp_path: Path, script: Script) -> No
         assert image.width > image.height > 300
         assert len(image.convert("RGB").getcolors(1_000_000) or []) > 50
     assert not list(tmp_path.glob(".*")), "no part of a file is left"
+
+
+def test_curves_over_epochs_steps_and_seconds(tmp_path: Path, script: Script) -> None:
+    for seed, seconds in ((1, "2.0"), (2, "4.0")):
+        folder = put(tmp_path / f"{seed}", seed=seed, val_acc=0.9, curve=[0.5 * seed, 0.25 * seed])
+        text = (
+            (folder / "metrics.csv")
+            .read_text()
+            .replace("train/loss", "train/epoch_s")
+            .replace(",0.1\n", f",{seconds}\n")
+        )
+        (folder / "metrics.csv").write_text(text)
+    (setting,) = board(tmp_path).settings
+    spread = statistics.stdev([0.5, 1.0])
+    for x, places in (("epoch", (1, 2)), ("step", (4, 8)), ("seconds", (3, 6))):
+        assert mean_curve(setting, "val/acc", x) == [(places[0], 0.75, spread), (places[1], 0.375, spread / 2)], x
+        assert script("compare", tmp_path, "--png", tmp_path / f"{x}.png", "--x", x)[0] == 0
+    assert (tmp_path / "step.png").read_bytes() != (tmp_path / "seconds.png").read_bytes()
+    assert mean_curve(setting, "val/nll", "epoch") == []
+
+
+def test_markdown_links_the_picture_from_its_own_folder(sweep: Path, tmp_path: Path, script: Script) -> None:
+    (tmp_path / "notes").mkdir()
+    files = [tmp_path / "notes" / "a.md", tmp_path / "a b.png"]
+    assert script("compare", sweep, "--markdown", files[0], "--png", files[1])[0] == 0
+    assert "![val/acc](../a%20b.png)" in files[0].read_text()
+    assert script("compare", sweep, "--markdown", files[0])[0] == 0
+    assert "![" not in files[0].read_text()
 
 
 def test_top_limits_every_table(sweep: Path, tmp_path: Path, script: Script) -> None:
@@ -332,9 +386,9 @@ def test_runs_that_were_trained(tmp_path: Path) -> None:
     for seed in (1, 2):
         fit(tmp_path / f"{seed}", "model=linear", f"seed={seed}")
     found = board(tmp_path)
-    assert [len(group.runs) for group in found.groups] == [2]
+    assert [len(setting.runs) for setting in found.settings] == [2]
     values = [json.loads((tmp_path / f"{seed}/result.json").read_text())["metrics"]["val/acc"] for seed in (1, 2)]
-    assert found.groups[0].mean("val/acc") == pytest.approx(sum(values) / 2)
+    assert found.settings[0].mean("val/acc") == pytest.approx(sum(values) / 2)
 
 
 def test_neither_torch_nor_lightning_is_imported(sweep: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lossfit import runs
-from lossfit.compare.leaderboard import leaderboard, read
+from lossfit.compare import leaderboard, read
 from lossfit.errors import Diverged, UserError
 from lossfit.training import engine
 from lossfit.training.build import build_run

@@ -1,4 +1,4 @@
-"""Who gets which GPUs and how many processors, and what ends a sweep; what a job does is stood in for."""
+"""Which GPUs and how many processors a job gets, and what ends a pool; a stand-in takes the place of training."""
 
 import itertools
 import json
@@ -13,8 +13,9 @@ import pytest
 
 from lossfit import runs
 from lossfit.errors import UserError
-from lossfit.sweeps import pool as jobs
-from lossfit.sweeps.pool import Gpus, Job, gpus_needed
+from lossfit.sweeps import pool, resources
+from lossfit.sweeps.pool import Job, Pool
+from lossfit.sweeps.resources import GpuSlots, gpus_needed
 from lossfit.system import files
 
 
@@ -43,10 +44,10 @@ def test_gpus_that_cannot_be_had_are_refused(devices: Any, expected: str) -> Non
 
 
 def test_gpus_are_shared_out_evenly() -> None:
-    gpus = Gpus(["0", "1"], 2)
+    gpus = GpuSlots(["0", "1"], 2)
     assert [gpus.take(1) for _ in range(3)] == [["0"], ["1"], ["0"]]
     assert gpus.take(2) is None
-    gpus.give_back(["0"])
+    gpus.release(["0"])
     assert gpus.take(2) == ["0", "1"]
     assert gpus.take(1) is None
 
@@ -54,9 +55,9 @@ def test_gpus_are_shared_out_evenly() -> None:
 def test_the_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert jobs.visible_gpus() == ["3", "5"]
+    assert resources.visible_gpus() == ["3", "5"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert jobs.visible_gpus() == ["0", "1"]
+    assert resources.visible_gpus() == ["0", "1"]
 
 
 class Seen:
@@ -77,12 +78,12 @@ class Seen:
 
 
 def stand_in(folder: Path, environment: dict[str, str], parent: int) -> None:
-    """What a job's process does here: it writes down what it was given, and waits until it is told to end."""
+    """The body of a job's process in these tests: it writes what it was given, and may wait, fail or ignore signals."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     given = {**environment, "begun": time.monotonic()}
     config = runs.read_config(folder)
-    if config["does"] == "ignore":  # the sweep is asked to stop, and asked again when it has told this job
+    if config["does"] == "ignore":  # stops the sweep, and again when the sweep has sent this job a signal
         signal.signal(signal.SIGTERM, lambda number, frame: os.kill(parent, signal.SIGTERM))
         os.kill(parent, signal.SIGTERM)
         while True:
@@ -110,17 +111,17 @@ def given(job: Job) -> dict[str, Any]:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    monkeypatch.setattr(jobs, "_train", stand_in)
-    monkeypatch.setattr(jobs, "visible_gpus", lambda: ["3", "5"])
-    monkeypatch.setattr(jobs, "processors", lambda: 8)
-    monkeypatch.setattr(jobs, "TICK", 0.05)
+    monkeypatch.setattr(pool, "_train", stand_in)
+    monkeypatch.setattr(pool, "visible_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(pool, "processors", lambda: 8)
+    monkeypatch.setattr(pool, "TICK", 0.05)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return Seen()
 
 
 def test_a_gpu_has_one_job_at_a_time(seen: Seen, tmp_path: Path) -> None:
     made = folders(tmp_path, *["end"] * 6, accelerator="gpu", devices=1)
-    jobs.train_all(made, seen, n_jobs=None, jobs_per_gpu=1, fail_fast=False)
+    Pool(seen, n_jobs=None, jobs_per_gpu=1, fail_fast=False).train(made)
     on = {name: [given(job) for job in made if given(job)["CUDA_VISIBLE_DEVICES"] == name] for name in ("3", "5")}
     assert sum(map(len, on.values())) == 6
     for turns in on.values():
@@ -132,14 +133,14 @@ def test_a_gpu_has_one_job_at_a_time(seen: Seen, tmp_path: Path) -> None:
 
 def test_a_job_of_two_gpus_waits_for_both(seen: Seen, tmp_path: Path) -> None:
     made = folders(tmp_path, *["end"] * 3, accelerator="gpu", devices=2)
-    jobs.train_all(made, seen, n_jobs=None, jobs_per_gpu=1, fail_fast=False)
+    Pool(seen, n_jobs=None, jobs_per_gpu=1, fail_fast=False).train(made)
     assert [given(job)["CUDA_VISIBLE_DEVICES"] for job in made] == ["3,5"] * 3
     assert [name for name, _ in seen.statuses] == ["0", "1", "2"]
 
 
 def test_jobs_on_the_processor_share_it(seen: Seen, tmp_path: Path) -> None:
     made = folders(tmp_path, *["end"] * 3, accelerator="cpu", devices=2)
-    jobs.train_all(made, seen, n_jobs=2, jobs_per_gpu=1, fail_fast=False)
+    Pool(seen, n_jobs=2, jobs_per_gpu=1, fail_fast=False).train(made)
     assert [given(job) | {"begun": 0, "ended": 0} for job in made] == [
         {"OMP_NUM_THREADS": "2", "begun": 0, "ended": 0}
     ] * 3, "8 processors, two jobs of two ranks"
@@ -148,7 +149,7 @@ def test_jobs_on_the_processor_share_it(seen: Seen, tmp_path: Path) -> None:
 
 def test_fail_fast_ends_the_others_and_starts_no_more(seen: Seen, tmp_path: Path) -> None:
     made = folders(tmp_path, "wait", "fail", "end", accelerator="cpu", devices=1)
-    jobs.train_all(made, seen, n_jobs=2, jobs_per_gpu=1, fail_fast=True)
+    Pool(seen, n_jobs=2, jobs_per_gpu=1, fail_fast=True).train(made)
     assert seen.statuses == [("1", "failed"), ("0", "failed")]
     assert "killed by SIGTERM" in runs.read_result(tmp_path / "0")["reason"]
     assert runs.status(tmp_path / "2") is None
@@ -157,7 +158,7 @@ def test_fail_fast_ends_the_others_and_starts_no_more(seen: Seen, tmp_path: Path
 def test_asked_twice_to_stop_it_kills(seen: Seen, tmp_path: Path) -> None:
     made = folders(tmp_path, "ignore", "end", accelerator="cpu", devices=1)
     with pytest.raises(KeyboardInterrupt):
-        jobs.train_all(made, seen, n_jobs=1, jobs_per_gpu=1, fail_fast=False)
+        Pool(seen, n_jobs=1, jobs_per_gpu=1, fail_fast=False).train(made)
     reason = "killed by SIGKILL, since the sweep was asked a second time to stop"
     assert runs.read_result(tmp_path / "0")["reason"] == reason
     assert runs.status(tmp_path / "1") is None
@@ -171,5 +172,5 @@ def test_jobs_are_taken_when_there_is_room(seen: Seen, tmp_path: Path) -> None:
             assert len(seen.statuses) >= number - 1, "not before an earlier one has ended"
             yield job
 
-    jobs.train_all(lazily(), seen, n_jobs=2, jobs_per_gpu=1, fail_fast=False)
+    Pool(seen, n_jobs=2, jobs_per_gpu=1, fail_fast=False).train(lazily())
     assert len(seen.statuses) == 4

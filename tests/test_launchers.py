@@ -1,4 +1,4 @@
-"""Launchers of other packages train a sweep's run folders: SLURM (a stand-in for it), submitit on this machine, Ray."""
+"""Launchers of other packages train a sweep's run folders: SLURM (by a stand-in), submitit on this machine, Ray."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from hydra.core.plugins import Plugins
 
 from lossfit import runs
 from lossfit.errors import UserError
-from lossfit.sweeps import resources as cluster
+from lossfit.sweeps import resources
 from tests.test_sweeps import TROUBLE, Command, results, swept
 
 DDP = ["data=sample", "model=mlp", "trainer=ddp_sim"]
@@ -27,7 +27,7 @@ def importing(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def test_slurm_starts_the_ranks_and_a_job_whose_time_is_over_goes_on(slurm: dict[str, str], tmp_path: Path) -> None:
+def test_slurm_starts_the_ranks_and_a_job_at_its_time_limit_is_resumed(slurm: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     (tmp_path / "slow.py").write_text(SLOW)
     options = [*DDP, "trainer.max_epochs=6", "loss=custom", "loss.function=slow.loss"]
@@ -94,23 +94,23 @@ def test_a_job_that_is_killed_takes_no_other_with_it(
 
 
 def test_what_a_job_asks_for() -> None:
-    assert [cluster.ranks(devices) for devices in (1, 4)] == [1, 4]
-    assert [cluster.gpus(accelerator, 4) for accelerator in ("gpu", "cuda", "cpu")] == [4, 4, None]
+    assert [resources.ranks(devices) for devices in (1, 4)] == [1, 4]
+    assert [resources.gpus(accelerator, 4) for accelerator in ("gpu", "cuda", "cpu")] == [4, 4, None]
     for devices in ("auto", -1, [0, 1]):
-        with pytest.raises(UserError, match=r"trainer\.devices=.*say how many, trainer\.devices=2"):
-            cluster.ranks(devices)
+        with pytest.raises(UserError, match=r"trainer\.devices=.*give a number, trainer\.devices=2"):
+            resources.ranks(devices)
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["hydra/launcher=slurm", "trainer=auto,cpu"], "trainer.accelerator=auto: a job must ask for GPUs or not"),
-        (["hydra/launcher=slurm", "trainer=ddp"], "trainer.devices=auto: which ones there are is known on the node"),
+        (["hydra/launcher=slurm", "trainer=ddp"], "trainer.devices=auto: only the node knows how many devices"),
         (["hydra/launcher=slurm", "hydra.launcher.partitions=gpu"], "hydra.launcher.partitions: no such key"),
         (["hydra/launcher=slum"], "hydra/launcher=slum: no such option (did you mean 'slurm'?)"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_made(
+def test_a_mistake_is_reported_before_anything_is_made(
     command: Command, tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
     status, said = command("train.py", "-m", "data=sample", "seed=1,2", *arguments, f"hydra.sweep.dir={tmp_path}/sweep")

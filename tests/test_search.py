@@ -1,4 +1,4 @@
-"""Searches with Optuna: what is drawn, pruned, told, taken up again."""
+"""Searches with Optuna: what is sampled, pruned, reported to the study and resumed."""
 
 import json
 import re
@@ -40,28 +40,28 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_parameter_is_drawn_only_where_the_drawn_options_have_it(searched: Path) -> None:
+def test_a_parameter_is_sampled_only_if_the_sampled_options_have_it(searched: Path) -> None:
     trials = study_of(searched).get_trials()
     seen = {trial.params["optimizer"] for trial in trials} | {trial.params["loss"] for trial in trials}
     assert seen == {"sgd", "adam", "momentum", "focal", "mse"}, "or the test says nothing"
     for trial in trials:
-        drawn = trial.params
-        assert ("optimizer.momentum" in drawn) == (drawn["optimizer"] == "momentum")
-        assert ("optimizer.betas" in drawn) == (drawn["optimizer"] == "adam")
-        assert ("loss.gamma" in drawn) == (drawn["loss"] == "focal")
+        sampled = trial.params
+        assert ("optimizer.momentum" in sampled) == (sampled["optimizer"] == "momentum")
+        assert ("optimizer.betas" in sampled) == (sampled["optimizer"] == "adam")
+        assert ("loss.gamma" in sampled) == (sampled["loss"] == "focal")
         config = runs.read_config(searched / str(trial.number))
-        assert config["choices"]["optimizer"] == drawn["optimizer"]
-        assert config["optimizer"]["lr"] == drawn["optimizer.lr"]
-        assert config["data"]["batch_size"] == drawn["data.batch_size"]
-        if "loss.gamma" in drawn:
-            assert config["loss"]["gamma"] == drawn["loss.gamma"]
-            assert isinstance(drawn["loss.gamma"], int)
-        if "optimizer.betas" in drawn:
-            assert config["optimizer"]["betas"] == json.loads(drawn["optimizer.betas"])
+        assert config["choices"]["optimizer"] == sampled["optimizer"]
+        assert config["optimizer"]["lr"] == sampled["optimizer.lr"]
+        assert config["data"]["batch_size"] == sampled["data.batch_size"]
+        if "loss.gamma" in sampled:
+            assert config["loss"]["gamma"] == sampled["loss.gamma"]
+            assert isinstance(sampled["loss.gamma"], int)
+        if "optimizer.betas" in sampled:
+            assert config["optimizer"]["betas"] == json.loads(sampled["optimizer.betas"])
     assert {trial.params["data.batch_size"] for trial in trials} <= {64, 128, 192, 256}
 
 
-def test_the_study_knows_what_the_runs_came_to(searched: Path) -> None:
+def test_the_study_has_the_results_of_the_runs(searched: Path) -> None:
     study = study_of(searched)
     trials = study.get_trials()
     assert len(trials) == 10
@@ -89,7 +89,7 @@ def test_the_study_opens_in_optuna_as_the_guide_says(searched: Path) -> None:
     assert len(scope["study"].trials) >= 10
 
 
-def test_a_search_goes_on_to_as_many_trials_in_all(searched: Path) -> None:
+def test_a_resumed_search_counts_the_trials_from_before(searched: Path) -> None:
     done = swept(f"resume={searched}", "hydra.sweeper.n_trials=12")
     assert done.returncode == 0, done.stderr
     assert "12 trials" in done.stdout
@@ -97,7 +97,7 @@ def test_a_search_goes_on_to_as_many_trials_in_all(searched: Path) -> None:
     assert [trial.number for trial in study_of(searched).get_trials()] == list(range(12))
 
 
-def test_a_search_that_was_killed_takes_up_its_trial(tmp_path: Path) -> None:
+def test_a_search_that_was_killed_resumes_its_trial(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     command = [
         *OPTUNA, "trainer.max_epochs=60", "optimizer.lr=interval(0.01,0.1)", "hydra.sweeper.n_trials=3",
@@ -124,7 +124,7 @@ def test_a_search_that_was_killed_takes_up_its_trial(tmp_path: Path) -> None:
 
 
 def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
-    """Both ranks stop; a failed trial is made up for by another."""
+    """Both ranks stop; a failed trial is replaced by a new one."""
     (tmp_path / "moody.py").write_text(
         "import torch, torch.nn.functional as F\n"
         "def loss(logits, target, t=1.0):\n"
@@ -158,7 +158,7 @@ def test_a_damaged_study_is_named(tmp_path: Path, command: Command) -> None:
 
 
 MISTAKES: list[tuple[Sequence[str], str]] = [
-    (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to draw"),
+    (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to search"),
     (["loss.gama=interval(0,1)"], "no option of this search has a key loss.gama"),
     (["optimizer.lr=fast,slow"], "optimizer.lr must be a number, got "),
     (["data.batch_size=interval(1,9)"], "data.batch_size must be a whole number"),
@@ -170,12 +170,12 @@ MISTAKES: list[tuple[Sequence[str], str]] = [
     (["seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be a whole number >= 1, got 0"),
     (["seed=1,2", "hydra.sweeper.metric=[val/acc,val/nll]"], "Optuna prunes by one metric of each epoch"),
     (["seed=1,2", "hydra.sweeper.direction=up"], "hydra.sweeper.direction must be maximize or minimize, got up"),
-    (["optimizer=interval(0,1)"], "hydra.sweeper.params.optimizer is a group, and wants options"),
+    (["optimizer=interval(0,1)"], "hydra.sweeper.params.optimizer is a group, and needs options"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "expected"), MISTAKES)
-def test_a_mistake_is_told_before_anything_is_trained(
+def test_a_mistake_is_reported_before_anything_is_trained(
     command: Command, tmp_path: Path, arguments: Sequence[str], expected: str
 ) -> None:
     status, said = command("train.py", *OPTUNA, *arguments, f"hydra.sweep.dir={tmp_path}/sweep")
@@ -185,7 +185,7 @@ def test_a_mistake_is_told_before_anything_is_trained(
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-def test_a_repeated_draw_comes_to_what_it_came_to_and_a_search_may_move(command: Command, tmp_path: Path) -> None:
+def test_a_repeated_sample_has_the_same_result_and_a_search_may_move(command: Command, tmp_path: Path) -> None:
     """Six trials of two possible jobs; then from another folder, and no longer by another metric."""
     done = swept(*OPTUNA, "seed=1,2", "hydra.sweeper.n_trials=6", f"hydra.sweep.dir={tmp_path}/old")
     assert done.returncode == 0, done.stderr

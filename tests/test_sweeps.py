@@ -1,4 +1,4 @@
-"""Sweeps on this machine: jobs that fail, are killed or stopped, sweeps that are taken up again, ranks in a job."""
+"""Sweeps on this machine: jobs that fail, are killed or stopped, resumed sweeps, ranks in a job."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def swept(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 
 def results(folder: Path) -> dict[str, dict[str, object]]:
-    """What the runs of a sweep came to, by their overrides, without times."""
+    """The results of a sweep's runs, by their overrides, without times."""
     found = {}
     for path in folder.glob("*/result.json"):
         result = json.loads(path.read_text())
@@ -81,7 +81,7 @@ def test_a_job_that_fails_takes_no_other_with_it_and_only_it_is_trained_again(tm
     assert re.search(r"#6 seed=7: failed .* memory", done.stdout)
     said = done.stdout.splitlines()
     failed = next(i for i, line in enumerate(said) if "seed=3: failed" in line)
-    assert any("seed=12: completed" in line for line in said[failed:]), "it is told when it happens"
+    assert any("seed=12: completed" in line for line in said[failed:]), "it is reported when it happens"
     assert "9 completed runs in 1 settings by val/acc, higher is better; not counted: 3 failed" in done.stdout
     assert f"Error: 3 of 12 jobs failed or were not trained. To train only these: python train.py resume={sweep}" in (
         done.stderr
@@ -112,7 +112,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Pa
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_sweep_that_is_stopped_goes_on_to_the_same_results(
+def test_a_sweep_that_is_stopped_is_resumed_to_the_same_results(
     stop: signal.Signals, undisturbed: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     command, alone = undisturbed
@@ -228,11 +228,11 @@ Command = Callable[..., tuple[int, str]]
         (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be a whole number >= 1, got 0"),
         (["seed=1,2", "hydra.sweep.subdir=mine"], "hydra.sweep.subdir=mine: has no effect here"),
         (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: no such metric"),
-        (["resume=a,b"], "resume: goes on with one run or one sweep"),
+        (["resume=a,b"], "resume: continues one run or one sweep"),
         (["hydra/sweeper=basic", "seed=1,2"], "hydra/launcher=local goes with hydra/sweeper=grid or optuna"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_made(
+def test_a_mistake_is_reported_before_anything_is_made(
     command: Command, tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
     status, said = command("train.py", "-m", *QUICK, *arguments, f"hydra.sweep.dir={tmp_path}/sweep")

@@ -13,7 +13,7 @@ import yaml
 import lossfit
 from lossfit import runs, sweeps
 from lossfit.cli import CONF
-from lossfit.compare.leaderboard import read
+from lossfit.compare import read
 from lossfit.errors import ConfigError, UserError
 from lossfit.runs import trust
 from lossfit.training import engine

@@ -230,7 +230,7 @@ def commands(seed: int) -> Iterator[Line]:
 
 
 def refused(command: Command, folder: Path, name: str, *arguments: str) -> tuple[Any, str]:
-    """Run a command that is no use; `folder` is its run folder unless it names another or resumes one."""
+    """Run a wrong command; `folder` is its run folder unless it names another or resumes one."""
     if name == "train":
         keys = [argument.partition("=")[0] for argument in arguments]
         own = [f"{key}={folder}" for key in ("hydra.run.dir", "hydra.sweep.dir") if key not in keys]
@@ -289,7 +289,7 @@ def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_
         (["-m", "seed=1,2", "hydra.sweeper.max_jobs=0"], "hydra.sweeper.max_jobs must be a whole number >= 1, got 0"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_what_to_type_instead(
+def test_a_mistake_is_reported_with_what_to_type_instead(
     command: Command, tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
     status, said = refused(command, tmp_path / "run", "train", *arguments)
@@ -327,7 +327,7 @@ def test_options_come_before_overrides_and_a_path_at_home_is_spelled_out(monkeyp
     assert cli.arguments(["seed=1", "-m", "data.dir=~/photos"]) == ["-m", "seed=1", "data.dir='/home/ada/photos'"]
 
 
-def test_a_full_disk_is_told_without_a_file_name() -> None:
+def test_a_full_disk_is_reported_without_a_file_name() -> None:
     assert cli.explain(OSError(28, "No space left on device")) == (
         "cannot write the run folder: No space left on device; choose another folder with hydra.run.dir=FOLDER"
     )

@@ -37,7 +37,7 @@ from lossfit.config import Config, build
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import exit_on_error
 from lossfit.optim import make_optimizer
-from lossfit.sweeps.pool import processors
+from lossfit.sweeps.resources import processors
 from lossfit.training import engine
 from lossfit.training.build import build_run
 

@@ -1,4 +1,4 @@
-"""A search's study: study.db in the sweep folder, SQLite, which Optuna's dashboard and plots open as it is."""
+"""A search's study: study.db in the sweep folder, an SQLite file that Optuna's dashboard and plots can open."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,7 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import URL
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # what there is to say is said of the run
-
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna's INFO line for each trial repeats the console's
 
 NAME = "search"
 FILE = "study.db"
@@ -17,13 +16,13 @@ FILE = "study.db"
 def storage(folder: Path) -> RDBStorage:
     """Return the storage of a sweep folder's study."""
     url = URL.create("sqlite", database=str(folder.absolute() / FILE)).render_as_string()
-    return RDBStorage(url, {"connect_args": {"timeout": 60}})  # seconds that a process waits while another one writes
+    return RDBStorage(url, {"connect_args": {"timeout": 60}})  # seconds to wait while another process writes
 
 
 def trial(run: Path, pruner: Any) -> optuna.Trial | None:
-    """Return the trial that a run folder belongs to, by its number; `pruner` decides when it is asked.
+    """Return the running trial of a run folder, which has its number; None if the trial is over.
 
-    None if that is over: the run is trained on by itself.
+    `pruner` decides in the trial's should_prune().
     """
     study = optuna.load_study(study_name=NAME, storage=storage(run.parent), pruner=pruner)
     for frozen in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):

@@ -1,10 +1,13 @@
-"""Overrides, such as `optimizer.lr=1` or `+callbacks=ema`: which key one sets, and what tells two jobs apart."""
+"""Overrides, such as `optimizer.lr=1` or `+callbacks=ema`: their keys and values, and which jobs are the same."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
 
 MAX_NAME = 60  # characters of a name made of overrides
 NAMELESS = ("hydra", "resume", "trust_code")  # keys that say nothing about the run
+
+DATA_PATHS = ("init_from", "data.dir")  # keys of a run's config whose values are paths
+PATHS = (*DATA_PATHS, "resume", "hydra.run.dir", "hydra.sweep.dir")  # keys of a command line whose values are paths
 
 
 def key(override: str) -> str:
@@ -13,8 +16,13 @@ def key(override: str) -> str:
 
 
 def value(override: str) -> str:
-    """Return what an override sets its key to, as typed; empty for one that deletes a key."""
+    """Return the value that an override sets, as typed; empty for one that deletes a key."""
     return override.partition("=")[2]
+
+
+def with_value(override: str, value: str) -> str:
+    """Return an override of the same key, with the same sign, and another value."""
+    return f"{override.partition('=')[0]}={value}"
 
 
 def by_key(overrides: Iterable[str]) -> dict[str, str]:
@@ -23,7 +31,7 @@ def by_key(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def identity(overrides: Sequence[str]) -> frozenset[str]:
-    """Return what tells a job from another: its overrides in any order."""
+    """Return what identifies a job: its overrides in any order."""
     return frozenset(by_key(overrides).values())
 
 

@@ -1,4 +1,4 @@
-"""Every combination of the values that the command line gives with commas: hydra/sweeper=grid."""
+"""A grid: every combination of the values given with commas, hydra/sweeper=grid."""
 
 import itertools
 import math
@@ -9,45 +9,41 @@ from decimal import Decimal
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 
-from hydra_plugins.lossfit.sweeper import RunFolderSweeper, in_hparams
+from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from lossfit import overrides as override_keys
 from lossfit import runs, sweeps
-from lossfit.compare.leaderboard import direction_of
 from lossfit.errors import RunError, UserError
+from lossfit.metric_names import direction_of
 from lossfit.sweeps.pool import Job
 
 
 class GridSweeper(RunFolderSweeper):
     """Trains each combination once.
 
-    metric: the one that the console shows of each job. max_jobs: a sweep of more is refused.
+    metric: the metric that the console shows for each job. max_jobs: a sweep with more jobs is refused.
     """
 
     def __init__(self, metric: str = "val/acc", extend: bool = False, max_jobs: int = 1000) -> None:
         super().__init__(extend)
-        try:
-            direction_of(metric)
-        except UserError as error:
-            raise UserError(
-                f"hydra.sweeper.metric={metric}: no such metric; take val/acc, val/nll or val/loss"
-            ) from error
+        if direction_of(metric) is None:
+            raise UserError(f"hydra.sweeper.metric={metric}: no such metric; take val/acc, val/nll or val/loss")
         self.metric = metric
         if not isinstance(max_jobs, int) or max_jobs < 1:
             raise UserError(f"hydra.sweeper.max_jobs must be a whole number >= 1, got {max_jobs}")
         self.max_jobs = max_jobs
 
     def sweep(self, arguments: list[str]) -> None:
-        """Train what is not done yet."""
+        """Train the jobs that are not finished."""
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(arguments)
         self._check_size(parsed)
         varying = {override_keys.key(override.get_key_element()) for override in parsed if override.is_sweep_override()}
         composed = {tuple(overrides): self.composed(overrides) for overrides in combinations(parsed)}
         configs = {overrides: self.checked(config) for overrides, config in composed.items()}  # before any is trained
         self.rehearse(configs.values())
-        with self.claimed():
+        with self.locked():
             jobs = sweeps.SweepFolder(self.folder)
             folders = {
-                jobs.prepare(overrides, in_hparams(config, [*varying])): as_text(overrides, varying)
+                jobs.prepare(overrides, with_hparams(config, [*varying])): as_text(overrides, varying)
                 for overrides, config in configs.items()
             }
             left = [Job(folder, text) for folder, text in folders.items() if runs.status(folder) not in runs.FINISHED]
@@ -62,7 +58,7 @@ class GridSweeper(RunFolderSweeper):
                 )
 
     def _check_size(self, overrides: Sequence[Override]) -> None:
-        """Refuse a sweep of no jobs or of too many, without listing them."""
+        """Refuse a sweep with no jobs or too many; the jobs are counted without being listed."""
         sizes = {override.get_key_element(): _size(override) for override in overrides}
         for override in overrides:
             if not sizes[override.get_key_element()]:
@@ -76,7 +72,7 @@ class GridSweeper(RunFolderSweeper):
 
 
 def combinations(overrides: Sequence[Override]) -> Iterator[tuple[str, ...]]:
-    """Give the overrides of each job: every combination, the last key's values varying fastest."""
+    """Yield the overrides of each job: every combination, with the last key varying fastest."""
     values: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()
@@ -90,13 +86,13 @@ def combinations(overrides: Sequence[Override]) -> Iterator[tuple[str, ...]]:
 
 
 def _size(override: Override) -> int:
-    """Return how many values an override has, without listing a range."""
+    """Return how many values an override has; a range is not listed for it."""
     if not override.is_sweep_override():
         return 1
     if not override.is_discrete_sweep():
         raise UserError(
             f"{override.input_line}: a grid needs values, as {override.get_key_element()}=0.1,0.01; "
-            f"hydra/sweeper=optuna draws from intervals"
+            f"hydra/sweeper=optuna samples from intervals"
         )
     sweep = override.value()
     if not isinstance(sweep, RangeSweep):
@@ -111,5 +107,5 @@ def _size(override: Override) -> int:
 
 
 def as_text(overrides: Sequence[str], varying: set[str]) -> str:
-    """Return what a person knows a job by: the overrides that differ among the jobs."""
+    """Return a job's name for the console: the overrides that differ among the jobs."""
     return " ".join(override for override in overrides if override_keys.key(override) in varying) or " ".join(overrides)

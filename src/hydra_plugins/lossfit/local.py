@@ -9,14 +9,14 @@ from omegaconf import DictConfig
 
 from lossfit.errors import UserError
 from lossfit.sweeps.console import Progress
-from lossfit.sweeps.pool import Job, train_all
+from lossfit.sweeps.pool import Job, Pool
 
 
 class LocalLauncher(Launcher):
-    """Trains the run folders that lossfit's sweepers prepare, each in a process of its own.
+    """Trains the run folders that lossfit's sweepers make, each in a process of its own.
 
-    n_jobs: jobs at once; null for one, or one for each place on a GPU. jobs_per_gpu: places on each. fail_fast: the
-    first failure ends the sweep.
+    n_jobs: jobs at once; null for one per slot on the GPUs, or one without GPUs. jobs_per_gpu: slots on each GPU.
+    fail_fast: the first failure ends the sweep.
     """
 
     def __init__(self, n_jobs: int | None = None, jobs_per_gpu: int = 1, fail_fast: bool = False) -> None:
@@ -26,14 +26,14 @@ class LocalLauncher(Launcher):
         self.n_jobs, self.jobs_per_gpu, self.fail_fast = n_jobs, jobs_per_gpu, fail_fast
 
     def setup(self, *, config: DictConfig, **context: Any) -> None:
-        """Take the environment that jobs are to have: a folder is all they need besides."""
+        """Keep the environment variables for the jobs, which need nothing else but their folder."""
         self.environment = {str(name): str(value) for name, value in config.hydra.job.env_set.items()}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
-        """Refuse sweepers that prepare no folders; lossfit's call `train`."""
+        """Refuse other sweepers, which make no run folders; lossfit's sweepers call `train`."""
         raise UserError("hydra/launcher=local goes with hydra/sweeper=grid or optuna; give others hydra/launcher=basic")
 
     def train(self, jobs: Iterable[Job], total: int, metric: str) -> None:
-        """Train the jobs, of which there are `total`, and say how they do by `metric`."""
+        """Train the jobs, `total` of them; the console shows their `metric`."""
         with env_override(self.environment), Progress(total, metric) as progress:
-            train_all(jobs, progress, self.n_jobs, self.jobs_per_gpu, self.fail_fast)
+            Pool(progress, self.n_jobs, self.jobs_per_gpu, self.fail_fast).train(jobs)

@@ -1,4 +1,4 @@
-"""What a search draws from: ranges for keys and options for groups, and which of them go together."""
+"""The search space: ranges for keys and options for groups, and which of them apply together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from omegaconf import DictConfig
 
 from lossfit import overrides as override_keys
-from lossfit.compare.leaderboard import group_of
+from lossfit.compare import group_of
 from lossfit.errors import UserError, did_you_mean
 
 Composed = Callable[[Sequence[str]], DictConfig]
@@ -18,7 +18,7 @@ Composed = Callable[[Sequence[str]], DictConfig]
 
 @dataclass(frozen=True)
 class Range:
-    """What a key's value is drawn from: `options`, as they are typed, or the numbers from `low` to `high`."""
+    """The values that a key may have: `options`, as typed, or the numbers from `low` to `high`."""
 
     options: tuple[str, ...] = ()
     low: float = 0.0
@@ -27,7 +27,7 @@ class Range:
     step: float | None = None
 
     def distribution(self) -> Any:
-        """Return it as Optuna has it; raise ValueError for bounds that do not go together."""
+        """Return Optuna's distribution; raise ValueError for bounds that it does not allow."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.options:
@@ -36,8 +36,8 @@ class Range:
             return IntDistribution(self.low, self.high, self.log, int(self.step or 1))
         return FloatDistribution(self.low, self.high, self.log, self.step)
 
-    def draw(self, trial: Any, name: str) -> str:
-        """Return a value as it is typed."""
+    def suggest(self, trial: Any, name: str) -> str:
+        """Return a value that the trial suggests, as typed on a command line."""
         if self.options:
             return trial.suggest_categorical(name, self.options)
         if isinstance(self.low, int):
@@ -45,12 +45,12 @@ class Range:
         return repr(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
 
 
-class Space:
+class SearchSpace:
     """The ranges of a search by key, and the overrides that all its trials share.
 
-    params: a range for each key as it is typed, or one for each option of the key's own group. arguments: what was
-    typed; a range there replaces one of params. composed: gives the config of overrides. Raises UserError for what is
-    no range, or for nothing to draw.
+    params: a range for each key, as typed, or one for each option of the key's own group. arguments: the overrides of
+    the command line; a range among them replaces one of params. composed: returns the config of overrides. Raises
+    UserError for a value that is no range, and for a space without any range.
     """
 
     def __init__(
@@ -75,20 +75,20 @@ class Space:
                 self.fixed.append(str(override.input_line))
         if not self.ranges:
             raise UserError(
-                "hydra/sweeper=optuna has nothing to draw: give a key a range, as "
+                "hydra/sweeper=optuna has nothing to search: give a key a range, as "
                 "optimizer.lr='tag(log,interval(1e-4,1e-1))', or take a preset, search=recipe"
             )
         self.groups = [key for key in self.ranges if loader.get_group_options(key)]
 
     def check(self, checked: Callable[[DictConfig], Any]) -> None:
-        """Refuse what cannot be drawn, and leave out what a preset has for options that are not.
+        """Refuse ranges that cannot be sampled; leave out those that a preset has for options that are not chosen.
 
-        checked: raises what is wrong with a config.
+        checked: raises UserError for the mistakes of a config.
         """
         commands = [self.fixed]
         for group in self.groups:
             if not (None in self.ranges[group] and self.ranges[group][None].options):
-                raise UserError(f"hydra.sweeper.params.{group} is a group, and wants options: {group}=adam,sgd")
+                raise UserError(f"hydra.sweeper.params.{group} is a group, and needs options: {group}=adam,sgd")
             commands += [[*self.fixed, f"{group}={option}"] for option in self.ranges[group][None].options]
         configs = [self.composed(command) for command in commands]
         for key, given in list(self.ranges.items()):
@@ -116,9 +116,10 @@ class Space:
         items = self.ranges.items()
         return {_name(key, option): one.distribution() for key, given in items for option, one in given.items()}
 
-    def drawn(self, trial: Any) -> list[str]:
-        """Draw a trial's values, the groups' options first, and what the drawn options have; return its overrides."""
-        overrides = [*self.fixed, *(f"{group}={self.ranges[group][None].draw(trial, group)}" for group in self.groups)]
+    def suggest(self, trial: Any) -> list[str]:
+        """Return the overrides of a trial: first an option for each group, then values for the keys that these have."""
+        options = [f"{group}={self.ranges[group][None].suggest(trial, group)}" for group in self.groups]
+        overrides = [*self.fixed, *options]
         config = self.composed(overrides)
         for key, given in self.ranges.items():
             if key in self.groups or not (key.startswith("+") or _has(config, key)):
@@ -126,12 +127,12 @@ class Space:
             option = config.hydra.runtime.choices.get(_group(config, key) or "")
             option = option if option in given else None
             if option in given:
-                overrides.append(f"{key}={given[option].draw(trial, _name(key, option))}")
+                overrides.append(f"{key}={given[option].suggest(trial, _name(key, option))}")
         return overrides
 
 
 def _range(override: Override) -> Range:
-    """Read what was typed for a key as a range."""
+    """Return the range that an override gives its key."""
     value = override.value()
     name = override.get_key_element()
     tags = value.tags if isinstance(value, Sweep) else set()
@@ -147,7 +148,7 @@ def _range(override: Override) -> Range:
             return Range(low=numbers[0], high=numbers[-1], step=numbers[1] - numbers[0])
     if isinstance(value, (ChoiceSweep, RangeSweep)):
         return Range(options=tuple(override.sweep_string_iterator()))
-    raise UserError(f"hydra.sweeper.params.{name}={override.value()}: is no range; say a,b or interval(0,1)")
+    raise UserError(f"hydra.sweeper.params.{name}={override.value()}: is no range; write a,b or interval(0,1)")
 
 
 def _has(config: DictConfig, key: str) -> bool:
@@ -161,7 +162,7 @@ def _has(config: DictConfig, key: str) -> bool:
 
 
 def _group(config: DictConfig, key: str) -> str | None:
-    """Return the innermost group that a key, with or without its prefix, belongs to."""
+    """Return the innermost group of a key, which may have a sign before it."""
     return group_of(override_keys.key(key), config.hydra.runtime.choices)
 
 

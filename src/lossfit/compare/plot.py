@@ -1,4 +1,4 @@
-"""The picture of a leaderboard: the metric over the epochs, and its final values with every seed's."""
+"""A leaderboard as a picture: the metric's curves, and its final value for every seed."""
 
 import io
 import statistics
@@ -12,67 +12,72 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lossfit import runs
-from lossfit.compare.leaderboard import Group, Leaderboard, curve_name, label
+from lossfit.compare.curves import X_AXES, mean_curve
+from lossfit.compare.leaderboard import Leaderboard, Setting
+from lossfit.compare.options import label
 from lossfit.errors import UserError
+from lossfit.metric_names import curve_of
 
-DRAWN = 10  # settings: as many as there are colours that can be told apart
+MOST = 10  # settings in a picture: as many as there are distinct colours
 
 
-def picture(board: Leaderboard, top: int | None = None) -> bytes:
-    """Draw the best settings, as a PNG: the curves of the metric, and its final values with every seed's."""
-    groups = board.groups[: min(top or DRAWN, DRAWN)]
-    if not groups:
+def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> bytes:
+    """Draw the best settings, as a PNG: the metric's curves over x, and its final value for every seed."""
+    settings = board.settings[: min(top or MOST, MOST)]
+    if not settings:
         raise UserError(f"--png: no completed run has {board.metric} yet")
-    figure = Figure(figsize=(12, 3 + 0.35 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(12, 3 + 0.35 * len(settings)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    name = curve_name(board.metric)
-    colors = list(colormaps["tab10"](range(len(groups))))
-    _draw_curves(left, groups, name, colors)
-    _draw_values(right, groups, board.metric, colors)
-    labels = [f"{label(board.columns, group.options) or 'all runs'} (n={len(group.runs)})" for group in groups]
-    left.set(xlabel="epoch", ylabel=name, title=f"{name} over the epochs")
+    name = curve_of(board.metric)
+    colors = list(colormaps["tab10"](range(len(settings))))
+    _draw_curves(left, settings, name, x, colors)
+    _draw_values(right, settings, board.metric, colors)
+    labels = [f"{label(board.columns, one.options) or 'all runs'} (n={len(one.runs)})" for one in settings]
+    left.set(xlabel=X_AXES[x][1], ylabel=name, title=f"{name} of each epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set(xlabel=board.metric, title=f"final {board.metric}, a dot each seed", ylim=(len(groups) - 0.5, -0.5))
-    right.set_yticks(range(len(groups)), ["\n".join(wrap(text, 44)) for text in labels])
+    right.set(xlabel=board.metric, title=f"final {board.metric}, one dot per seed", ylim=(len(settings) - 0.5, -0.5))
+    right.set_yticks(range(len(settings)), ["\n".join(wrap(text, 44)) for text in labels])
     right.yaxis.tick_right()
     right.xaxis.set_major_locator(MaxNLocator(5))
     for tick, color in zip(right.get_yticklabels(), colors, strict=True):
         tick.set_color(color)
     left.grid(alpha=0.3)
     right.grid(axis="x", alpha=0.3)
-    best = f"best {len(groups)} of {len(board.groups)} settings: " if len(groups) < len(board.groups) else ""
+    best = f"best {len(settings)} of {len(board.settings)} settings: " if len(settings) < len(board.settings) else ""
     figure.suptitle(f"{best}mean ± standard deviation over seeds")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
 
 
-def _draw_curves(axes: Axes, groups: Sequence[Group], name: str, colors: Sequence[Any]) -> None:
-    """Draw each setting's mean over the epochs that all its runs have, and the band around it.
+def _draw_curves(axes: Axes, settings: Sequence[Setting], name: str, x: str, colors: Sequence[Any]) -> None:
+    """Draw each setting's mean curve and the band of one standard deviation around it.
 
-    The axis spans what is reached after the first third of the epochs: the first ones would press the last together.
+    The y axis spans what is reached after the first third of the epochs, so that differences at the end are visible.
     """
     late: list[float] = []
-    for group, color in zip(groups, colors, strict=True):
-        curves = [found for run in group.runs if (found := runs.curve(run.folder, name))]
-        epochs = sorted(set.intersection(*map(set, curves))) if curves else []
-        means = [statistics.fmean(values[epoch] for values in curves) for epoch in epochs]
-        spread = [statistics.stdev(values[epoch] for values in curves) if len(curves) > 1 else 0 for epoch in epochs]
-        low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
-        axes.plot(epochs, means, color=color, marker="o" if len(epochs) == 1 else None)
-        axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
-        late += low[len(epochs) // 3 :] + high[len(epochs) // 3 :]
+    for setting, color in zip(settings, colors, strict=True):
+        points = mean_curve(setting, name, x)
+        if not points:
+            continue
+        places, means, _ = zip(*points, strict=True)
+        low, high = ([mean + sign * spread for _, mean, spread in points] for sign in (-1, 1))
+        axes.plot(places, means, color=color, marker="o" if len(points) == 1 else None)
+        axes.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
+        late += low[len(points) // 3 :] + high[len(points) // 3 :]
     if late:
         margin = 0.05 * (max(late) - min(late)) or 0.01
         axes.set_ylim(min(late) - margin, max(late) + margin)
+    elif any(runs.curve(run.folder, name) for setting in settings for run in setting.runs):
+        raise UserError(f"--x {x}: the runs' metrics.csv has no {X_AXES[x][0]}; take --x epoch")
     else:
         axes.text(0.5, 0.5, f"metrics.csv has no {name}", ha="center", transform=axes.transAxes)
 
 
-def _draw_values(axes: Axes, groups: Sequence[Group], metric: str, colors: Sequence[Any]) -> None:
-    """Draw each setting's mean, its interval, and below them every seed's value; the best on top."""
-    for place, (group, color) in enumerate(zip(groups, colors, strict=True)):
-        values = group.values(metric)
-        mean, deviation = statistics.fmean(values), group.deviation(metric)
+def _draw_values(axes: Axes, settings: Sequence[Setting], metric: str, colors: Sequence[Any]) -> None:
+    """Draw each setting's mean ± standard deviation, and below it every seed's value; the best setting on top."""
+    for place, (setting, color) in enumerate(zip(settings, colors, strict=True)):
+        values = setting.values(metric)
+        mean, deviation = statistics.fmean(values), setting.deviation(metric)
         axes.errorbar(mean, place, xerr=deviation, color=color, marker="D", capsize=4)
         axes.plot(values, [place + 0.2] * len(values), "o", color=color, alpha=0.6, markersize=5, markeredgewidth=0)

@@ -18,16 +18,16 @@ from typing import Any
 import yaml
 
 from lossfit.errors import ConfigError, UserError
+from lossfit.option_files import CONF
+from lossfit.overrides import DATA_PATHS
 from lossfit.plain_values import is_plain, shown
 from lossfit.runs import names
 from lossfit.system import files
 
-CONF = Path(__file__).parents[3] / "conf"
 VARIABLE = "LOSSFIT_TRUST_CODE"  # 1 if every folder is trusted; set by trust_code=true, and inherited by jobs and ranks
 KEY_SIZE = 32  # bytes
 REMOTE = "lightning.pytorch.loggers."  # these send the logged values to a server
 UNLISTED = {"lossfit.callbacks.Pruning": frozenset({"monitor", "pruner"})}  # a search adds it to each trial
-PATHS = ("dir", "init_from")  # keys whose paths are only read
 _composed: set[bytes] = set()  # digests of the contents that this process has signed
 ADVICE = (
     "it was not made by this account on this machine, or was changed since: if you trust whoever wrote it, add "
@@ -86,7 +86,7 @@ def _foreign(node: Any, key: str) -> Iterator[str]:
             yield from _foreign(item, f"{key}[{i}]")
         return
     name = key.rpartition(".")[2]
-    if isinstance(node, str) and name not in (*PATHS, "_target_") and _is_path(node):
+    if isinstance(node, str) and key not in DATA_PATHS and name != "_target_" and _is_path(node):
         yield f"{key}={shown(node)} is a path or an address, which a config from elsewhere may not give"
     if not isinstance(node, dict):
         return

@@ -1,4 +1,11 @@
-"""Many runs: made in a sweep folder, shared out over this machine, and shown while they train. Imports no torch."""
+"""Many runs: their folders, the pool of processes that trains them, and the console.
+
+    folder.py      a sweep's folder and its jobs' folders     rehearsal.py   tries the jobs' configs beforehand
+    pool.py        trains jobs side by side                   console.py     shows the jobs while they run
+    resources.py   GPUs and processors
+
+torch is imported by the first rehearsal or job, not before.
+"""
 
 from lossfit.sweeps.folder import SweepFolder, is_sweep, locked, read_command
 

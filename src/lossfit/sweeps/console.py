@@ -1,4 +1,4 @@
-"""What the console says of a sweep while it runs: each job that ends, and those that run with epoch and metric."""
+"""The console of a running sweep: a line for each job that has ended, and the running jobs with epoch and metric."""
 
 import time
 from collections import Counter
@@ -10,26 +10,27 @@ from rich.live import Live
 from rich.text import Text
 
 from lossfit import runs
+from lossfit.runs import names
 from lossfit.sweeps.pool import Job
 
 
 class Progress:
-    """A line for each job that ends, and in a terminal a picture of those that run.
+    """Prints a line for each job that ends and, in a terminal, redraws a line for each running job.
 
-    total: how many jobs there are. metric: the one shown, by its name in metrics.csv and result.json.
+    total: the number of jobs. metric: the metric to show, by its name in metrics.csv and result.json.
     """
 
     def __init__(self, total: int, metric: str) -> None:
         self.total, self.metric = total, metric
-        self.console = Console()  # of its own: the processes of jobs inherit what is drawn on the shared one
+        self.console = Console()  # not rich's shared one, whose drawing the jobs' processes would inherit
         self.live = Live(
             console=self.console,
             auto_refresh=False,
             transient=True,
-            redirect_stdout=False,  # jobs would inherit that
+            redirect_stdout=False,  # jobs would inherit the redirection
             redirect_stderr=False,
         )
-        self.begun = 0.0
+        self.start_time = 0.0
         self.counts: Counter[str] = Counter()
 
     def __enter__(self) -> "Progress":
@@ -41,23 +42,23 @@ class Progress:
         self.live.stop()
 
     def started(self, job: Job) -> None:
-        """Start the clock with the first."""
-        self.begun = self.begun or time.monotonic()
+        """Start the clock at the first job."""
+        self.start_time = self.start_time or time.monotonic()
 
     def ended(self, job: Job, result: Mapping[str, Any]) -> None:
-        """Say how, and how much is left."""
+        """Print how a job ended, and how much is left."""
         self.counts[result["status"]] += 1
         value = result.get("metrics", {}).get(self.metric)
-        said = f"#{job.folder.name} {job.text}: {result['status']}"
+        line = f"#{job.folder.name} {job.text}: {result['status']}"
         if result["status"] == "failed":
-            said += f" after {_time(job.seconds)}: {result['reason']} ({job.folder}/console.log)"
+            line += f" after {_time(job.seconds)}: {result['reason']} ({job.folder / names.CONSOLE})"
         else:
-            said += f" in {_time(job.seconds)}" + (f", {self.metric} {value:.4f}" if value is not None else "")
-        standing = self._standing(sum(self.counts.values()))
-        self.console.print(f"{said} | {standing}", soft_wrap=True, markup=False, highlight=False)
+            line += f" in {_time(job.seconds)}" + (f", {self.metric} {value:.4f}" if value is not None else "")
+        line += f" | {self._summary(sum(self.counts.values()))}"
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def tick(self, running: list[Job]) -> None:
-        """Draw the jobs that run."""
+        """Redraw the running jobs."""
         if not self.console.is_terminal:
             return
         lines, done = [], float(sum(self.counts.values()))
@@ -68,14 +69,14 @@ class Progress:
                 line += f", epoch {max(values)}/{epochs}, {self.metric} {values[max(values)]:.4f}"
                 done += max(0, max(values) / epochs)
             lines.append(Text(line, no_wrap=True, overflow="ellipsis"))
-        self.live.update(Group(*lines, Text(self._standing(done), style="bold")), refresh=True)
+        self.live.update(Group(*lines, Text(self._summary(done), style="bold")), refresh=True)
 
-    def _standing(self, done: float) -> str:
-        """Say how many jobs have ended, and how long the rest takes if `done` jobs took as long as it is now."""
+    def _summary(self, done: float) -> str:
+        """Say how many jobs have ended, and how long the rest takes if all go as fast as the `done` jobs did."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         left = ""
         if 0 < done < self.total:
-            left = f", about {_time((time.monotonic() - self.begun) / done * (self.total - done))} left"
+            left = f", about {_time((time.monotonic() - self.start_time) / done * (self.total - done))} left"
         return f"{sum(self.counts.values())} of {self.total}" + (f" ({counts})" if counts else "") + left
 
 

@@ -1,6 +1,6 @@
-"""What a sweep folder holds: a run folder for each job, numbered, and sweep.yaml, the command that it was begun by.
+"""A sweep folder: a numbered run folder for each job, and sweep.yaml, the sweep's command.
 
-A job is known by its overrides: a sweep that is taken up again finds the folder that was made for them.
+A job is identified by its overrides: a resumed sweep finds the folder that was made for them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,24 +14,24 @@ from lossfit.errors import UserError
 from lossfit.runs import names, trust
 from lossfit.system import locks
 
-MAY_CHANGE = (
+FREE = (  # overrides that may differ when a sweep is repeated in its folder
     "hydra.launcher",
     "hydra/launcher",
     "hydra.sweeper.n_trials",
     "hydra.sweeper.max_jobs",
     "hydra.sweeper.extend",
 )
-OWN = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.extend", "trust_code")  # of one call, not of the sweep
-PATIENCE = 30.0  # seconds for the jobs of a sweep that was killed to end
+PER_CALL = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.extend", "trust_code")  # not saved in sweep.yaml
+PATIENCE = 30.0  # seconds to wait until the jobs of a killed sweep have ended
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a folder is that of a sweep."""
+    """Whether a folder is a sweep's."""
     return (folder / names.COMMAND).is_file()
 
 
 def read_command(folder: Path) -> list[str]:
-    """Return the command of a sweep folder; raise UserError where it was not begun by this account."""
+    """Return the command of a sweep folder; raise UserError if another account or machine started the sweep."""
     path = folder / names.COMMAND
     try:
         trust.check_command(folder, path.read_bytes())
@@ -42,24 +42,26 @@ def read_command(folder: Path) -> list[str]:
 
 @contextmanager
 def locked(folder: Path, overrides: Sequence[str], extend: bool) -> Iterator[None]:
-    """Hold a new sweep folder, or one of the same command, for as long as the sweep runs.
+    """Lock a sweep's folder while the block runs; the folder is new, or was made by the same command.
 
-    extend: the command may be another one; its jobs are added to those that are there. Raises UserError for a folder
-    of something else, and for one that another process holds.
+    extend: another command is allowed, and adds its jobs. Raises UserError for a folder that holds anything else, or
+    that another process has locked.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"hydra.sweep.dir={folder} cannot be made: {error.strerror}") from error
     with locks.held(folder, PATIENCE):
-        _begin(folder, [override for override in overrides if override_keys.key(override) not in OWN], extend)
+        _check_and_write(
+            folder, [override for override in overrides if override_keys.key(override) not in PER_CALL], extend
+        )
         yield
 
 
-def _begin(folder: Path, overrides: Sequence[str], extend: bool) -> None:
+def _check_and_write(folder: Path, overrides: Sequence[str], extend: bool) -> None:
     if is_sweep(folder):
         before = read_command(folder)
-        if not extend and _decisive(before) != _decisive(overrides):
+        if not extend and _fixed_overrides(before) != _fixed_overrides(overrides):
             raise UserError(
                 f"hydra.sweep.dir={folder} holds another sweep ({' '.join(before)}): choose another folder, or give "
                 f"resume={folder} and what is to change"
@@ -69,14 +71,14 @@ def _begin(folder: Path, overrides: Sequence[str], extend: bool) -> None:
     runs.write_signed(folder / names.COMMAND, list(overrides))
 
 
-def _decisive(overrides: Sequence[str]) -> frozenset[str]:
+def _fixed_overrides(overrides: Sequence[str]) -> frozenset[str]:
     return override_keys.identity(
-        [override for override in overrides if not override_keys.key(override).startswith(MAY_CHANGE)]
+        [override for override in overrides if not override_keys.key(override).startswith(FREE)]
     )
 
 
 class SweepFolder:
-    """The jobs of a sweep folder, by their overrides."""
+    """The jobs of a sweep folder, found by their overrides."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,18 +90,18 @@ class SweepFolder:
         self.next = max((int(path.name) for path in numbered), default=-1) + 1
 
     def find(self, overrides: Sequence[str]) -> Path | None:
-        """Return the folder that was made for these overrides."""
+        """Return the folder that was made for these overrides, None if there is none."""
         return self.known.get(override_keys.identity(overrides))
 
     def prepare(self, overrides: Sequence[str], config: Config) -> Path:
-        """Return the run folder of a job, which is made with this config if it is not there yet."""
+        """Return the run folder of a job; make it with this config if there is none."""
         path = self.find(overrides) or self.folder / str(self.next)
         if not (path / names.CONFIG).exists():
             self.add(path, overrides, config)
         return path
 
     def add(self, path: Path, overrides: Sequence[str], config: Config) -> None:
-        """Make a job's run folder; raise UserError if there is a run in it."""
+        """Make a job's run folder; raise UserError if it holds a run already."""
         runs.create(path, config, overrides)
         self.known[override_keys.identity(overrides)] = path
         self.next = max(self.next, int(path.name) + 1)

@@ -1,4 +1,4 @@
-"""Launchers of other packages: whether they are there, and what became of a job whose process died."""
+"""Launchers of other packages: whether they are installed, and jobs whose process died returned as failed."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ EXTRAS = {"hydra_submitit_launcher": "sweep", "hydra_ray_launcher": "ray"}  # of
 
 
 def check_installed(option: str, target: str) -> None:
-    """Raise UserError for a launcher whose package is not there; `option` is its name on the command line."""
+    """Raise UserError if a launcher's package is not installed; `option` is the launcher's name on the command line."""
     extra = EXTRAS.get(target.split(".")[1])
     if extra and target not in Plugins.instance().class_name_to_class:
         raise UserError(f'hydra/launcher={option} needs a package more: pip install -e ".[{extra}]"')
 
 
 def launch(launcher: Launcher, arguments: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
-    """Have jobs run, and return what became of each when all are over."""
+    """Run a job for each list of overrides, and return their results when all have ended."""
     plugin = type(launcher).__module__.split(".")[1]
     with {"hydra_submitit_launcher": _submitit, "hydra_ray_launcher": _ray}.get(plugin, nullcontext)():
         return launcher.launch(arguments, initial_job_idx=0)
@@ -32,32 +32,32 @@ def launch(launcher: Launcher, arguments: Sequence[Sequence[str]]) -> Sequence[J
 
 @contextmanager
 def _submitit() -> Iterator[None]:
-    """Have a job that died returned as failed: the plugin would raise, and wait for no other."""
+    """Return a dead job as failed: the plugin would raise, and not wait for the other jobs."""
     job: Any = importlib.import_module("submitit").Job
     results = job.results
 
-    def returned(self: Any) -> list[Any]:
+    def results_or_failure(self: Any) -> list[Any]:
         try:
             return results(self)
         except Exception:
             return [_failed(f"its process ended without a result ({self.state}); its output: {self.paths.stderr}")]
 
-    with patch.object(job, "results", returned):
+    with patch.object(job, "results", results_or_failure):
         yield
 
 
 @contextmanager
 def _ray() -> Iterator[None]:
-    """Have a job that died returned as failed: the plugin would raise, and the driver's end would end the others."""
+    """Return a dead job as failed: the plugin would raise, and the end of the driver would end the other jobs."""
     ray: Any = importlib.import_module("ray")
 
-    def returned(reference: Any) -> Any:
+    def get_or_failure(reference: Any) -> Any:
         try:
             return ray.get(reference)
         except ray.exceptions.RayError as error:
             return _failed(str(error).strip().split("\n")[0])
 
-    with patch("hydra_plugins.hydra_ray_launcher._core.ray", SimpleNamespace(get=returned)):
+    with patch("hydra_plugins.hydra_ray_launcher._core.ray", SimpleNamespace(get=get_or_failure)):
         yield
 
 

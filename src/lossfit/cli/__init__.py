@@ -1,0 +1,30 @@
+"""The Hydra boundary of train.py: from a command line to a plain config. Imports no torch.
+
+    command_line.py   what was typed is checked and made readable for Hydra
+    composing.py      Hydra composes the config, which becomes plain dicts and lists
+    messages.py       Hydra's errors in plain words
+
+No other part of lossfit imports Hydra.
+"""
+
+from lossfit.cli.command_line import arguments, check_ranks, quoted
+from lossfit.cli.composing import VERSION, composed, plain, register_resolvers, resolved, swept
+from lossfit.cli.messages import explain, reported_job
+from lossfit.option_files import CONF, groups, meaning
+
+__all__ = [
+    "CONF",
+    "VERSION",
+    "arguments",
+    "check_ranks",
+    "composed",
+    "explain",
+    "groups",
+    "meaning",
+    "plain",
+    "quoted",
+    "register_resolvers",
+    "reported_job",
+    "resolved",
+    "swept",
+]

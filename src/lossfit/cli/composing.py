@@ -1,0 +1,80 @@
+"""Hydra composes a config, which becomes plain dicts and lists. No object below sees Hydra's."""
+
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from lossfit import option_files, runs
+from lossfit import overrides as override_keys
+from lossfit.cli.command_line import readable
+from lossfit.config import Config
+from lossfit.errors import UserError
+from lossfit.runs import trust
+from lossfit.sweeps import resources
+
+# Hydra 1.3 must be given the version whose defaults to use; 1.4, which brings OmegaConf 2.4, warns about it
+VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+NOT_OF_THE_RUN = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to a run
+
+
+def register_resolvers() -> None:
+    """Register the resolvers that conf/ uses.
+
+    ${run_id:}: six random characters. ${run_name:OVERRIDES,CHOICES}: what was typed, as a file name.
+    ${run_folder:RESUME,NEW}: the folder of the run to resume, or NEW without one. ${groups:}: every group and option.
+    ${ranks:DEVICES} and ${gpus:ACCELERATOR,DEVICES}: what a job asks a scheduler for.
+    """
+    register: Callable[..., None] = OmegaConf.register_new_resolver if VERSION else OmegaConf.register_resolver
+    register("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+    register("run_name", lambda typed, groups: override_keys.short_name(list(typed), set(groups)), replace=True)
+    register("run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True)
+    register("groups", option_files.groups, replace=True)
+    register("ranks", resources.ranks, replace=True)
+    register("gpus", resources.gpus, replace=True)
+
+
+def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
+    """Return the job's plain config, its run folder and the overrides that were typed."""
+    own = HydraConfig.get()
+    if not isinstance(trusted := cfg.get("trust_code", False), bool):
+        raise UserError(f"trust_code must be true or false, got {trusted!r}")
+    if trusted:
+        os.environ[trust.VARIABLE] = "1"
+    return _plain(cfg, own.runtime.choices), Path(own.runtime.output_dir), list(own.overrides.task)
+
+
+def swept() -> bool:
+    """Whether this is a job of a sweep, whose sweeper may have made its run folder."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def composed(*overrides: str) -> Config:
+    """Return the plain config that overrides compose, for scripts and notebooks."""
+    register_resolvers()
+    with initialize_config_dir(str(option_files.CONF), **VERSION):
+        cfg = compose("config", [readable(override) for override in overrides], return_hydra_config=True)
+    return plain(cfg)
+
+
+def plain(cfg: DictConfig) -> Config:
+    """Return the plain config of a composed one that still has the key `hydra`."""
+    choices = cfg.hydra.runtime.choices
+    with read_write(cfg), open_dict(cfg):
+        del cfg.hydra
+    return _plain(cfg, choices)
+
+
+def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
+    """Return dicts and lists, with the chosen option of each group under `choices`."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    own = {str(key): value for key, value in config.items() if key not in NOT_OF_THE_RUN}
+    chosen = {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
+    return {**own, "choices": chosen}

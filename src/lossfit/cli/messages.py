@@ -1,0 +1,108 @@
+"""Hydra's and OmegaConf's errors in plain words: which key, and what to type instead."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from lossfit.cli.command_line import ADDED
+from lossfit.cli.composing import swept
+from lossfit.errors import UserError, did_you_mean, reported
+from lossfit.option_files import CONF, options
+
+FOOTER = "\n    full_key: "  # begins what OmegaConf adds to its messages
+
+
+def reported_job() -> AbstractContextManager[None]:
+    """Report what a job raises and exit, before Hydra can print a line of its own.
+
+    In a sweep the launcher needs the exception, so nothing is done.
+    """
+    return nullcontext() if swept() else reported(explain)
+
+
+def explain(error: Exception) -> str | None:
+    """Word an error of Hydra, OmegaConf or a resolver; return None for any other error."""
+    for cause in _chain(error):
+        if isinstance(cause, UserError):  # raised in a resolver
+            return str(cause)
+    innermost: BaseException = error
+    while isinstance(innermost, HydraException) and innermost.__cause__ is not None:
+        innermost = innermost.__cause__
+    problem = innermost if isinstance(innermost, OmegaConfBaseException) else error
+    for kind, wording in WORDINGS:
+        if isinstance(problem, kind):
+            return wording(problem, str(error).strip())
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, the latest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _no_such_option(error: MissingConfigException, message: str) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    what = f"{group}={option}: no such option" if group else f"--config-name={option}: no such config in {CONF}"
+    return what + did_you_mean(option, options(group))
+
+
+def _no_override(error: OverrideParseException, message: str) -> str:
+    lines = [line for line in message.splitlines() if not line.startswith(("Error parsing", "See http"))]
+    reason = lines[0] if lines else "not an override"
+    return f"cannot read {error.override!r} ({reason}); write KEY=VALUE, in quotes if it holds brackets or spaces"
+
+
+def _no_such_key(error: OmegaConfBaseException, message: str) -> str:
+    """Suggest what may be meant by a key that is not in the config."""
+    key, parent = str(error.full_key), error.parent_node
+    text = f"{key}: no such key"
+    if "/" in key:
+        paths = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*/*") if path.is_dir()]
+        text += did_you_mean(key, [*paths, key.replace("/", ".")])
+    elif isinstance(parent, DictConfig):
+        text += did_you_mean(
+            str(error.key), [str(name) for name in parent if name != "hydra" and not str(name).startswith("_")]
+        )
+    option = Path(key.replace(".", "/"))
+    if (CONF / f"{option}.yaml").is_file():
+        plus = "+" if str(option.parent) in ADDED else ""
+        return f"{text}; {option.name} is an option of {option.parent}: {plus}{option.parent}={option.name}"
+    add = re.search(r"To append to your config use (.*)", message)
+    # a mapping takes any key, unless it is a call, a group or one of Hydra's
+    free = "." in key and isinstance(parent, DictConfig) and "_target_" not in parent
+    if add and free and not (CONF / option.parent).is_dir() and not (key.startswith("hydra.") and len(parent)):
+        text += f"; to add it, write {add[1]}"
+    return text
+
+
+def _wrong_value(error: OmegaConfBaseException, message: str) -> str:
+    return f"{error.full_key}: {str(error.msg).partition(FOOTER)[0]}"
+
+
+def _other_of_hydra(error: HydraException, message: str) -> str:
+    absent = re.match(r"Could not delete from config\. '(.*)' does not exist\.", message)
+    return f"~{absent[1]}: there is nothing to delete: the key is not there, or is null" if absent else message
+
+
+def _unusable_folder(error: OSError, message: str) -> str:
+    """Hydra makes the run folder; what the run itself cannot read or write comes as a RunError."""
+    what = f"cannot use {error.filename}" if error.filename else "cannot write the run folder"
+    return f"{what}: {error.strerror or error}; choose another folder with hydra.run.dir=FOLDER"
+
+
+WORDINGS: tuple[tuple[type[BaseException], Callable[..., str]], ...] = (  # the first that fits is taken
+    (MissingConfigException, _no_such_option),
+    (OverrideParseException, _no_override),
+    (ConfigKeyError, _no_such_key),
+    (ConfigAttributeError, _no_such_key),
+    (OmegaConfBaseException, _wrong_value),
+    (HydraException, _other_of_hydra),
+    (OSError, _unusable_folder),
+)

@@ -1,0 +1,50 @@
+"""The option files in conf/: where they are, what their comments say, and which options a config chose.
+
+Imports no torch.
+"""
+
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CONF = Path(__file__).parents[2] / "conf"
+PASSIVE = re.compile(r"^\w+: +# passive$\n +_target_: (\S+)", re.MULTILINE)
+PRUNING = "lossfit.callbacks.Pruning"  # passive too: it has no option file, a search adds it to its trials
+
+
+def options(group: str) -> list[str]:
+    """Return the options of a group, sorted."""
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def meaning(file: Path) -> str:
+    """Return the first comment of a YAML file, after any package directive."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and not line.startswith("# @package"):
+            return line.removeprefix("# ")
+    return ""
+
+
+def groups() -> str:
+    """Describe every group and option by the first comment of its file, for --help."""
+    lines = []
+    for group in sorted(path for path in CONF.rglob("*") if path.is_dir()):
+        lines.append(f"{group.relative_to(CONF).as_posix()}=")
+        for file in sorted(group.glob("*.yaml")):
+            lines.append(f"  {file.stem:18} {meaning(file)}")
+    return "\n".join(lines).replace("$", "$$")
+
+
+@functools.cache
+def passive_callbacks() -> frozenset[str]:
+    """Return the targets of the callbacks that cannot change what a run learns: the key is marked `# passive`."""
+    texts = [file.read_text(encoding="utf-8") for file in (CONF / "callbacks").glob("*.yaml")]
+    return frozenset([PRUNING, *(target for text in texts for target in PASSIVE.findall(text))])
+
+
+def chosen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the option, or the list of options, that a run's config chose in each group."""
+    choices = config.get("choices")
+    return choices if isinstance(choices, dict) else {}
