@@ -117,7 +117,7 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
     for block in python_blocks(OWN_CODE):
         if block.startswith("# my_"):
             (tmp_path / block.split()[1]).write_text(block)
-    done = forks.run(["train.py", *arguments], env={"PYTHONPATH": str(tmp_path)})
+    done = forks.run(["train.py", *arguments], env={"PYTHONPATH": str(tmp_path)}, ranks=1 if "ddp" in command else 0)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
