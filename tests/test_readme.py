@@ -1,14 +1,16 @@
-"""Every command of the README is run, on the small sample where it would take long."""
+"""Every command of README.md and docs/ is run, on the small sample where it would take long; every link is followed.
 
-import os
+The commands are run in forks of one process (forks.py). Commands that come to the same on the sample are run once.
+"""
+
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import time
+import tomllib
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,29 +18,67 @@ from PIL import Image
 
 import lossfit
 from lossfit import runs
+from lossfit.models.linear import Linear
+from tests import forks
 from tests.conftest import ROOT, sample
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
-OWN_CODE = (ROOT / "docs" / "own_code.md").read_text(encoding="utf-8")
-COMMANDS = [
-    command.strip()
-    for block in re.findall(r"^(?:    .+\n)+|^```bash\n(?:.+\n)+?```", README + SWEEPS + OWN_CODE, flags=re.MULTILINE)
-    for line in block.strip("`").removeprefix("bash").splitlines()
-    for command in line.split("#")[0].split("&&")
-    if command.split()[:1]
-    and command.split()[0] in ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy", "git")
-]
-PYTHON = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
-INLINE = re.findall(r"`(python [^`]+)`", README)
-TRAINING = [
-    command
-    for command in dict.fromkeys(COMMANDS + INLINE)
-    if command.startswith("python train.py") and "hydra/launcher" not in command
-]
-SMALL = ["data=sample", "trainer.max_epochs=1"]
+DOCS = ROOT / "docs"
+PAGES = {
+    page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
+    for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    if page.name != "losses_measured.md"  # is part of losses.md
+}
+README, OWN_CODE = PAGES["README.md"], PAGES["docs/own_code.md"]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PROGRAMS = ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy", "mkdocs", "git")
+SMALL = ["data=sample", "trainer.max_epochs=1", "data.subset=200"]
+NEEDED = {  # as the entries of these losses say
+    "python train.py loss=custom": ["loss.function=my_losses.tempered"],
+    "python train.py loss=ldam": ["model.cosine_scale=30"],
+}
 TINY = ["data=sample", "data.subset=200", "model=linear"]
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def commands(page: str) -> Iterator[str]:
+    """Yield the commands of a page's code blocks, and those in its text."""
+    for block in re.findall(r"^(?:    .+\n)+|^```bash\n(?:.+\n)+?```", page, flags=re.MULTILINE):
+        for line in block.strip("`").removeprefix("bash").replace("\\\n", " ").splitlines():
+            for command in re.sub(r"\s#.*", "", line).split("&&"):
+                if command.split()[:1] and command.split()[0] in PROGRAMS:
+                    yield " ".join(command.split())
+    for command in re.findall(r"`([^`]+)`", re.sub(r"```.+?```", "", page, flags=re.DOTALL)):
+        program, *arguments = command.split()
+        if program in PROGRAMS and arguments:
+            yield " ".join([program, *arguments])
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.+?)```", page, flags=re.DOTALL)
+
+
+def small(command: str) -> tuple[str, ...]:
+    """Return the arguments of a training that takes seconds, and of a sweep that has two jobs."""
+    arguments = shlex.split(command)[2:]
+    if "resume=" in command or "--help" in arguments or "--cfg" in arguments:
+        return tuple(a.replace("max_epochs=20", "max_epochs=2") for a in arguments)
+    arguments = [a for a in arguments if not a.startswith(("data.subset=", "trainer.max_epochs="))] + SMALL
+    if "-m" in arguments:
+        lists = [n for n, argument in enumerate(arguments) if re.fullmatch(r"[\w./]+=[\w.]+(,[\w.]+)+", argument)]
+        for n in lists:
+            key, _, values = arguments[n].partition("=")
+            one = n != lists[0] or ("ddp" in command and "launcher" not in command)  # ranks are slow to start
+            arguments[n] = f"{key}={','.join(values.split(',')[-1 if one else -2 :])}"
+    if {"optuna", "search"} & set(re.findall(r"\w+", command)):
+        arguments = [a for a in arguments if "n_trials" not in a] + ["hydra.sweeper.n_trials=2"]
+    return tuple(arguments)
+
+
+COMMANDS = list(dict.fromkeys(command for page in PAGES.values() for command in commands(page)))
+TRAINING = [c for c in COMMANDS if c.startswith("python train.py") and "hydra/launcher" not in c]
+LAUNCHED = [c for c in COMMANDS if "hydra/launcher=" in c]
+ON_A_RUN = list(dict.fromkeys(c.split(" --")[0] if "export" in c else c for c in COMMANDS if " RUN" in c))
+SCRIPTS = {c.split()[1] for c in COMMANDS if c.startswith("python scripts/")}
 
 
 def test_the_two_lines_that_open_the_readme() -> None:
@@ -47,118 +87,115 @@ def test_the_two_lines_that_open_the_readme() -> None:
     assert opening[4] == '    pip install -e ".[dev]" && pytest'
 
 
+def test_the_readme_is_one_screen() -> None:
+    assert len(README.splitlines()) <= 60
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("pip", "pytest", "ruff", "mypy"))])
 def test_installing_and_testing_are_what_ci_does(command: str) -> None:
-    assert command in CI or command == "pip install -e ."  # of which `.[dev]` is the larger
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    part = re.fullmatch(r'pip install -e "\.\[(\w+)\]"', command)
+    assert command in CI or command == "pip install -e ." or (part and part[1] in extras)
 
 
-@pytest.mark.parametrize("command", TRAINING)
+@pytest.mark.parametrize("command", {small(command): command for command in TRAINING}.values())
 def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(trained, tmp_path / "old")
-    (tmp_path / "sweep").mkdir()
-    old = {"logs/train/runs/RUN": str(run), "logs/train/multiruns/SWEEP": str(tmp_path / "sweep")}
-    arguments = [re.sub("|".join(old), lambda found: old[found[0]], argument) for argument in shlex.split(command)[2:]]
+    arguments = list(small(command))
     if "SWEEP" in command:  # begun, with nothing trained yet
-        runs.write_signed(tmp_path / "sweep" / "sweep.yaml", [*SMALL, "trainer=cpu", "model=linear", "seed=1,2"])
-    elif command.startswith("python train.py resume="):
+        (tmp_path / "old").mkdir()
+        runs.write_signed(tmp_path / "old" / "sweep.yaml", [*SMALL, "trainer=cpu", "model=linear", "seed=1,2"])
+    elif "RUN" in command:
+        shutil.copytree(trained, tmp_path / "old")
+    arguments = [re.sub(r"logs/train/\w+/(RUN|SWEEP)", str(tmp_path / "old"), argument) for argument in arguments]
+    if "init_from=" in command:
+        arguments += ["model=linear"]
+    if "resume=" not in command and not {"--help", "--cfg"} & set(arguments):
+        arguments += [f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
+    elif command == "python train.py resume=logs/train/runs/RUN":
         arguments += ["trainer.max_epochs=2"]  # it is complete
-    elif "init_from=" in command:
-        arguments += [*SMALL, "model=linear", f"hydra.run.dir={tmp_path}/run"]
-    elif not {"--help", "--cfg"} & set(arguments):
-        small = [a for a in arguments if not a.startswith(("data.subset", "trainer.max_epochs"))] + SMALL
-        trials = ["hydra.sweeper.n_trials=2"] if {"optuna", "search"} & set(re.findall(r"\w+", command)) else []
-        arguments = [*small, *trials, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
-    for block in re.findall(r"```python\n(.+?)```", OWN_CODE, flags=re.DOTALL):
+    arguments += NEEDED.get(command, [])
+    for block in python_blocks(OWN_CODE):
         if block.startswith("# my_"):
             (tmp_path / block.split()[1]).write_text(block)
-    done = subprocess.run(
-        [sys.executable, "train.py", *arguments],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = forks.run(["train.py", *arguments], env={"PYTHONPATH": str(tmp_path)}, ranks=1 if "ddp" in command else 0)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in TRAINING if "-m" in c.split()])
+def test_the_options_of_a_sweep_exist(command: str) -> None:
+    for argument in shlex.split(command)[3:]:
+        group, _, options = argument.lstrip("+").partition("=")
+        if (ROOT / "conf" / group).is_dir():
+            assert [o for o in options.split(",") if not (ROOT / "conf" / group / f"{o}.yaml").is_file()] == []
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "expected"),
     [
         (
-            "bench/speed",
+            "speed",
             ["--repeats", "1", "--epochs", "1", "--losses", "ldam", "--parts", "abc", "data=sample"],
             r"lossfit / bare loop, CNN: \d.*s an epoch\)\nldam / cross_entropy, CNN: \d.*ms a step\)\n",
         ),
         pytest.param(
-            "bench/speed",
+            "speed",
             ["--repeats", "1", "--epochs", "1", "--jobs", "2", "--parts", "d", "data=sample"],
             r"sweep of 2 runs / 2 runs in one process, MLP: \d.*s\)\n\d+ jobs at once / one job, MLP: \d.*s\)\n",
             marks=pytest.mark.slow,
         ),
         (
-            "bench/losses_by_optimizers",
+            "losses_by_optimizers",
             ["--losses", "mse", "--optimizers", "adam,sgd", *TINY],
             r"\| mse +\|( +0\.\d{4} +\|)+$",
         ),
-        ("bench/kill_and_resume", ["--times", "1", "model=linear", "trainer.max_epochs=2"], "1 of 1 ended in"),
+        ("kill_and_resume", ["--times", "1", "model=linear", "trainer.max_epochs=2"], "1 of 1 ended in"),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
     ],
 )
 def test_scripts(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
-    assert any(command.startswith(f"python scripts/{script}.py") for command in INLINE)
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py")]
+    (name,) = {name for name in SCRIPTS if Path(name).stem == script}
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    done = subprocess.run(
-        [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = forks.run([str(ROOT / name), *arguments], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(expected, done.stdout), done.stdout
-    help_page = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60, check=False)
-    assert help_page.returncode == 0
-    assert "python scripts/" in help_page.stdout
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if " RUN" in c])
-def test_commands_on_a_trained_run(
-    command: str, script: Callable[..., tuple[int, str, str]], trained: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_the_help_of_a_script_names_its_command(script: str) -> None:
+    done = forks.run([script, "--help"])
+    assert done.returncode == 0, done.stderr
+    assert f"python {script}" in done.stdout
+
+
+@pytest.mark.parametrize("command", ON_A_RUN)
+def test_commands_on_a_trained_run(command: str, trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "photos").mkdir()
     Image.fromarray(sample()[0][0, 0].numpy()).save(tmp_path / "photos" / "boot.png")
     arguments = [{"RUN": str(run), "photos/": str(tmp_path / "photos")}.get(a, a) for a in shlex.split(command)[1:]]
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = forks.run(arguments)
     assert done.returncode == 0, done.stderr
     expected = {"evaluate": r"acc +0\.\d+ \(", "predict": r"boot\.png  0\.\d+ [A-Z]", "export": r"0 predictions differ"}
     assert re.search(expected[Path(arguments[0]).stem], done.stdout), done.stdout
-    status, said, _ = script(Path(arguments[0]).stem, "--help")
-    assert status == 0
-    assert f"python {arguments[0]} RUN" in said
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "hydra/launcher=" in c])
+@pytest.mark.parametrize("command", LAUNCHED)
 def test_launchers(command: str, slurm: dict[str, str], tmp_path: Path) -> None:
     """On the processor, SLURM by a stand-in."""
     if "ray_cluster" in command:
         pytest.importorskip("hydra_plugins.hydra_ray_launcher")
-    arguments = [*shlex.split(command)[2:], *SMALL, "model=linear", "trainer=cpu", f"hydra.sweep.dir={tmp_path}/sweep"]
+    arguments = [*small(command), "model=linear", "trainer=cpu", f"hydra.sweep.dir={tmp_path}/sweep"]
     arguments = [argument for argument in arguments if argument not in ("trainer=ddp", "trainer.devices=4")]
-    done = subprocess.run(
-        [sys.executable, "train.py", *arguments],
-        env={**os.environ, **slurm},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = forks.run(["train.py", *arguments], env=slurm)
     assert done.returncode == 0, done.stderr
     assert [runs.status(tmp_path / "sweep" / job) for job in "01"] == ["completed"] * 2
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun --standalone")])
 def test_torchrun(command: str, tmp_path: Path) -> None:
     arguments = [a.replace("logs/train/runs/NAME", f"{tmp_path}/run") for a in shlex.split(command)[1:]]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *arguments, *SMALL, "model=linear"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = forks.run(["-m", "torch.distributed.run", *arguments, *SMALL, "model=linear"])
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout
     assert runs.status(tmp_path / "run") == "completed"
@@ -166,7 +203,6 @@ def test_torchrun(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python scripts/compare.py")])
 def test_comparing(command: str, script: Callable[..., tuple[int, str, str]], trained: Path, tmp_path: Path) -> None:
-    assert {line for line in INLINE + COMMANDS if "compare.py" in line}
     shutil.copytree(trained, tmp_path / "logs" / "train" / "multiruns" / "SWEEP" / "0")
     arguments = [re.sub("^(logs/|SWEEP)", rf"{tmp_path}/\1", argument) for argument in shlex.split(command)[2:]]
     status, said, _ = script("compare", *arguments)
@@ -176,51 +212,77 @@ def test_comparing(command: str, script: Callable[..., tuple[int, str, str]], tr
     assert all(file.stat().st_size for file in files)
 
 
-def test_the_loss_of_the_readme_is_the_guides() -> None:
-    code = next(block for block in PYTHON if "def tempered" in block)
-    assert code.splitlines()[-1] in OWN_CODE
+LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "lossfit.load" in code]
 
 
-def test_the_lines_for_a_notebook(trained: Path) -> None:
-    code = next(block for block in PYTHON if "lossfit.load" in block)
-    scope = {"lossfit": lossfit, "images": sample()[0]}
-    exec(
-        code.replace("logs/train/runs/<run>", str(trained)).replace("classifier(images)", "p = classifier(images)"),
-        scope,
-    )
-    assert scope["p"].shape == (200, 10)
+@pytest.mark.parametrize("code", LOADING)
+def test_code_that_loads_a_run(code: str, trained: Path) -> None:
+    scope = {"lossfit": lossfit, "images": sample()[0], "Net": Linear}
+    exec(re.sub(r'"(logs/train/runs/)?RUN"', repr(str(trained)), code), scope)
+    assert isinstance(scope["classifier"], lossfit.TrainedClassifier)
+    if "probabilities" in code:
+        assert scope["probabilities"].shape == (200, 10)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tensorboard")])
-def test_tensorboard_serves_a_page(command: str, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", *shlex.split(command)[1:], "--port", "0"],
-            stdout=stream,
-            stderr=stream,
-        )
+def test_tensorboard_serves_a_page(command: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", *shlex.split(command)[1:], "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while not (found := re.search(r"http://\S+", log.read_text())):
-            assert time.monotonic() < deadline, log.read_text()
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)  # no event to wait for: the server prints its address when it is up
-        with urllib.request.urlopen(found[0], timeout=30) as page:
+        assert process.stdout is not None
+        address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+        with urllib.request.urlopen(address, timeout=30) as page:
             assert b"TensorBoard" in page.read()
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 def test_every_command_is_one_that_is_run_here() -> None:
-    run = ("pip install", "pytest", "python train.py", "tensorboard", "python scripts/", "torchrun")
-    assert [c for c in COMMANDS + INLINE if not c.startswith((*run, "python -m lossfit"))] == []
+    tested = ("pip install", "pytest", "python train.py", "tensorboard", "torchrun", "python -m lossfit")
+    scripts = {
+        "speed",
+        "losses_by_optimizers",
+        "kill_and_resume",
+        "lr_find",
+        "compare",
+        "evaluate",
+        "predict",
+        "export",
+    }
+    assert [c for c in COMMANDS if not c.startswith((*tested, "python scripts/"))] == []
+    assert {Path(name).stem for name in SCRIPTS} == scripts
     assert {c.split()[0] for c in COMMANDS} >= {"pip", "pytest", "python", "tensorboard"}
-    assert len(COMMANDS) > 10
+    assert len(TRAINING) > 30
 
 
-def test_links_lead_somewhere() -> None:
-    for page, folder in ((README, ROOT), (SWEEPS, ROOT / "docs"), (OWN_CODE, ROOT / "docs")):
-        for link in re.findall(r"\]\(([^)]+)\)", page):
-            assert link.startswith("https://") or (folder / link).exists()
+def test_what_contributing_has_run_is_what_ci_does() -> None:
+    checks = [c for c in commands(CONTRIBUTING) if c.startswith(("ruff", "mypy", "mkdocs"))]
+    assert {c.split()[0] for c in checks} == {"ruff", "mypy", "mkdocs"}
+    assert [c for c in checks if c not in CI] == []
+
+
+def anchors(page: str) -> set[str]:
+    """Return the names under which a page's headings can be linked to."""
+    headings = re.findall(r"^#+ (.+)", page, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", [*PAGES, "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        if link.startswith("https://"):
+            continue
+        path, _, heading = link.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), link
+        assert not heading or heading in anchors(file.read_text(encoding="utf-8")), link
+
+
+def test_the_site_has_every_page() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r": (\w+\.md)$", site, flags=re.MULTILINE))
+    assert named == {Path(name).name for name in PAGES if name != "README.md"} | {"CONTRIBUTING.md", "CHANGELOG.md"}

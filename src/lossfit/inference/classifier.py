@@ -33,8 +33,8 @@ class TrainedClassifier(nn.Module):
     `classify` returns the names of the classes, `predict` their numbers, a call the probabilities. Each takes pixels, a
     uint8 tensor (N, C, H, W), or what `pixels` turns into them: a path, a PIL image, an array, or a list of these.
 
-    classes: the names of the classes. image_shape: (C, H, W) of the training images. costs: costs[true][predicted], or
-    None. metrics, epochs: the values measured when the checkpoint was written, and after how many epochs that was.
+    classes: the names of the classes. image_shape: (C, H, W) of the training images. costs: `costs[true][predicted]`
+    or None. metrics, epochs: the values measured when the checkpoint was written, and after how many epochs that was.
     config: the run's config.
     """
 
