@@ -6,7 +6,6 @@ import hydra
 from omegaconf import DictConfig
 
 from lossfit import cli
-from lossfit.errors import exit_on_error
 
 cli.register_resolvers()
 
@@ -23,7 +22,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_error(cli.explain):
+    with cli.hydra_exit_on_error():
         sys.argv[1:] = cli.arguments(sys.argv[1:])
         cli.check_ranks(sys.argv[1:])
         main()

@@ -74,6 +74,6 @@ def test_a_run_with_costs_logs_them(tmp_path: Path, loss: str) -> None:
 
 def test_class_names_with_spaces_and_slashes_can_be_typed() -> None:
     typed = "+costs={Shirt: {Coat: 5, T-shirt/top: 3}}"
-    assert typed in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert typed in (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert compose(typed)["costs"] == {"Shirt": {"Coat": 5, "T-shirt/top": 3}}
     assert compose("+costs={Ankle boot: {Sneaker: 2}}")["costs"] == {"Ankle boot": {"Sneaker": 2}}

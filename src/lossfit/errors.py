@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's own switch, so that one variable shows every traceback
-traceback_wanted = os.environ.get(TRACEBACK, "") not in ("", "0")  # read before anything here sets it
+traceback_wanted = os.environ.get(TRACEBACK, "") not in ("", "0")  # read at the import, before cli sets it
 
 
 class UserError(Exception):
@@ -51,8 +51,6 @@ def exit_on_error(explain: Callable[[Exception], str | None] = lambda error: Non
     2: a mistake that was refused; 1: a run that failed; 130: a run that was interrupted. `explain` returns the message
     for an exception of a library that means a mistake, and None for any other.
     """
-    before = os.environ.get(TRACEBACK)
-    os.environ[TRACEBACK] = "1"  # Hydra then raises its errors again instead of printing and exiting
     try:
         yield
     except KeyboardInterrupt as error:
@@ -66,8 +64,3 @@ def exit_on_error(explain: Callable[[Exception], str | None] = lambda error: Non
         print(f"Error: {text or unforeseen}", file=sys.stderr)
         print(f"({TRACEBACK}=1 shows the traceback)", file=sys.stderr)
         sys.exit(2 if text else 1)
-    finally:
-        if before is None:
-            del os.environ[TRACEBACK]
-        else:
-            os.environ[TRACEBACK] = before

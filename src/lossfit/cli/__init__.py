@@ -9,7 +9,7 @@ No other part of lossfit imports Hydra.
 
 from lossfit.cli.command_line import arguments, check_ranks, quoted
 from lossfit.cli.composing import VERSION, composed, plain, register_resolvers, resolved, swept
-from lossfit.cli.messages import explain, reported_job
+from lossfit.cli.messages import explain, hydra_exit_on_error, reported_job
 from lossfit.option_files import CONF, groups, meaning
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "composed",
     "explain",
     "groups",
+    "hydra_exit_on_error",
     "meaning",
     "plain",
     "quoted",

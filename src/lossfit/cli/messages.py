@@ -1,8 +1,9 @@
 """Hydra's and OmegaConf's errors in plain words: which key, and what to type instead."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -11,10 +12,25 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from lossfit.cli.command_line import ADDED
 from lossfit.cli.composing import swept
-from lossfit.errors import UserError, did_you_mean, exit_on_error
+from lossfit.errors import TRACEBACK, UserError, did_you_mean, exit_on_error
 from lossfit.option_files import CONF, options
 
 FOOTER = "\n    full_key: "  # begins what OmegaConf adds to its messages
+
+
+@contextmanager
+def hydra_exit_on_error() -> Iterator[None]:
+    """Do what `exit_on_error` does for a block that runs Hydra's main function."""
+    before = os.environ.get(TRACEBACK)
+    os.environ[TRACEBACK] = "1"  # Hydra then raises its errors instead of printing them and exiting
+    try:
+        with exit_on_error(explain):
+            yield
+    finally:
+        if before is None:
+            del os.environ[TRACEBACK]
+        else:
+            os.environ[TRACEBACK] = before
 
 
 def reported_job() -> AbstractContextManager[None]:
