@@ -9,7 +9,7 @@ No other part of lossfit imports Hydra.
 
 from lossfit.cli.command_line import arguments, check_ranks, quoted
 from lossfit.cli.composing import VERSION, composed, plain, register_resolvers, resolved, swept
-from lossfit.cli.messages import explain, reported_job
+from lossfit.cli.messages import exit_on_job_error, explain
 from lossfit.option_files import CONF, groups, meaning
 
 __all__ = [
@@ -18,13 +18,13 @@ __all__ = [
     "arguments",
     "check_ranks",
     "composed",
+    "exit_on_job_error",
     "explain",
     "groups",
     "meaning",
     "plain",
     "quoted",
     "register_resolvers",
-    "reported_job",
     "resolved",
     "swept",
 ]

@@ -17,8 +17,8 @@ from lossfit.option_files import CONF, options
 FOOTER = "\n    full_key: "  # begins what OmegaConf adds to its messages
 
 
-def reported_job() -> AbstractContextManager[None]:
-    """Report what a job raises and exit, before Hydra can print a line of its own.
+def exit_on_job_error() -> AbstractContextManager[None]:
+    """Exit with a message when the block, a job, raises; Hydra would add a line of its own.
 
     In a sweep the launcher needs the exception, so nothing is done.
     """
