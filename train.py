@@ -13,7 +13,7 @@ cli.register_resolvers()
 @hydra.main(config_path="conf", config_name="config", **cli.VERSION)
 def main(cfg: DictConfig) -> None:
     """Train the composed config in a new run folder, or continue a run."""
-    with cli.reported_job():
+    with cli.exit_on_job_error():
         config, folder, overrides = cli.resolved(cfg)
 
         from lossfit.training import engine  # imports torch: only now, so that help and mistakes are answered at once

@@ -9,7 +9,7 @@ No other part of lossfit imports Hydra.
 
 from lossfit.cli.command_line import arguments, check_ranks, quoted
 from lossfit.cli.composing import VERSION, composed, plain, register_resolvers, resolved, swept
-from lossfit.cli.messages import explain, hydra_exit_on_error, reported_job
+from lossfit.cli.messages import exit_on_job_error, explain, hydra_exit_on_error
 from lossfit.option_files import CONF, groups, meaning
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "arguments",
     "check_ranks",
     "composed",
+    "exit_on_job_error",
     "explain",
     "groups",
     "hydra_exit_on_error",
@@ -25,7 +26,6 @@ __all__ = [
     "plain",
     "quoted",
     "register_resolvers",
-    "reported_job",
     "resolved",
     "swept",
 ]

@@ -33,8 +33,8 @@ def hydra_exit_on_error() -> Iterator[None]:
             os.environ[TRACEBACK] = before
 
 
-def reported_job() -> AbstractContextManager[None]:
-    """Report what a job raises and exit, before Hydra can print a line of its own.
+def exit_on_job_error() -> AbstractContextManager[None]:
+    """Exit with a message when the block, a job, raises; Hydra would add a line of its own.
 
     In a sweep the launcher needs the exception, so nothing is done.
     """
