@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from forks import Forked  # beside this script
+
 STATE = Path(os.environ["FAKE_SLURM"])
 
 
@@ -95,7 +97,8 @@ def srun(*arguments: str) -> None:
         marks = {"%A": number or "", "%a": index or "", "%j": os.environ["SLURM_JOB_ID"], "%t": str(rank)}
         out, err = filled(paths["--output"], marks), filled(paths["--error"], marks)
         with open(out, "a") as stdout, open(err, "a") as stderr:
-            tasks.append(subprocess.Popen(rest, env={**os.environ, **own}, stdout=stdout, stderr=stderr))
+            program = [word for word in rest if word not in (sys.executable, "-u")]
+            tasks.append(Forked(program, cwd=Path.cwd(), env=own, stdout=stdout, stderr=stderr))
     (STATE / f"{known}.tasks").write_text(" ".join(str(task.pid) for task in tasks))
     sys.exit(max(abs(task.wait()) for task in tasks))
 

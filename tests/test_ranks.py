@@ -15,18 +15,17 @@ import pytest
 from lossfit import runs
 from lossfit.errors import UserError
 from lossfit.system.ranks import started_rank
+from tests import forks
 from tests.conftest import QUICK, Command, compose, fit
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = ["-m", "torch.distributed.run"]
 TWO = [*QUICK, "trainer=ddp_sim", "trainer.max_epochs=2"]
 SLURM = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
 GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
 
 
-def start(*command: str, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def start(*command: str, ranks: int = 0, **env: str) -> forks.Forked:
+    return forks.Forked(command, ranks=ranks, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def put(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
@@ -54,7 +53,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a pr
 @linux
 def test_no_rank_outlives_rank_0(tmp_path: Path) -> None:
     folder = runs.create(tmp_path / "run", compose(*TWO, "trainer.max_epochs=100000"), [])
-    process = start(sys.executable, "-m", "lossfit", str(folder))
+    process = start("-m", "lossfit", str(folder))
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
@@ -94,7 +93,7 @@ def test_no_rank_of_train_py_outlives_torchrun() -> None:
 
 @linux
 def test_a_rank_whose_starter_is_no_more_ends_at_once() -> None:
-    process = start(sys.executable, "-c", RANK, LOCAL_RANK="1", WORLD_SIZE="2", LOSSFIT_STARTER="-1")
+    process = start("-c", RANK, LOCAL_RANK="1", WORLD_SIZE="2", LOSSFIT_STARTER="-1")
     said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (-signal.SIGKILL, "")
 
@@ -103,7 +102,7 @@ def test_two_nodes_under_torchrun_are_as_two_processes_of_one(tmp_path: Path) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = [start(sys.executable, "train.py", *TWO, f"hydra.run.dir={tmp_path}/one")]
+    started = [start("train.py", *TWO, f"hydra.run.dir={tmp_path}/one", ranks=1)]
     nodes = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1"]
     nodes += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
     options = [*TWO, "trainer.devices=1", "trainer.num_nodes=2", f"hydra.run.dir={tmp_path}/two"]
@@ -130,7 +129,7 @@ def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> Non
         "    return F.cross_entropy(logits, target)\n"
     )
     options = [*TWO, "loss=custom", "loss.function=twice.loss", f"hydra.run.dir={tmp_path}/run"]
-    process = start(sys.executable, "train.py", *options, PYTHONPATH=os.pathsep.join([*sys.path, str(tmp_path)]))
+    process = start("train.py", *options, PYTHONPATH=os.pathsep.join([*sys.path, str(tmp_path)]))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "a second signal stops at once" in said

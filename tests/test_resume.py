@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.classifier import Classifier
 from lossfit.training.initial_weights import start_from
+from tests import forks
 from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -136,32 +136,18 @@ def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
     """Killed for real, in the middle of an epoch; each rank has random numbers of its own."""
     overrides = [*QUICK, *THREE, "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[2]"]
     overrides += ["data.batch_size=32", "callbacks.last_checkpoint.every_n_steps=2"]
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif os.environ.get('DIE_AT') and 'LOCAL_RANK' not in os.environ:\n"
-        "    import lossfit.callbacks.last_checkpoint as module\n"
-        "    save = module.LastCheckpoint._save\n"
-        "    def dying(self, trainer):\n"
-        "        save(self, trainer)\n"
-        "        if trainer.global_step == 10: os.kill(os.getpid(), 9)\n"
-        "    module.LastCheckpoint._save = dying\n"
-    )
-    for name, die_at in (("whole", ""), ("killed", "10")):
+    for name, moments in (("whole", {}), ("killed", {"die": {"step": 21}})):  # before step 11, which is moment 21
         folder = runs.create(tmp_path / name, compose(*overrides), [])
-        done = subprocess.run(
-            [sys.executable, "-m", "lossfit", str(folder)],
-            env={**os.environ, "PYTHONPATH": str(tmp_path), "DIE_AT": die_at},
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == (-9 if die_at else 0), done.stderr
+        moments |= {"folder": str(folder), "out": str(tmp_path / f"{name}.said")}
+        done = forks.run(["-m", "lossfit", str(folder)], moments=moments, ranks=1)
+        assert done.returncode == (-9 if name == "killed" else 0), done.stderr
     assert last(tmp_path / "killed")["global_step"] == 10
     copy = shutil.copytree(tmp_path / "killed", tmp_path / "copy")
     config = (copy / "config.yaml").read_text().replace("devices: 2", "devices: 1")
     (copy / "config.yaml").write_text(config.replace("strategy: ddp", "strategy: auto"))
     with pytest.raises(UserError, match="was begun by 2 processes, which decides its steps, and there are 1 now"):
         engine.train(copy)
-    done = subprocess.run(
-        [sys.executable, "-m", "lossfit", str(folder)], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = forks.run(["-m", "lossfit", str(folder)], ranks=1)
     assert done.returncode == 0, done.stderr
     assert "Going on after 1 epochs and 10 steps" in done.stdout
     for part in ("state_dict", "optimizer_states", "ranks"):
@@ -172,8 +158,8 @@ def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
 
 def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={folder}"]
+    process = forks.Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2"):

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from lossfit import runs
 from lossfit.training import engine
+from tests import forks
 from tests.conftest import QUICK, ROOT, Command, compose
 from tests.test_sweeps import processes_of, swept
 
@@ -103,9 +103,7 @@ def test_a_search_that_was_killed_resumes_its_trial(tmp_path: Path) -> None:
         *OPTUNA, "trainer.max_epochs=60", "optimizer.lr=interval(0.01,0.1)", "hydra.sweeper.n_trials=3",
         "hydra.sweeper.pruner=null",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *command, f"hydra.sweep.dir={sweep}"], stdout=subprocess.PIPE, text=True
-    )
+    process = forks.Forked(["train.py", *command, f"hydra.sweep.dir={sweep}"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("#0"):

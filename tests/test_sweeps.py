@@ -1,11 +1,9 @@
 """Sweeps on this machine: jobs that fail, are killed or stopped, resumed sweeps, ranks in a job."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from lossfit import cli, runs, sweeps
 from lossfit.errors import UserError
 from lossfit.training import engine
+from tests import forks
 from tests.conftest import QUICK
 
 TROUBLE = """
@@ -34,11 +33,7 @@ def loss(logits, target):
 
 
 def swept(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "train.py", *arguments],
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return forks.run(["train.py", *arguments], env=environment)
 
 
 def results(folder: Path) -> dict[str, dict[str, object]]:
@@ -117,10 +112,9 @@ def test_a_sweep_that_is_stopped_is_resumed_to_the_same_results(
 ) -> None:
     command, alone = undisturbed
     sweep = tmp_path / "sweep"
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *command, f"hydra.sweep.dir={sweep}"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forks.Forked(
+        ["train.py", *command, f"hydra.sweep.dir={sweep}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("#"):  # the first short job has ended, and a long one is in its midst
