@@ -5,6 +5,7 @@ FAKE_SLURM is a folder for what is known of the jobs. A job whose number in its 
 SIGUSR2 when a file that matches FAKE_SLURM_WHEN is there, as if its time was nearly over.
 """
 
+import contextlib
 import glob
 import os
 import re
@@ -68,16 +69,23 @@ def job(number: str, index: str, nodes: str, tasks: str) -> None:
         warned = False
         while process.poll() is None:
             if state.read_text() == "REQUEUED":
+                signal_tasks(f"{number}_{index}", signal.SIGKILL)
                 os.killpg(process.pid, signal.SIGKILL)
             limited = start == 0 and index in os.environ.get("FAKE_SLURM_TIME_LIMIT", "").split(",")
             if limited and not warned and glob.glob(os.environ["FAKE_SLURM_WHEN"]):
                 warned = True
-                for task in (STATE / f"{number}_{index}.tasks").read_text().split():
-                    os.kill(int(task), signal.SIGUSR2)
+                signal_tasks(f"{number}_{index}", signal.SIGUSR2)
             time.sleep(0.05)
         if state.read_text() != "REQUEUED":
             break
     state.write_text("COMPLETED" if process.returncode == 0 else "FAILED")
+
+
+def signal_tasks(job: str, number: signal.Signals) -> None:
+    """Send a signal to the tasks of a job that have not ended."""
+    for task in (STATE / f"{job}.tasks").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(task), number)
 
 
 def srun(*arguments: str) -> None:

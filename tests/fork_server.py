@@ -7,7 +7,7 @@ the descriptors for stdout and stderr:
 
     {"arguments": [...], "cwd": FOLDER, "env": {...}, "moments": {...} or null, "ranks": 0}
 
-With "ranks": N, so many of the ranks that the program starts are forks too.
+With "ranks": N, the N ranks that the program or a job of it starts are forks too.
 The answers are the process id and, at its end, the exit status, negative for a signal.
 
 A test can have the program killed or held at a moment. Moments are counted from 1 for each kind. "write": right before
@@ -175,6 +175,27 @@ class Rank:
         self.send_signal(signal.SIGKILL)
 
 
+def start_ranks_as_forks(count: int) -> None:
+    """Have this process, and each job that it forks, start its ranks from processes forked beforehand."""
+    ranks: list[Rank] = []
+    making = False
+
+    def make() -> None:
+        nonlocal making
+        if not making:
+            making = True  # and remains so in a rank, which starts no others
+            ranks[:] = [Rank() for _ in range(count)]
+            making = False
+
+    def popen(command: list[str], env: dict[str, str]) -> Rank:
+        return ranks.pop().start(command, env)
+
+    make()
+    os.register_at_fork(after_in_child=make)
+    module: Any = importlib.import_module("lossfit.training.rank_launcher")
+    module.subprocess = SimpleNamespace(Popen=popen, TimeoutExpired=subprocess.TimeoutExpired)
+
+
 def leave(program: Callable[[], int]) -> None:
     """Run a program in this process and end with its exit status."""
     status = 1
@@ -191,6 +212,9 @@ def run(request: dict[str, Any], streams: list[int]) -> int:
     for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *streams]):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    utf8: dict[str, Any] = {"encoding": "utf-8", "closefd": False}
+    sys.stdin, sys.stdout = open(0, **utf8), open(1, "w", **utf8)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", **utf8)  # noqa: SIM115
     os.chdir(request["cwd"])
     own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ.clear()
@@ -202,11 +226,7 @@ def run(request: dict[str, Any], streams: list[int]) -> int:
     errors.traceback_wanted = os.environ.get(errors.TRACEBACK, "") not in ("", "0")  # was read at the import
     rank_zero_only.rank = _get_rank() or 0  # as well, by Lightning
     if request.get("ranks"):
-        ranks = [Rank() for _ in range(request["ranks"])]
-        started = SimpleNamespace(
-            Popen=lambda command, env: ranks.pop().start(command, env), TimeoutExpired=subprocess.TimeoutExpired
-        )
-        importlib.import_module("lossfit.training.rank_launcher").subprocess = started  # type: ignore[attr-defined]
+        start_ranks_as_forks(request["ranks"])
     moments = Moments(request["moments"]) if request.get("moments") else None
     status: Any = 0
     try:

@@ -11,7 +11,6 @@ import pytest
 
 from lossfit import cli, runs, sweeps
 from lossfit.errors import UserError
-from lossfit.training import engine
 from tests import forks
 from tests.conftest import QUICK
 
@@ -32,8 +31,8 @@ def loss(logits, target):
 """
 
 
-def swept(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return forks.run(["train.py", *arguments], env=environment)
+def swept(*arguments: str, ranks: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    return forks.run(["train.py", *arguments], ranks=ranks, env=environment)
 
 
 def results(folder: Path) -> dict[str, dict[str, object]]:
@@ -149,7 +148,8 @@ def test_ranks_in_a_sweep_are_those_of_a_run_alone(options: list[str], tmp_path:
     assert sorted(path.name for path in sweep.iterdir()) == [".lock", ".signature", "0", "1", "sweep.yaml"]
     for job in ("0", "1"):
         overrides = runs.read_overrides(sweep / job)
-        engine.train(runs.create(tmp_path / "alone" / job, cli.composed(*overrides), overrides))
+        alone = runs.create(tmp_path / "alone" / job, cli.composed(*overrides), overrides)
+        assert forks.run(["-m", "lossfit", str(alone)], ranks=1).returncode == 0
         ours, theirs = (runs.read_result(folder / job) for folder in (sweep, tmp_path / "alone"))
         assert ours["steps"] == theirs["steps"] == (4 if "trainer.devices=1" in overrides else 2)
         assert results(sweep)[" ".join(overrides)] == results(tmp_path / "alone")[" ".join(overrides)]
