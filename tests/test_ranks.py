@@ -161,7 +161,10 @@ def test_a_rank_that_was_started_from_outside_is_known_by_its_environment(
     [
         ([], "hydra.run.dir has no value, and several ranks need one: give hydra.run.dir=FOLDER to them all"),
         (["-m", "seed=1,2", "hydra.run.dir=x"], "-m: start a sweep as one process, without torchrun or srun"),
-        (["resume=RUN", "hydra.run.dir=x"], "resume=RUN: several ranks go on with `-m lossfit FOLDER` in the place of"),
+        (
+            ["resume=RUN", "hydra.run.dir=x"],
+            "resume=RUN: several ranks resume a run with `-m lossfit FOLDER` in the place of",
+        ),
     ],
 )
 def test_what_several_ranks_cannot_agree_on_is_refused(
