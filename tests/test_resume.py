@@ -1,6 +1,7 @@
 """A run that was stopped goes on to the bits of one that was not, and what cannot go on says why."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich
 import torch
 
 from lossfit import runs
@@ -202,6 +204,35 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(
     fit(tmp_path / "whole", *THREE)
     assert_same(last(tmp_path / "run")["state_dict"], last(tmp_path / "whole")["state_dict"])
     assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+
+
+class SignalledStream(io.RawIOBase):
+    """A console to which SIGINT is sent while it writes the line of the first epoch."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        first = b"epoch 1" in bytes(data)
+        self.written += bytes(data)
+        if first:
+            os.kill(os.getpid(), signal.SIGINT)
+        return len(data)
+
+
+def test_a_signal_that_comes_while_a_line_is_written_stops_the_run_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = SignalledStream()
+    console = io.TextIOWrapper(io.BufferedWriter(stream), encoding="utf-8")
+    monkeypatch.setattr(rich.get_console(), "file", console)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", *THREE, "model=linear")
+    assert b"Stopping after this step (SIGINT)" in stream.written
+    assert runs.status(tmp_path / "run") == "interrupted"
 
 
 def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
