@@ -8,15 +8,13 @@ The files are those of hostile.py; hostile_child.py loads them and says what mus
 
 import itertools
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests import forks
 from tests.hostile import FAMILIES, cases
 
 Row = dict[str, Any]
@@ -25,8 +23,7 @@ Row = dict[str, Any]
 def outcomes(source: Path, folder: Path, *options: str, timeout: float = 300) -> list[Row]:
     """Load cases in another process; return what came of each."""
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.hostile_child", str(source), str(folder), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    done = forks.run(["-m", "tests.hostile_child", str(source), str(folder), *options], timeout)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in (folder / "outcomes.jsonl").read_text().splitlines()]
 
