@@ -12,6 +12,7 @@ from lossfit.compare import leaderboard, read
 from lossfit.errors import Diverged, UserError
 from lossfit.training import engine
 from lossfit.training.build import build_run
+from tests import forks
 from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
 
 TOO_LARGE = ["model=linear", "optimizer=sgd", "optimizer.lr=1e38", "scheduler=none"]
@@ -56,9 +57,10 @@ def test_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
             assert runs.read_result(folder)["status"] == "diverged"
 
 
-def test_two_ranks_diverge_together(tmp_path: Path, command: Command) -> None:
-    status, said = command("train.py", *QUICK, *TOO_LARGE, "trainer=ddp_sim", f"hydra.run.dir={tmp_path}/run")
-    assert (status, "The run diverged" in said) == (1, True), said
+def test_two_ranks_diverge_together(tmp_path: Path) -> None:
+    run = f"hydra.run.dir={tmp_path}/run"
+    done = forks.run(["train.py", *QUICK, *TOO_LARGE, "trainer=ddp_sim", run], ranks=1)
+    assert (done.returncode, "The run diverged" in done.stderr) == (1, True), done.stderr
     assert runs.status(tmp_path / "run") == "diverged"
 
 

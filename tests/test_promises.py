@@ -1,5 +1,6 @@
 """Promises that break without an error: each test fails when the line of code that keeps the promise is taken away."""
 
+import json
 import math
 import os
 import re
@@ -32,7 +33,8 @@ from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.classifier import Classifier
-from tests.conftest import ROOT, fit
+from tests import forks
+from tests.conftest import QUICK, ROOT, fit
 from tests.test_losses import COSTS, OURS, WEIGHTED, C, batch, make, mixed
 from tests.test_resume import THREE, assert_same, fit_killed, last
 
@@ -294,12 +296,15 @@ def test_all_ranks_validate_the_running_statistics_that_the_checkpoint_holds(tmp
 
     After any other step, DDP does so in the first forward of the validation.
     """
-    found = fit(
-        tmp_path / "run", "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[4]", "test=false",
+    options = [
+        "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[4]", "test=false",
         "data.batch_size=32", "optimizer.lr=0.01", "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3",
         "trainer.limit_train_batches=4", "callbacks.checkpoint.save_on_train_epoch_end=false",
         "callbacks.pictures=null",
-    )  # fmt: skip
+    ]  # fmt: skip
+    done = forks.run(["train.py", *QUICK, *options, f"hydra.run.dir={tmp_path}/run"], ranks=1)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 1
     config = checkpoint["hyper_parameters"]["config"]

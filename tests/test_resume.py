@@ -25,7 +25,7 @@ from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.classifier import Classifier
 from lossfit.training.initial_weights import start_from
 from tests import forks
-from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
+from tests.conftest import QUICK, ROOT, Command, compose, fit, whole_and_resumed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 THREE = ["trainer.max_epochs=3", "data.batch_size=64"]  # 8 steps an epoch
@@ -76,24 +76,32 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
+SMALL = "model.hidden=[32]"
+KILLED = [
+    ["model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "data/mix=mixup"],  # dropout, batch norm, mixing
+    ["optimizer=momentum", SMALL, "scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=val/acc"],
+    ["optimizer=muon", SMALL, "scheduler=cosine", "scheduler.warmup=0.2", "+callbacks=ema"],
+    ["optimizer=schedule_free_adamw", SMALL, "scheduler=none", "trainer.accumulate_grad_batches=3"],
+    ["optimizer=lion", SMALL, "scheduler=wsd", "trainer.val_check_interval=0.5", "+callbacks=early_stopping"],
+]
+
+
+@pytest.fixture(scope="module", params=KILLED, ids=lambda overrides: overrides[0])
+def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """A run's overrides, and the folder of one that was not killed."""
+    overrides = [*THREE, *request.param, "callbacks.last_checkpoint.every_n_steps=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        folder = tmp_path_factory.mktemp("undisturbed") / "whole"
+        fit(folder, *overrides)
+    return overrides, folder
+
+
 @pytest.mark.parametrize("step", [5, 16])  # of 24: within the first epoch, at the end of the second
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "data/mix=mixup"],  # dropout, batch norm, mixing
-        ["optimizer=momentum", "scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=val/acc"],
-        ["optimizer=muon", "scheduler=cosine", "scheduler.warmup=0.2", "+callbacks=ema"],
-        ["optimizer=schedule_free_adamw", "scheduler=none", "trainer.accumulate_grad_batches=3"],
-        ["optimizer=lion", "scheduler=wsd", "trainer.val_check_interval=0.5", "+callbacks=early_stopping"],
-    ],
-    ids=lambda overrides: overrides[0],
-)
 def test_a_killed_run_goes_on_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], step: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[list[str], Path], step: int
 ) -> None:
-    overrides = [*THREE, *overrides, "callbacks.last_checkpoint.every_n_steps=1"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    fit(whole, *overrides)
+    (overrides, whole), killed = undisturbed, tmp_path / "killed"
     steps = last(whole)["global_step"]
     fit_killed(monkeypatch, step * steps // 24, killed, *overrides)
     assert json.loads((killed / "result.json").read_text())["status"] == "failed"

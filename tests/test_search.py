@@ -133,7 +133,7 @@ def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
         *OPTUNA, "trainer=ddp_sim", "trainer.max_epochs=3", "loss=custom", "loss.function=moody.loss",
         "+loss.options.t=0.55,1.0,9e9", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner.n_startup_trials=1",
         "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.sampler={_target_:optuna.samplers.RandomSampler}",
-        f"hydra.sweep.dir={tmp_path}/sweep", PYTHONPATH=str(tmp_path),
+        f"hydra.sweep.dir={tmp_path}/sweep", ranks=1, PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     trials = study_of(tmp_path / "sweep").get_trials()

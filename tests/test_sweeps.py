@@ -97,7 +97,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Pa
     """A sweep's command without its folder, and the folder of one that was left alone."""
     folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
     short = ["data=sample", "model=linear", "trainer=cpu", "hydra.launcher.n_jobs=2"]
-    command = ["-m", *short, "seed=1,2", "trainer.max_epochs=4,100"]
+    command = ["-m", *short, "seed=1,2", "trainer.max_epochs=4,60"]
     done = swept(*command, f"hydra.sweep.dir={folder}")
     assert done.returncode == 0, done.stderr
     config = runs.read_config(folder / "0")
