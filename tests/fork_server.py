@@ -67,14 +67,14 @@ class Moments:
         self.counts: Counter[str] = Counter()
         self.on = True
         sys.addaudithook(self.hook)
-        register_optimizer_step_pre_hook(lambda *_: self.come("step"))
-        register_optimizer_step_post_hook(lambda *_: self.come("step"))
-        builtins.open = io.open = self.told(io.open)
-        os.open = self.told(os.open)
+        register_optimizer_step_pre_hook(lambda *_: self.count("step"))
+        register_optimizer_step_post_hook(lambda *_: self.count("step"))
+        builtins.open = io.open = self.counted_open(io.open)
+        os.open = self.counted_open(os.open)
         torch.save = self.halved(torch.save)
 
-    def come(self, kind: str) -> None:
-        """A moment has come."""
+    def count(self, kind: str) -> None:
+        """Count a moment, and die or wait if it is the one that was asked for."""
         if not self.on:
             return
         self.counts[kind] += 1
@@ -89,29 +89,29 @@ class Moments:
     def hook(self, event: str, details: tuple[Any, ...]) -> None:
         """Python calls this before it opens a file, renames one, and so on."""
         writes = event in MAKING or (event == "open" and (details[2] or 0) & WRITES)
-        if self.on and writes and self.ours(details[0]):
-            self.come("write")
+        if self.on and writes and self.in_folder(details[0]):
+            self.count("write")
 
-    def ours(self, path: Any) -> bool:
-        """Whether a path lies in the run's folder or is it."""
+    def in_folder(self, path: Any) -> bool:
+        """Whether a path is the run folder or in it."""
         if not isinstance(path, (str, bytes, os.PathLike)):
             return False
         return os.path.abspath(os.fsdecode(path)).startswith(self.folder)
 
-    def told(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that opens files, after which a moment comes."""
+    def counted_open(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that opens files and counts a moment after it has opened one."""
 
         def opening(path: Any, mode: Any = "r", *args: Any, **options: Any) -> Any:
             opened = function(path, mode, *args, **options)
             writes = mode & WRITES if isinstance(mode, int) else set(mode) & set("wax+")
-            if self.on and writes and self.ours(path):
-                self.come("write")
+            if self.on and writes and self.in_folder(path):
+                self.count("write")
             return opened
 
         return opening
 
     def halved(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """torch.save, that may write the first half only."""
+        """Return torch.save that writes the first half of the file only and dies, if that was asked for."""
 
         def saving(content: Any, stream: Any, *args: Any, **options: Any) -> None:
             if self.die.get("half") != self.counts["half"] + 1:
@@ -128,7 +128,7 @@ class Moments:
 
 
 class Rank:
-    """A process forked at once, which waits until it is asked to be a rank; then as a subprocess.Popen of it."""
+    """A process that is forked in advance and waits until it is started as a rank, like a subprocess.Popen."""
 
     returncode: int | None = None
 

@@ -1,4 +1,4 @@
-"""Checkpoint files are there in full, or the ones before them are."""
+"""A checkpoint file is replaced as a whole, or the old one stays."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_failure_midway_leaves_the_old_file_and_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_old_file_and_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1}, target)
@@ -33,7 +33,7 @@ def test_a_failure_midway_leaves_the_old_file_and_no_part(tmp_path: Path, monkey
     assert names(tmp_path) == ["last.ckpt"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_parts_of_files_from_killed_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".last.ckpt.part12345").write_bytes(b"half of it")
     (tmp_path / ".best.ckpt.part12345").write_bytes(b"another's")
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")

@@ -1,6 +1,6 @@
-"""A run that is killed at any moment is completed by `resume=`, or its folder is said to hold no run yet.
+"""A run killed at any moment can be completed with `resume=`, or the message says that the folder holds no run yet.
 
-And of two that go on with one run at once, one is refused before it has changed anything.
+Of two processes that resume one run at the same time, one is refused before it changes anything.
 
 Runs are started by their command lines, in processes forked from one that has the imports done: see forks.py.
 """
@@ -26,7 +26,10 @@ from tests.test_resume import assert_same
 
 TINY = ["data=sample", f"data.dir={ROOT / 'tests' / 'data'}", "model=linear", "trainer=cpu", "trainer.max_epochs=1"]
 TINY += ["trainer.limit_train_batches=3", "callbacks.last_checkpoint.every_n_steps=1"]
-BESIDE = ("(HYDRA_FULL_ERROR=1", "Error executing job with overrides")  # the latter is Hydra's: FOUND.md D14
+BESIDE = (
+    "(HYDRA_FULL_ERROR=1",
+    "Error executing job with overrides",
+)  # lines beside the message; the second is Hydra's
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "ranks", "epochs", "global_step")
 
 
@@ -102,7 +105,7 @@ def whole(starter: Runs) -> tuple[Path, dict[str, int]]:
 
 
 def bits(folder: Path) -> dict[str, Any]:
-    """All that a run ends with, without times of the clock."""
+    """Everything that a run ends with, except times."""
     last, best = (torch.load(folder / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as stream:
         rows = [{name: v for name, v in row.items() if not name.endswith("_s")} for row in csv.DictReader(stream)]
@@ -129,7 +132,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def assert_one_line(ended: Ended, *parts: str) -> None:
-    """It was refused, in a line that says these."""
+    """Assert that a command was refused in one line that has these parts."""
     assert ended.status == 2, (ended.status, ended.err)
     lines = [line for line in ended.err.splitlines() if not line.startswith(BESIDE)]
     assert len(lines) == 1, ended.err
@@ -138,8 +141,8 @@ def assert_one_line(ended: Ended, *parts: str) -> None:
         assert part in lines[0]
 
 
-def assert_comes_right(starter: Runs, folder: Path, whole: Path, module: bool) -> str:
-    """Go on with a run that was killed, as a person does, until its bits are those of the undisturbed run; say how."""
+def assert_can_be_completed(starter: Runs, folder: Path, whole: Path, module: bool) -> str:
+    """Resume a killed run, as a user does, until its bits are those of the undisturbed run; return how."""
     before, elsewhere = content(folder.parent), content(starter.cwd)
     there = (folder / "config.yaml").exists()
     module = module and there
@@ -166,13 +169,13 @@ def assert_comes_right(starter: Runs, folder: Path, whole: Path, module: bool) -
 
 
 def killed_at(starter: Runs, whole: Path, kind: str, number: int, folder: Path) -> str:
-    """Kill a run at a moment and see that it comes right; return what went wrong, or nothing."""
+    """Kill a run at a moment and check that it can be completed; return what went wrong, or an empty text."""
     ended = starter.train(folder, die={kind: number})
     if ended.status != -signal.SIGKILL:
         return f"{kind} {number}: was not killed, but ended with {ended.status}: {ended.err[-300:]}"
     folder.parent.mkdir(exist_ok=True, parents=True)
     try:
-        assert_comes_right(starter, folder, whole, module=number % 2 == 0)
+        assert_can_be_completed(starter, folder, whole, module=number % 2 == 0)
     except (AssertionError, OSError, KeyError, RuntimeError) as error:
         lines = (str(error).strip() or repr(error)).splitlines()
         return f"{kind} {number}: {lines[0]:.300}"
@@ -180,12 +183,12 @@ def killed_at(starter: Runs, whole: Path, kind: str, number: int, folder: Path) 
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most so many numbers from 1 to count, evenly spread, the first and the last among them."""
+    """Return at most `most` numbers from 1 to count, evenly spread, with the first and the last."""
     return sorted({1 + round(k * (count - 1) / (most - 1)) for k in range(most)})
 
 
 @pytest.mark.parametrize("kind", ["write", "step", "half"])
-def test_a_run_killed_at_a_moment_comes_right(
+def test_a_run_killed_at_some_moments_can_be_completed(
     starter: Runs, whole: tuple[Path, dict[str, int]], kind: str, tmp_path: Path
 ) -> None:
     folder, moments = whole
@@ -196,7 +199,7 @@ def test_a_run_killed_at_a_moment_comes_right(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["write", "step", "half"])
-def test_a_run_killed_at_every_moment_comes_right(
+def test_a_run_killed_at_every_moment_can_be_completed(
     starter: Runs, whole: tuple[Path, dict[str, int]], kind: str, tmp_path: Path
 ) -> None:
     folder, moments = whole
@@ -206,10 +209,10 @@ def test_a_run_killed_at_every_moment_comes_right(
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_every_write_of_its_resumption_comes_right(
+def test_a_resumed_run_killed_at_every_write_can_be_completed(
     starter: Runs, whole: tuple[Path, dict[str, int]], tmp_path: Path
 ) -> None:
-    """Also where the process that goes on with it is killed."""
+    """Also if the process that resumes it is killed."""
     wrong = []
     number, survived = 0, False
     while not survived:
@@ -218,7 +221,7 @@ def test_a_run_killed_at_every_write_of_its_resumption_comes_right(
         assert starter.train(folder, die={"step": 4}).status == -signal.SIGKILL
         survived = starter.run(folder, f"resume={folder}", die={"write": number}).status != -signal.SIGKILL
         try:
-            assert_comes_right(starter, folder, whole[0], module=number % 2 == 0)
+            assert_can_be_completed(starter, folder, whole[0], module=number % 2 == 0)
         except (AssertionError, OSError, KeyError, RuntimeError) as error:
             wrong.append(f"write {number}: {(str(error).strip() or repr(error)).splitlines()[0]:.300}")
     assert number > 5
@@ -231,7 +234,7 @@ def test_a_run_killed_at_every_write_of_its_resumption_comes_right(
     [["trainer.max_epochs=3"], pytest.param([], marks=pytest.mark.slow)],
     ids=["with a change", "with none"],
 )
-def test_of_two_that_go_on_at_once_one_is_refused_and_changes_nothing(
+def test_the_second_of_two_resumes_is_refused_and_changes_nothing(
     starter: Runs, whole: tuple[Path, dict[str, int]], tmp_path: Path, killed: bool, overrides: list[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -257,7 +260,7 @@ def test_of_two_that_go_on_at_once_one_is_refused_and_changes_nothing(
 
 
 @pytest.mark.slow
-def test_of_two_that_start_together_exactly_one_trains(
+def test_exactly_one_of_two_resumes_started_together_trains(
     starter: Runs, whole: tuple[Path, dict[str, int]], tmp_path: Path
 ) -> None:
     for number in range(10):
@@ -271,7 +274,7 @@ def test_of_two_that_start_together_exactly_one_trains(
 
 
 @pytest.mark.slow
-def test_a_command_line_of_its_own_does_as_the_forks_do(
+def test_a_new_process_does_the_same_as_a_fork(
     starter: Runs, whole: tuple[Path, dict[str, int]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"

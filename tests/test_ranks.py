@@ -1,4 +1,4 @@
-"""Ranks of one run, whoever starts them: rank 0, torchrun or srun; on one node or two."""
+"""The ranks of a run, started by rank 0, by torchrun or by srun, on one node or two."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_no_rank_outlives_rank_0(tmp_path: Path) -> None:
     end = os.pidfd_open(ranks.pop())
     process.kill()
     process.communicate()
-    assert select.select([end], [], [], 60)[0], "a rank goes on alone"
+    assert select.select([end], [], [], 60)[0], "a rank still runs"
     os.close(end)
     assert naming(folder) == set()
 
@@ -85,20 +85,20 @@ def test_no_rank_of_train_py_outlives_torchrun() -> None:
     assert process.stdout.readline() == "ready\n"
     process.kill()
     process.wait()
-    assert select.select([process.stdout], [], [], 60)[0], "the rank goes on alone"
+    assert select.select([process.stdout], [], [], 60)[0], "the rank still runs"
     assert process.stdout.read() == ""  # its other end is closed
     os.close(keyboard)
     os.close(hand)
 
 
 @linux
-def test_a_rank_whose_starter_is_no_more_ends_at_once() -> None:
+def test_a_rank_whose_parent_has_ended_ends_at_once() -> None:
     process = start("-c", RANK, LOCAL_RANK="1", WORLD_SIZE="2", LOSSFIT_STARTER="-1")
     said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (-signal.SIGKILL, "")
 
 
-def test_two_nodes_under_torchrun_are_as_two_processes_of_one(tmp_path: Path) -> None:
+def test_two_nodes_under_torchrun_have_the_metrics_of_two_ranks_on_one_node(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -119,7 +119,7 @@ def test_two_nodes_under_torchrun_are_as_two_processes_of_one(tmp_path: Path) ->
     assert (results[1]["status"], results[1]["steps"]) == ("completed", 4)
 
 
-def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> None:
+def test_a_second_signal_ends_a_rank_in_a_collective(tmp_path: Path) -> None:
     (tmp_path / "twice.py").write_text(
         "import os, signal, torch.nn.functional as F\n"
         "def loss(logits, target):\n"
@@ -148,7 +148,7 @@ def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> Non
         ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),
     ],
 )
-def test_a_rank_that_was_started_from_outside_is_known_by_its_environment(
+def test_the_environment_says_which_rank_was_started(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], expected: Any
 ) -> None:
     put(monkeypatch, env)
@@ -167,7 +167,7 @@ def test_a_rank_that_was_started_from_outside_is_known_by_its_environment(
         ),
     ],
 )
-def test_what_several_ranks_cannot_agree_on_is_refused(
+def test_commands_that_ranks_cannot_share_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: Command,
@@ -184,7 +184,9 @@ def test_what_several_ranks_cannot_agree_on_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_other_ranks_wait_for_the_folder_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_ranks_stop_waiting_for_a_folder_that_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lossfit.runs.folder.PATIENCE", 0.0)
     with pytest.raises(UserError, match="rank 0 has made no run there in 0 s; give all ranks the same folder"):
         runs.wait_for(tmp_path)
@@ -192,7 +194,9 @@ def test_other_ranks_wait_for_the_folder_only_so_long(tmp_path: Path, monkeypatc
     assert runs.wait_for(tmp_path) == tmp_path
 
 
-def test_ranks_other_than_the_config_says_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_ranks_that_differs_from_the_config_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(monkeypatch, {})
     with pytest.raises(UserError, match=r"num_nodes=2: the other nodes' ranks .* torchrun --nnodes 2 .*-m lossfit"):
         fit(tmp_path / "nodes", "trainer=ddp_sim", "trainer.num_nodes=2")

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on to the bits of one that was not, and what cannot go on says why."""
+"""A stopped run resumes and ends in the same bits; what cannot be resumed is refused with the reason."""
 
 import csv
 import io
@@ -32,11 +32,11 @@ THREE = ["trainer.max_epochs=3", "data.batch_size=64"]  # 8 steps an epoch
 
 
 class Killed(RuntimeError):
-    """Ends a run on the spot, as far as its folder can tell."""
+    """Ends a run so that its folder looks as after a kill."""
 
 
 def fit_killed(monkeypatch: pytest.MonkeyPatch, step: int, folder: Path, *overrides: str) -> None:
-    """Train (on), and end right after the first checkpoint at or after `step` steps."""
+    """Train or resume a run, and end it right after the first checkpoint at or after `step` steps."""
     save = LastCheckpoint._save
 
     def save_and_die(self: LastCheckpoint, trainer: Any) -> None:
@@ -60,7 +60,7 @@ def curves(folder: Path) -> list[dict[str, str]]:
 
 
 def assert_same(a: Any, b: Any, where: str = "") -> None:
-    """Equal to the bit, whatever is in it."""
+    """Assert that two nested values are equal, tensors to the bit."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
@@ -98,7 +98,7 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("step", [5, 16])  # of 24: within the first epoch, at the end of the second
-def test_a_killed_run_goes_on_to_the_same_bits(
+def test_a_killed_run_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[list[str], Path], step: int
 ) -> None:
     (overrides, whole), killed = undisturbed, tmp_path / "killed"
@@ -117,9 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert sorted(p.name for p in (killed / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_several_times_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*THREE, "callbacks.last_checkpoint.every_n_steps=1"]
     fit(tmp_path / "whole", *overrides)
     for step in (8, 13, 16, 17, 23, 24):
@@ -130,7 +128,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("step", [5, 8, 11])
-def test_a_run_of_so_many_steps_ends_there_and_goes_on_to_the_same_bits(
+def test_a_run_with_max_steps_ends_there_and_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     overrides = [*THREE, "trainer.max_steps=12", "callbacks.last_checkpoint.every_n_steps=1"]
@@ -142,8 +140,8 @@ def test_a_run_of_so_many_steps_ends_there_and_goes_on_to_the_same_bits(
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
 
 
-def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
-    """Killed for real, in the middle of an epoch; each rank has random numbers of its own."""
+def test_two_ranks_resume_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed by SIGKILL in the middle of an epoch; each rank has its own random numbers."""
     overrides = [*QUICK, *THREE, "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[2]"]
     overrides += ["data.batch_size=32", "callbacks.last_checkpoint.every_n_steps=2"]
     for name, moments in (("whole", {}), ("killed", {"die": {"step": 21}})):  # before step 11, which is moment 21
@@ -166,7 +164,7 @@ def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
 
 
-def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path: Path) -> None:
+def test_a_stopped_run_prints_how_to_resume_and_resumes(train_py: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = ["train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={folder}"]
     process = forks.Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -190,7 +188,7 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(
+def test_a_signal_stops_a_run_after_its_step_and_it_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     training_step = Classifier.training_step
@@ -231,9 +229,7 @@ class SignalledStream(io.RawIOBase):
         return len(data)
 
 
-def test_a_signal_that_comes_while_a_line_is_written_stops_the_run_as_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_during_the_write_of_a_line_stops_the_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = SignalledStream()
     console = io.TextIOWrapper(io.BufferedWriter(stream), encoding="utf-8")
     monkeypatch.setattr(rich.get_console(), "file", console)
@@ -254,7 +250,7 @@ def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
     assert runs.read_config(folder)["trainer"]["max_epochs"] == 2
 
 
-def test_a_folder_that_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_folder_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(tmp_path / "whole", *THREE)
     fit_killed(monkeypatch, 16, tmp_path / "old", *THREE)
     shutil.move(tmp_path / "old", tmp_path / "new")
@@ -280,7 +276,7 @@ def test_a_run_named_by_a_relative_path_or_a_link_keeps_its_best(
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
-def test_a_run_that_stopped_early_has_nothing_left_to_do(tmp_path: Path) -> None:
+def test_a_run_that_stopped_early_is_complete(tmp_path: Path) -> None:
     early = ["+callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=9"]
     fit(tmp_path / "run", *early, "trainer.max_epochs=9")
     epochs = last(tmp_path / "run")["epochs"]
@@ -304,7 +300,7 @@ def test_a_run_killed_before_its_first_last_checkpoint_starts_again(
     assert curves(tmp_path / "run") == curves(tmp_path / "whole")
 
 
-def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
+def test_a_torn_checkpoint_is_refused_and_best_can_be_resumed_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_killed(monkeypatch, 16, tmp_path / "run", *THREE)
@@ -385,7 +381,9 @@ def test_a_run_whose_model_was_changed_in_the_code_is_refused(tmp_path: Path, mo
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_an_own_model_with_extra_state_and_lazy_layers_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_model_with_extra_state_and_lazy_layers_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "unusual.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Net(nn.Sequential):\n"

@@ -1,4 +1,4 @@
-"""train.py as a person meets it: help, mistakes, runs side by side, sweeps, distributed runs."""
+"""train.py as a user meets it: help, mistakes, runs at the same time, sweeps, distributed runs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (["trainer.max_epochs=[1"], r"Error: cannot read 'trainer\.max_epochs=\[1'"),
     ],
 )
-def test_answers_without_importing_torch(arguments: list[str], expected: str) -> None:
+def test_help_and_mistakes_are_answered_without_importing_torch(arguments: list[str], expected: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "train.py", *arguments],
         capture_output=True, text=True, timeout=120, check=False,
@@ -73,7 +73,7 @@ def test_a_mistake_is_a_few_lines_without_a_traceback(
     assert "Traceback" not in said
 
 
-def test_a_variable_shows_the_traceback(train_py: Run) -> None:
+def test_hydra_full_error_shows_the_traceback(train_py: Run) -> None:
     done = train_py(*QUICK, "optimizer.lr=-1", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_written_is_named(train_py: Run, tmp_path: Path)
     assert f"cannot use {tmp_path}/file/run: Not a directory" in done.stderr
 
 
-def test_runs_started_together_have_folders_of_their_own_and_the_console_says_where(tmp_path: Path) -> None:
+def test_two_runs_started_together_get_two_folders_and_print_them(tmp_path: Path) -> None:
     command = [str(ROOT / "train.py"), *QUICK, f"data.dir={ROOT}/tests/data"]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     started = [forks.Forked(command, cwd=tmp_path, **streams) for _ in range(2)]
@@ -117,7 +117,7 @@ def test_a_sweep_trains_every_combination(train_py: Run, tmp_path: Path) -> None
     assert pairs == {("sgd", "mse"), ("sgd", "focal"), ("adam", "mse"), ("adam", "focal")}
 
 
-def test_ctrl_c_leaves_a_result_and_an_exit_status(tmp_path: Path) -> None:
+def test_ctrl_c_writes_a_result_and_exits_with_130(tmp_path: Path) -> None:
     command = ["train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={tmp_path}/run"]
     process = forks.Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_a_result_and_an_exit_status(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
 
 
-def test_two_ranks_share_one_folder_and_measure_exactly(train_py: Run, tmp_path: Path) -> None:
+def test_two_ranks_share_one_folder_and_have_the_metrics_of_one_process(train_py: Run, tmp_path: Path) -> None:
     done = train_py(
         *QUICK,
         "trainer=ddp_sim",
@@ -162,7 +162,7 @@ def test_two_ranks_share_one_folder_and_measure_exactly(train_py: Run, tmp_path:
 
 
 @pytest.mark.parametrize("how", ["os._exit(7)", "raise ValueError('out of cheese')"])
-def test_a_rank_that_fails_takes_the_run_down_and_it_says_so(tmp_path: Path, how: str) -> None:
+def test_the_run_fails_if_a_rank_fails(tmp_path: Path, how: str) -> None:
     (tmp_path / "failing.py").write_text(
         "import os, torch.distributed, torch.nn.functional as F\n"
         "def loss(logits, target):\n"
