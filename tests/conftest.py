@@ -21,6 +21,7 @@ from lossfit.config import build
 from lossfit.data.dataset_files import present
 from lossfit.data.fashion_mnist import SHA256, SYSTEM
 from lossfit.errors import exit_on_error
+from tests import forks
 
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., tuple[Any, str]]
@@ -60,21 +61,12 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def train_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `python train.py ARGUMENTS`, its run folder under tmp_path/run unless the arguments say otherwise."""
+    """Run `python train.py ARGUMENTS` in a fork; its run folder is tmp_path/run unless the arguments name another."""
 
     def run(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
         folder = [] if "-m" in arguments or "--help" in arguments else [f"hydra.run.dir={tmp_path / 'run'}"]
         given = any(argument.startswith("hydra.run.dir") for argument in arguments)
-        return subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *arguments, *([] if given else folder)],
-            cwd=cwd,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return forks.run([str(ROOT / "train.py"), *arguments, *([] if given else folder)], cwd=cwd, env=env)
 
     return run
 
@@ -132,7 +124,11 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         file = commands / name
         file.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/fake_slurm.py {name} "$@"\n')
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "FAKE_SLURM": str(tmp_path / "slurm")}
+    return {
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "FAKE_SLURM": str(tmp_path / "slurm"),
+        forks.ADDRESS: forks.server_address(),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ FAKE_SLURM is a folder for what is known of the jobs. A job whose number in its 
 SIGUSR2 when a file that matches FAKE_SLURM_WHEN is there, as if its time was nearly over.
 """
 
+import contextlib
 import glob
 import os
 import re
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from forks import Forked  # beside this script
 
 STATE = Path(os.environ["FAKE_SLURM"])
 
@@ -66,16 +69,23 @@ def job(number: str, index: str, nodes: str, tasks: str) -> None:
         warned = False
         while process.poll() is None:
             if state.read_text() == "REQUEUED":
+                signal_tasks(f"{number}_{index}", signal.SIGKILL)
                 os.killpg(process.pid, signal.SIGKILL)
             limited = start == 0 and index in os.environ.get("FAKE_SLURM_TIME_LIMIT", "").split(",")
             if limited and not warned and glob.glob(os.environ["FAKE_SLURM_WHEN"]):
                 warned = True
-                for task in (STATE / f"{number}_{index}.tasks").read_text().split():
-                    os.kill(int(task), signal.SIGUSR2)
+                signal_tasks(f"{number}_{index}", signal.SIGUSR2)
             time.sleep(0.05)
         if state.read_text() != "REQUEUED":
             break
     state.write_text("COMPLETED" if process.returncode == 0 else "FAILED")
+
+
+def signal_tasks(job: str, number: signal.Signals) -> None:
+    """Send a signal to the tasks of a job that have not ended."""
+    for task in (STATE / f"{job}.tasks").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(task), number)
 
 
 def srun(*arguments: str) -> None:
@@ -95,7 +105,8 @@ def srun(*arguments: str) -> None:
         marks = {"%A": number or "", "%a": index or "", "%j": os.environ["SLURM_JOB_ID"], "%t": str(rank)}
         out, err = filled(paths["--output"], marks), filled(paths["--error"], marks)
         with open(out, "a") as stdout, open(err, "a") as stderr:
-            tasks.append(subprocess.Popen(rest, env={**os.environ, **own}, stdout=stdout, stderr=stderr))
+            program = [word for word in rest if word not in (sys.executable, "-u")]
+            tasks.append(Forked(program, cwd=Path.cwd(), env=own, stdout=stdout, stderr=stderr))
     (STATE / f"{known}.tasks").write_text(" ".join(str(task.pid) for task in tasks))
     sys.exit(max(abs(task.wait()) for task in tasks))
 

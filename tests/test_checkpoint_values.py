@@ -102,12 +102,12 @@ def test_a_wrong_value_is_refused_with_its_reason(checkpoint: Values, place: str
 
 
 @pytest.mark.parametrize(("place", "value"), TAKEN)
-def test_values_at_the_ends_of_their_ranges_are_taken(checkpoint: Values, place: str, value: Any) -> None:
+def test_values_at_the_ends_of_their_ranges_are_accepted(checkpoint: Values, place: str, value: Any) -> None:
     changed(checkpoint, place, value)
     assert checkpoint_schema._problem(checkpoint) is None
 
 
-def test_what_is_no_mapping_is_refused() -> None:
+def test_a_checkpoint_that_is_no_mapping_is_refused() -> None:
     assert checkpoint_schema._problem([1, 2]) == "it is no mapping"
 
 
@@ -161,11 +161,11 @@ def test_plain_values_end_where_they_should(check: Callable[[Any], bool], taken:
         ("/run/best.ckpt", None, False),
     ],
 )
-def test_a_file_is_inside_of_a_folder_of_this_machine_or_not(file: Any, folder: Any, inside: bool) -> None:
+def test_whether_a_path_is_inside_a_local_folder(file: Any, folder: Any, inside: bool) -> None:
     assert checkpoints._is_inside(file, folder) is inside
 
 
-def test_checkpoint_files_alone_are_deleted(tmp_path: Path) -> None:
+def test_only_checkpoint_files_are_removed(tmp_path: Path) -> None:
     for name in ("a.ckpt", "a.txt"):
         (tmp_path / name).touch()
     (tmp_path / "folder.ckpt").mkdir()
@@ -175,7 +175,7 @@ def test_checkpoint_files_alone_are_deleted(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the tensors would go there")
-def test_a_checkpoint_of_a_gpu_is_read_where_there_is_none(trained: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_from_a_gpu_is_read_without_one(trained: Path, tmp_path: Path) -> None:
     best, file = trained / "checkpoints" / "best.ckpt", tmp_path / "gpu.ckpt"
     with zipfile.ZipFile(best) as whole, zipfile.ZipFile(file, "w") as moved:
         for name in whole.namelist():

@@ -1,9 +1,7 @@
-"""Checkpoint files are there in full, or the ones before them are."""
+"""A checkpoint file is replaced as a whole, or the old one stays."""
 
-import random
-import subprocess
-import sys
-import time
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
+from tests import forks
 from tests.conftest import fit
 
 
@@ -18,7 +17,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_failure_midway_leaves_the_old_file_and_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_old_file_and_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1}, target)
@@ -34,7 +33,7 @@ def test_a_failure_midway_leaves_the_old_file_and_no_part(tmp_path: Path, monkey
     assert names(tmp_path) == ["last.ckpt"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_parts_of_files_from_killed_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".last.ckpt.part12345").write_bytes(b"half of it")
     (tmp_path / ".best.ckpt.part12345").write_bytes(b"another's")
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "last.ckpt")
@@ -52,29 +51,32 @@ def test_a_run_leaves_whole_checkpoints_and_no_parts(tmp_path: Path) -> None:
 
 
 WRITER = """
-import sys, torch
+import sys
 from pathlib import Path
+import torch
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-writer, target = AtomicCheckpointIO(), Path(sys.argv[1])
-big = torch.zeros(25_000_000)  # 100 MB
-number = 0
-while True:
-    number += 1
-    writer.save_checkpoint({"number": number, "big": big + number}, target)
-    print(number, flush=True)
+for number in range(int(sys.argv[2])):
+    AtomicCheckpointIO().save_checkpoint({"number": number, "all": torch.full((1000,), number)}, Path(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))])
-def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path: Path, seed: int) -> None:
-    target = tmp_path / "last.ckpt"
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "1\n"
-    time.sleep(random.Random(seed).uniform(0, 0.5))  # no event to wait for: any moment will do
-    process.kill()
-    process.wait()
-    checkpoint = torch.load(target, weights_only=True)
-    assert (checkpoint["big"] == checkpoint["number"]).all()
-    AtomicCheckpointIO().save_checkpoint({"number": 0}, target)
-    assert names(tmp_path) == ["last.ckpt"], "what the killed process left is gone"
+def write(folder: Path, saves: int, **moments: Any) -> tuple[int, dict[str, int]]:
+    """Save one checkpoint after another in folder/last.ckpt; return the exit status and how many moments there were."""
+    counts = folder.parent / "writer.moments"
+    moments |= {"folder": str(folder), "out": str(counts.with_suffix(""))}
+    done = forks.run(["-c", WRITER, str(folder / "last.ckpt"), str(saves)], moments=moments)
+    return done.returncode, json.loads(counts.read_text())
+
+
+def test_a_process_killed_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    (_, first), (_, both) = (write(tmp_path / "counted", saves) for saves in (1, 2))
+    moments = [("half", 2), *(("write", number) for number in range(first["write"] + 1, both["write"] + 1))]
+    assert len(moments) >= 4
+    for kind, number in moments:
+        folder = tmp_path / f"{kind}{number}"
+        status, _ = write(folder, 2, die={kind: number})
+        assert status == -signal.SIGKILL, (kind, number)
+        checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+        assert (checkpoint["all"] == checkpoint["number"]).all()
+        AtomicCheckpointIO().save_checkpoint({"number": 0}, folder / "last.ckpt")
+        assert names(folder) == ["last.ckpt"], "what the killed process left is gone"

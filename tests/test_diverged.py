@@ -1,4 +1,4 @@
-"""A run whose loss is not finite any more ends as diverged, and says where and what to do."""
+"""A run whose loss becomes infinite or NaN ends as diverged, and its message says where and what to do."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,13 @@ from lossfit.compare import leaderboard, read
 from lossfit.errors import Diverged, UserError
 from lossfit.training import engine
 from lossfit.training.build import build_run
+from tests import forks
 from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
 
 TOO_LARGE = ["model=linear", "optimizer=sgd", "optimizer.lr=1e38", "scheduler=none"]
 
 
-def test_it_names_the_step_the_rate_and_the_remedy(tmp_path: Path, command: Command) -> None:
+def test_the_message_names_the_step_the_learning_rate_and_the_remedy(tmp_path: Path, command: Command) -> None:
     folder = tmp_path / "run"
     status, said = command("train.py", *QUICK, *TOO_LARGE, f"hydra.run.dir={folder}")
     assert status == 1
@@ -56,13 +57,14 @@ def test_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
             assert runs.read_result(folder)["status"] == "diverged"
 
 
-def test_two_ranks_diverge_together(tmp_path: Path, command: Command) -> None:
-    status, said = command("train.py", *QUICK, *TOO_LARGE, "trainer=ddp_sim", f"hydra.run.dir={tmp_path}/run")
-    assert (status, "The run diverged" in said) == (1, True), said
+def test_two_ranks_diverge_together(tmp_path: Path) -> None:
+    run = f"hydra.run.dir={tmp_path}/run"
+    done = forks.run(["train.py", *QUICK, *TOO_LARGE, "trainer=ddp_sim", run], ranks=1)
+    assert (done.returncode, "The run diverged" in done.stderr) == (1, True), done.stderr
     assert runs.status(tmp_path / "run") == "diverged"
 
 
-def test_in_tables_it_is_a_run_that_does_not_count(tmp_path: Path) -> None:
+def test_compare_does_not_count_a_diverged_run(tmp_path: Path) -> None:
     fit(tmp_path / "good", "model=linear")
     with pytest.raises(Diverged):
         fit(tmp_path / "bad", *TOO_LARGE)
@@ -70,7 +72,9 @@ def test_in_tables_it_is_a_run_that_does_not_count(tmp_path: Path) -> None:
     assert [run.status for run in board.others] == ["diverged"]
 
 
-def test_a_sweep_in_which_a_third_diverges(tmp_path: Path, command: Command, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_with_diverged_jobs_ends_and_does_not_repeat_them(
+    tmp_path: Path, command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
     sweep = tmp_path / "sweep"
     typed = [*QUICK, "model=linear", "optimizer=sgd", "scheduler=none", "optimizer.lr=0.01,0.1,1e38", "seed=1,2"]
     assert command("train.py", "-m", *typed, f"hydra.sweep.dir={sweep}")[0] is None
@@ -133,14 +137,14 @@ def test_the_last_window_of_accumulated_gradients_is_a_mean(tmp_path: Path) -> N
     torch.testing.assert_close(state["model.1.weight"], model[1].weight.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_double_precision_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_double_precision_resumes_to_the_same_bits(tmp_path: Path) -> None:
     options = ["trainer.precision=64-true", "model=mlp", "model.hidden=[8]", "scheduler=none"]
     states = whole_and_resumed(tmp_path, *options)
     assert states[0]["model.1.weight"].dtype == torch.float64
     assert all(states[0][name].equal(states[1][name]) for name in states[0])
 
 
-def test_hparams_have_the_values_of_the_result(tmp_path: Path) -> None:
+def test_hparams_have_the_metrics_of_result_json(tmp_path: Path) -> None:
     fit(tmp_path / "run", "trainer.max_epochs=3", "callbacks.checkpoint.mode=min")  # the worst epoch is kept
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import forks
 from tests.conftest import ROOT
 
 LOSSES = {path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml")} - {"custom"}
@@ -43,8 +44,7 @@ Takes class indices only.
 
 
 def test_the_page_is_current() -> None:
-    command = [sys.executable, "scripts/loss_docs.py", "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = forks.run(["scripts/loss_docs.py", "--check"])
     assert done.returncode == 0, done.stderr
 
 

@@ -53,7 +53,7 @@ def test_the_run_folder_holds_what_the_docs_list(run: Path) -> None:
     assert config == compose(*yaml.safe_load((run / "overrides.yaml").read_text()))
 
 
-def test_result_json_tells_how_it_ended(run: Path) -> None:
+def test_result_json_says_how_the_run_ended(run: Path) -> None:
     found = result(run)
     assert (found["status"], found["reason"], found["seed"]) == ("completed", None, 1)
     assert (found["epochs"], found["steps"]) == (2, 8)
@@ -88,7 +88,7 @@ def test_checkpoints_are_plain(run: Path) -> None:
         assert (kept["image_shape"], kept["mean"], kept["link"]) == ([1, 28, 28], [0.2860], "softmax")
 
 
-def test_metrics_csv_has_a_row_an_epoch(run: Path) -> None:
+def test_metrics_csv_has_a_row_for_each_epoch(run: Path) -> None:
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     for row in rows:
@@ -125,7 +125,7 @@ def test_hparams_can_be_some_options_alone(tmp_path: Path) -> None:
     }
 
 
-def test_repeated_with_a_seed_it_gives_the_same_bits(tmp_path: Path) -> None:
+def test_a_repeated_run_gives_the_same_bits(tmp_path: Path) -> None:
     options = ["model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "data.augment.erase=4"]
     weights = []
     for name in ("a", "b", "c"):
@@ -164,7 +164,7 @@ class Stop(Callback):
         ("SIGTERM", "interrupted", Interrupted),
     ],
 )
-def test_failed_and_interrupted_runs_say_so(
+def test_failed_and_interrupted_runs_have_that_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, status: str, raised: type[BaseException]
 ) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -201,7 +201,9 @@ def test_failed_and_interrupted_runs_say_so(
         (["callbacks.checkpoint.mode=most"], r"callbacks\.checkpoint: .*most"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_built_is_refused_before_training(tmp_path: Path, overrides: list[str], message: str) -> None:
+def test_parts_that_cannot_be_built_are_refused_before_training(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
     if "cuda" in message and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match=message):
@@ -240,7 +242,7 @@ def test_options_that_change_how_it_trains(tmp_path: Path, overrides: list[str])
     assert ("test/acc" in metrics) == (overrides[0] not in ("test=false", "debug=overfit"))
 
 
-def test_what_was_made_wrong_on_purpose_is_kept_in_the_run_folder(tmp_path: Path) -> None:
+def test_corruptions_are_listed_in_the_run_folder(tmp_path: Path) -> None:
     fit(tmp_path / "run", "data.label_noise=0.4")
     kept = json.loads((tmp_path / "run" / "data_changes.json").read_text())
     assert kept["noisy_splits"] == ["train"]
@@ -271,7 +273,7 @@ def test_a_killed_run_leaves_its_status(tmp_path: Path, monkeypatch: pytest.Monk
     assert (seen[0]["status"], result(tmp_path / "run")["status"]) == ("running", "completed")
 
 
-def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
+def test_nan_and_infinity_become_null_in_json(tmp_path: Path) -> None:
     files.write_json(tmp_path / "x.json", {"a": {"b": float("nan")}, "c": float("inf"), "d": 1.5})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": {"b": None}, "c": None, "d": 1.5}
 
@@ -289,7 +291,7 @@ def test_a_model_that_ends_in_softmax_is_refused(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow  # compiling takes most of a minute
-def test_compiled_it_learns_the_same_under_the_same_names(tmp_path: Path) -> None:
+def test_a_compiled_model_learns_the_same_and_keeps_the_names_of_its_weights(tmp_path: Path) -> None:
     options = ["data.augment=null", "optimizer=sgd"]
     plain, compiled = fit(tmp_path / "a", *options), fit(tmp_path / "b", *options, "compile=true")
     assert compiled["val/loss"] == pytest.approx(plain["val/loss"], rel=1e-3)
@@ -297,13 +299,13 @@ def test_compiled_it_learns_the_same_under_the_same_names(tmp_path: Path) -> Non
     assert list(kept[0]) == list(kept[1])
 
 
-def test_overfitting_one_batch_reaches_it(tmp_path: Path) -> None:
+def test_debug_overfit_learns_its_batch(tmp_path: Path) -> None:
     fit(tmp_path / "run", "debug=overfit", "trainer.max_epochs=30")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert float(rows[-1]["train/acc"]) == 1.0
 
 
-def test_other_threads_can_train_too(tmp_path: Path) -> None:
+def test_a_thread_other_than_the_main_one_can_train(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:

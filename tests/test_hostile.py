@@ -1,38 +1,35 @@
-"""A checkpoint is data: whatever a file holds, loading it gives a classifier or one line that names the file, and does
+"""Whatever a checkpoint file holds, loading it gives a classifier or raises one line that names the file, and does
 nothing else.
 
-The files are those of hostile.py; hostile_child.py loads them and says what must not happen. To repeat one of them:
+hostile.py makes the files; hostile_child.py loads them and detects what must not happen. To repeat one of them:
 
     python -m tests.hostile_child RUN/checkpoints/best.ckpt FOLDER --seed SEED --only NAME --count 1
 """
 
 import itertools
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests import forks
 from tests.hostile import FAMILIES, cases
 
 Row = dict[str, Any]
 
 
 def outcomes(source: Path, folder: Path, *options: str, timeout: float = 300) -> list[Row]:
-    """Load cases in another process; return what came of each."""
+    """Load cases in another process; return the outcome of each."""
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.hostile_child", str(source), str(folder), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    done = forks.run(["-m", "tests.hostile_child", str(source), str(folder), *options], timeout)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in (folder / "outcomes.jsonl").read_text().splitlines()]
 
 
-def told(rows: list[Row], seed: int) -> str:
-    """Name those that went wrong, so that they can be repeated."""
+def report(rows: list[Row], seed: int) -> str:
+    """Name the cases that went wrong, so that they can be repeated."""
     wrong = [row for row in rows if row["problems"]]
     lines = [
         f"{len(wrong)} of {len(rows)} with seed {seed}: {dict(Counter(row['name'].split('/')[0] for row in wrong))}"
@@ -45,11 +42,11 @@ def told(rows: list[Row], seed: int) -> str:
     return "\n".join(lines)
 
 
-def assert_all_is_well(rows: list[Row], seed: int) -> None:
-    assert not any(row["problems"] for row in rows if "careless" not in row), told(rows, seed)
+def assert_no_problems(rows: list[Row], seed: int) -> None:
+    assert not any(row["problems"] for row in rows if "careless" not in row), report(rows, seed)
 
 
-def test_any_file_is_loaded_or_refused_by_one_line_and_nothing_else_happens(trained: Path, tmp_path: Path) -> None:
+def test_any_file_is_loaded_or_refused_in_one_line_without_side_effects(trained: Path, tmp_path: Path) -> None:
     best = trained / "checkpoints" / "best.ckpt"
     rows = outcomes(best, tmp_path / "work", "--count", "150", "--doors", "2", "--careless")
     careless = [row for row in rows if "careless" in row]
@@ -57,7 +54,7 @@ def test_any_file_is_loaded_or_refused_by_one_line_and_nothing_else_happens(trai
     rows = [row for row in rows if "careless" not in row]
     assert len(rows) > 150
     assert {row["name"].split("/")[0] for row in rows} == {"controls", *FAMILIES}
-    assert_all_is_well(rows, 0)
+    assert_no_problems(rows, 0)
 
 
 @pytest.mark.slow
@@ -65,7 +62,7 @@ def test_any_file_is_loaded_or_refused_by_one_line_and_nothing_else_happens(trai
 def test_many_more_files(trained: Path, tmp_path: Path, seed: int) -> None:
     best = trained / "checkpoints" / "best.ckpt"
     rows = outcomes(best, tmp_path / "work", "--seed", str(seed), "--count", "2000", "--doors", "30", timeout=3600)
-    assert_all_is_well(rows, seed)
+    assert_no_problems(rows, seed)
 
 
 @pytest.mark.slow
@@ -73,7 +70,7 @@ def test_many_more_files(trained: Path, tmp_path: Path, seed: int) -> None:
 def test_every_file_of_a_family(trained: Path, tmp_path: Path, family: str) -> None:
     best = trained / "checkpoints" / "best.ckpt"
     rows = outcomes(best, tmp_path / "work", "--only", f"{family}/", "--count", "5000", timeout=3600)
-    assert_all_is_well(rows, 0)
+    assert_no_problems(rows, 0)
 
 
 def test_a_seed_gives_the_same_files(trained: Path) -> None:

@@ -47,7 +47,7 @@ def test_slurm_starts_the_ranks_and_a_job_at_its_time_limit_is_resumed(slurm: di
     assert logs[1].count("Going on after") == 1
     assert len((tmp_path / "slurm" / "requeued").read_text().split()) == 1, "by submitit, and not by Lightning too"
 
-    done = swept(*options, "optimizer=adam", f"hydra.run.dir={alone}", **importing(tmp_path))
+    done = swept(*options, "optimizer=adam", f"hydra.run.dir={alone}", ranks=1, **importing(tmp_path))
     assert done.returncode == 0, done.stderr
     assert runs.read_result(sweep / "1")["steps"] == runs.read_result(alone)["steps"]
     adam = " ".join(runs.read_overrides(sweep / "1"))

@@ -100,7 +100,7 @@ def test_options_out_of_range_are_refused_by_name(model, options: dict, message:
         model(10, (1, 28, 28), **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if "cosine_scale" in compose(f"model={name}")["model"]])
 def test_a_cosine_head_gives_scaled_cosines(name: str) -> None:
     node = compose(f"model={name}", "model.cosine_scale=30")["model"]
     model = build(node, "model", num_classes=10, image_shape=(1, 28, 28)).eval()

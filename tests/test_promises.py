@@ -1,5 +1,6 @@
-"""Promises that break without an error: each test fails when the line of code that keeps the promise is taken away."""
+"""Promises whose breaking raises no error: each test fails if the line of code that keeps the promise is deleted."""
 
+import json
 import math
 import os
 import re
@@ -32,7 +33,8 @@ from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.classifier import Classifier
-from tests.conftest import ROOT, fit
+from tests import forks
+from tests.conftest import QUICK, ROOT, fit
 from tests.test_losses import COSTS, OURS, WEIGHTED, C, batch, make, mixed
 from tests.test_resume import THREE, assert_same, fit_killed, last
 
@@ -137,7 +139,7 @@ def test_seeds_are_mixed_by_splitmix64() -> None:
     assert _mix(0, 7) == _mix(_mix(0) + 7)
 
 
-def test_every_shift_is_drawn_alike() -> None:
+def test_every_shift_is_equally_likely() -> None:
     point = torch.zeros(1, 1, 9, 9)
     point[0, 0, 4, 4] = 1
     moved = Augment(translate=2)(point.expand(2500, -1, -1, -1), torch.Generator().manual_seed(0))
@@ -147,7 +149,7 @@ def test_every_shift_is_drawn_alike() -> None:
 
 
 @pytest.mark.parametrize("side", [2, 3])
-def test_every_centre_of_an_erased_square_is_drawn_alike(side: int) -> None:
+def test_every_centre_of_an_erased_square_is_equally_likely(side: int) -> None:
     erased = Augment(erase=side)(torch.ones(4200, 1, 6, 7), torch.Generator().manual_seed(0))[:, 0]
     found = Counter(tuple(map(tuple, (image == 0).nonzero().tolist())) for image in erased)
     squares = [
@@ -277,7 +279,7 @@ def test_training_accuracy_counts_the_likeliest_class_of_a_mixed_target(mix: Mix
 
 
 @pytest.mark.usefixtures("my_code")
-def test_a_run_that_draws_from_python_numpy_and_torch_goes_on_to_the_same_bits(
+def test_a_run_that_uses_python_numpy_and_torch_generators_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*THREE, "model=linear", "loss=custom", "loss.function=promised.noisy", "trainer.max_epochs=1"]
@@ -294,12 +296,15 @@ def test_all_ranks_validate_the_running_statistics_that_the_checkpoint_holds(tmp
 
     After any other step, DDP does so in the first forward of the validation.
     """
-    found = fit(
-        tmp_path / "run", "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[4]", "test=false",
+    options = [
+        "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[4]", "test=false",
         "data.batch_size=32", "optimizer.lr=0.01", "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3",
         "trainer.limit_train_batches=4", "callbacks.checkpoint.save_on_train_epoch_end=false",
         "callbacks.pictures=null",
-    )  # fmt: skip
+    ]  # fmt: skip
+    done = forks.run(["train.py", *QUICK, *options, f"hydra.run.dir={tmp_path}/run"], ranks=1)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 1
     config = checkpoint["hyper_parameters"]["config"]
@@ -311,7 +316,7 @@ def test_all_ranks_validate_the_running_statistics_that_the_checkpoint_holds(tmp
         assert found[name] == pytest.approx(alone[name], rel=1e-6), name
 
 
-def test_a_checkpoint_is_on_the_disk_before_its_name_is_and_then_its_name(
+def test_a_checkpoint_is_synced_before_it_is_renamed_and_its_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a power cut leaves can't be tested here: the order of the calls decides it."""
@@ -359,7 +364,7 @@ def test_the_log_names_what_is_downloaded_and_the_source_that_failed(
     assert failed.startswith(f"{url} failed: one.gz: ")
 
 
-def test_a_command_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+def test_a_command_that_does_not_end_is_killed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "silent")
     with pytest.raises(OSError, match="cat did not finish in 0 s"):
         DebianPackage("any", "anywhere", timeout=0.2)._run(["cat", "silent"], str(tmp_path))

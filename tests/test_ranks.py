@@ -1,4 +1,4 @@
-"""Ranks of one run, whoever starts them: rank 0, torchrun or srun; on one node or two."""
+"""The ranks of a run, started by rank 0, by torchrun or by srun, on one node or two."""
 
 import json
 import os
@@ -15,18 +15,17 @@ import pytest
 from lossfit import runs
 from lossfit.errors import UserError
 from lossfit.system.ranks import started_rank
+from tests import forks
 from tests.conftest import QUICK, Command, compose, fit
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = ["-m", "torch.distributed.run"]
 TWO = [*QUICK, "trainer=ddp_sim", "trainer.max_epochs=2"]
 SLURM = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
 GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
 
 
-def start(*command: str, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def start(*command: str, ranks: int = 0, **env: str) -> forks.Forked:
+    return forks.Forked(command, ranks=ranks, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def put(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
@@ -54,7 +53,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a pr
 @linux
 def test_no_rank_outlives_rank_0(tmp_path: Path) -> None:
     folder = runs.create(tmp_path / "run", compose(*TWO, "trainer.max_epochs=100000"), [])
-    process = start(sys.executable, "-m", "lossfit", str(folder))
+    process = start("-m", "lossfit", str(folder))
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
@@ -66,7 +65,7 @@ def test_no_rank_outlives_rank_0(tmp_path: Path) -> None:
     end = os.pidfd_open(ranks.pop())
     process.kill()
     process.communicate()
-    assert select.select([end], [], [], 60)[0], "a rank goes on alone"
+    assert select.select([end], [], [], 60)[0], "a rank still runs"
     os.close(end)
     assert naming(folder) == set()
 
@@ -86,24 +85,24 @@ def test_no_rank_of_train_py_outlives_torchrun() -> None:
     assert process.stdout.readline() == "ready\n"
     process.kill()
     process.wait()
-    assert select.select([process.stdout], [], [], 60)[0], "the rank goes on alone"
+    assert select.select([process.stdout], [], [], 60)[0], "the rank still runs"
     assert process.stdout.read() == ""  # its other end is closed
     os.close(keyboard)
     os.close(hand)
 
 
 @linux
-def test_a_rank_whose_starter_is_no_more_ends_at_once() -> None:
-    process = start(sys.executable, "-c", RANK, LOCAL_RANK="1", WORLD_SIZE="2", LOSSFIT_STARTER="-1")
+def test_a_rank_whose_parent_has_ended_ends_at_once() -> None:
+    process = start("-c", RANK, LOCAL_RANK="1", WORLD_SIZE="2", LOSSFIT_STARTER="-1")
     said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (-signal.SIGKILL, "")
 
 
-def test_two_nodes_under_torchrun_are_as_two_processes_of_one(tmp_path: Path) -> None:
+def test_two_nodes_under_torchrun_have_the_metrics_of_two_ranks_on_one_node(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = [start(sys.executable, "train.py", *TWO, f"hydra.run.dir={tmp_path}/one")]
+    started = [start("train.py", *TWO, f"hydra.run.dir={tmp_path}/one", ranks=1)]
     nodes = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1"]
     nodes += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
     options = [*TWO, "trainer.devices=1", "trainer.num_nodes=2", f"hydra.run.dir={tmp_path}/two"]
@@ -120,7 +119,7 @@ def test_two_nodes_under_torchrun_are_as_two_processes_of_one(tmp_path: Path) ->
     assert (results[1]["status"], results[1]["steps"]) == ("completed", 4)
 
 
-def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> None:
+def test_a_second_signal_ends_a_rank_in_a_collective(tmp_path: Path) -> None:
     (tmp_path / "twice.py").write_text(
         "import os, signal, torch.nn.functional as F\n"
         "def loss(logits, target):\n"
@@ -130,7 +129,7 @@ def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> Non
         "    return F.cross_entropy(logits, target)\n"
     )
     options = [*TWO, "loss=custom", "loss.function=twice.loss", f"hydra.run.dir={tmp_path}/run"]
-    process = start(sys.executable, "train.py", *options, PYTHONPATH=os.pathsep.join([*sys.path, str(tmp_path)]))
+    process = start("train.py", *options, PYTHONPATH=os.pathsep.join([*sys.path, str(tmp_path)]))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "a second signal stops at once" in said
@@ -149,7 +148,7 @@ def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> Non
         ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),
     ],
 )
-def test_a_rank_that_was_started_from_outside_is_known_by_its_environment(
+def test_the_environment_says_which_rank_was_started(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], expected: Any
 ) -> None:
     put(monkeypatch, env)
@@ -165,7 +164,7 @@ def test_a_rank_that_was_started_from_outside_is_known_by_its_environment(
         (["resume=RUN", "hydra.run.dir=x"], "resume=RUN: several ranks resume a run with `-m lossfit FOLDER`"),
     ],
 )
-def test_what_several_ranks_cannot_agree_on_is_refused(
+def test_commands_that_ranks_cannot_share_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: Command,
@@ -182,7 +181,9 @@ def test_what_several_ranks_cannot_agree_on_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_other_ranks_wait_for_the_folder_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_ranks_stop_waiting_for_a_folder_that_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lossfit.runs.folder.PATIENCE", 0.0)
     with pytest.raises(UserError, match="rank 0 has made no run there in 0 s; give all ranks the same folder"):
         runs.wait_for(tmp_path)
@@ -190,7 +191,9 @@ def test_other_ranks_wait_for_the_folder_only_so_long(tmp_path: Path, monkeypatc
     assert runs.wait_for(tmp_path) == tmp_path
 
 
-def test_ranks_other_than_the_config_says_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_ranks_that_differs_from_the_config_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(monkeypatch, {})
     with pytest.raises(UserError, match=r"num_nodes=2: the other nodes' ranks .* torchrun --nnodes 2 .*-m lossfit"):
         fit(tmp_path / "nodes", "trainer=ddp_sim", "trainer.num_nodes=2")

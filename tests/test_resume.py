@@ -1,17 +1,18 @@
-"""A run that was stopped goes on to the bits of one that was not, and what cannot go on says why."""
+"""A stopped run resumes and ends in the same bits; what cannot be resumed is refused with the reason."""
 
 import csv
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rich
 import torch
 
 from lossfit import runs
@@ -23,18 +24,19 @@ from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.classifier import Classifier
 from lossfit.training.initial_weights import start_from
-from tests.conftest import QUICK, Command, compose, fit, whole_and_resumed
+from tests import forks
+from tests.conftest import QUICK, ROOT, Command, compose, fit, whole_and_resumed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 THREE = ["trainer.max_epochs=3", "data.batch_size=64"]  # 8 steps an epoch
 
 
 class Killed(RuntimeError):
-    """Ends a run on the spot, as far as its folder can tell."""
+    """Ends a run so that its folder looks as after a kill."""
 
 
 def fit_killed(monkeypatch: pytest.MonkeyPatch, step: int, folder: Path, *overrides: str) -> None:
-    """Train (on), and end right after the first checkpoint at or after `step` steps."""
+    """Train or resume a run, and end it right after the first checkpoint at or after `step` steps."""
     save = LastCheckpoint._save
 
     def save_and_die(self: LastCheckpoint, trainer: Any) -> None:
@@ -58,7 +60,7 @@ def curves(folder: Path) -> list[dict[str, str]]:
 
 
 def assert_same(a: Any, b: Any, where: str = "") -> None:
-    """Equal to the bit, whatever is in it."""
+    """Assert that two nested values are equal, tensors to the bit."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
@@ -74,24 +76,32 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
+SMALL = "model.hidden=[32]"
+KILLED = [
+    ["model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "data/mix=mixup"],  # dropout, batch norm, mixing
+    ["optimizer=momentum", SMALL, "scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=val/acc"],
+    ["optimizer=muon", SMALL, "scheduler=cosine", "scheduler.warmup=0.2", "+callbacks=ema"],
+    ["optimizer=schedule_free_adamw", SMALL, "scheduler=none", "trainer.accumulate_grad_batches=3"],
+    ["optimizer=lion", SMALL, "scheduler=wsd", "trainer.val_check_interval=0.5", "+callbacks=early_stopping"],
+]
+
+
+@pytest.fixture(scope="module", params=KILLED, ids=lambda overrides: overrides[0])
+def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """A run's overrides, and the folder of one that was not killed."""
+    overrides = [*THREE, *request.param, "callbacks.last_checkpoint.every_n_steps=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        folder = tmp_path_factory.mktemp("undisturbed") / "whole"
+        fit(folder, *overrides)
+    return overrides, folder
+
+
 @pytest.mark.parametrize("step", [5, 16])  # of 24: within the first epoch, at the end of the second
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model=cnn", "model.widths=[4,8]", "model.strides=[2,2]", "data/mix=mixup"],  # dropout, batch norm, mixing
-        ["optimizer=momentum", "scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=val/acc"],
-        ["optimizer=muon", "scheduler=cosine", "scheduler.warmup=0.2", "+callbacks=ema"],
-        ["optimizer=schedule_free_adamw", "scheduler=none", "trainer.accumulate_grad_batches=3"],
-        ["optimizer=lion", "scheduler=wsd", "trainer.val_check_interval=0.5", "+callbacks=early_stopping"],
-    ],
-    ids=lambda overrides: overrides[0],
-)
-def test_a_killed_run_goes_on_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], step: int
+def test_a_killed_run_resumes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[list[str], Path], step: int
 ) -> None:
-    overrides = [*THREE, *overrides, "callbacks.last_checkpoint.every_n_steps=1"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    fit(whole, *overrides)
+    (overrides, whole), killed = undisturbed, tmp_path / "killed"
     steps = last(whole)["global_step"]
     fit_killed(monkeypatch, step * steps // 24, killed, *overrides)
     assert json.loads((killed / "result.json").read_text())["status"] == "failed"
@@ -107,9 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert sorted(p.name for p in (killed / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_several_times_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*THREE, "callbacks.last_checkpoint.every_n_steps=1"]
     fit(tmp_path / "whole", *overrides)
     for step in (8, 13, 16, 17, 23, 24):
@@ -120,7 +128,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("step", [5, 8, 11])
-def test_a_run_of_so_many_steps_ends_there_and_goes_on_to_the_same_bits(
+def test_a_run_with_max_steps_ends_there_and_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     overrides = [*THREE, "trainer.max_steps=12", "callbacks.last_checkpoint.every_n_steps=1"]
@@ -132,36 +140,22 @@ def test_a_run_of_so_many_steps_ends_there_and_goes_on_to_the_same_bits(
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
 
 
-def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
-    """Killed for real, in the middle of an epoch; each rank has random numbers of its own."""
+def test_two_ranks_resume_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed by SIGKILL in the middle of an epoch; each rank has its own random numbers."""
     overrides = [*QUICK, *THREE, "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[2]"]
     overrides += ["data.batch_size=32", "callbacks.last_checkpoint.every_n_steps=2"]
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif os.environ.get('DIE_AT') and 'LOCAL_RANK' not in os.environ:\n"
-        "    import lossfit.callbacks.last_checkpoint as module\n"
-        "    save = module.LastCheckpoint._save\n"
-        "    def dying(self, trainer):\n"
-        "        save(self, trainer)\n"
-        "        if trainer.global_step == 10: os.kill(os.getpid(), 9)\n"
-        "    module.LastCheckpoint._save = dying\n"
-    )
-    for name, die_at in (("whole", ""), ("killed", "10")):
+    for name, moments in (("whole", {}), ("killed", {"die": {"step": 21}})):  # before step 11, which is moment 21
         folder = runs.create(tmp_path / name, compose(*overrides), [])
-        done = subprocess.run(
-            [sys.executable, "-m", "lossfit", str(folder)],
-            env={**os.environ, "PYTHONPATH": str(tmp_path), "DIE_AT": die_at},
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == (-9 if die_at else 0), done.stderr
+        moments |= {"folder": str(folder), "out": str(tmp_path / f"{name}.said")}
+        done = forks.run(["-m", "lossfit", str(folder)], moments=moments, ranks=1)
+        assert done.returncode == (-9 if name == "killed" else 0), done.stderr
     assert last(tmp_path / "killed")["global_step"] == 10
     copy = shutil.copytree(tmp_path / "killed", tmp_path / "copy")
     config = (copy / "config.yaml").read_text().replace("devices: 2", "devices: 1")
     (copy / "config.yaml").write_text(config.replace("strategy: ddp", "strategy: auto"))
     with pytest.raises(UserError, match="was begun by 2 processes, which decides its steps, and there are 1 now"):
         engine.train(copy)
-    done = subprocess.run(
-        [sys.executable, "-m", "lossfit", str(folder)], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = forks.run(["-m", "lossfit", str(folder)], ranks=1)
     assert done.returncode == 0, done.stderr
     assert "Going on after 1 epochs and 10 steps" in done.stdout
     for part in ("state_dict", "optimizer_states", "ranks"):
@@ -170,10 +164,10 @@ def test_two_ranks_go_on_to_the_same_bits(tmp_path: Path) -> None:
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
 
 
-def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path: Path) -> None:
+def test_a_stopped_run_prints_how_to_resume_and_resumes(train_py: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={folder}"]
+    process = forks.Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2"):
@@ -194,7 +188,7 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_does(train_py: Run, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(
+def test_a_signal_stops_a_run_after_its_step_and_it_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     training_step = Classifier.training_step
@@ -218,6 +212,33 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(
     assert curves(tmp_path / "run") == curves(tmp_path / "whole")
 
 
+class SignalledStream(io.RawIOBase):
+    """A console to which SIGINT is sent while it writes the line of the first epoch."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        first = b"epoch 1" in bytes(data)
+        self.written += bytes(data)
+        if first:
+            os.kill(os.getpid(), signal.SIGINT)
+        return len(data)
+
+
+def test_a_signal_during_the_write_of_a_line_stops_the_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = SignalledStream()
+    console = io.TextIOWrapper(io.BufferedWriter(stream), encoding="utf-8")
+    monkeypatch.setattr(rich.get_console(), "file", console)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", *THREE, "model=linear")
+    assert b"Stopping after this step (SIGINT)" in stream.written
+    assert runs.status(tmp_path / "run") == "interrupted"
+
+
 def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fit(folder, "scheduler=linear", "logger=csv")
@@ -229,7 +250,7 @@ def test_more_epochs_refit_the_schedule(tmp_path: Path) -> None:
     assert runs.read_config(folder)["trainer"]["max_epochs"] == 2
 
 
-def test_a_folder_that_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_folder_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(tmp_path / "whole", *THREE)
     fit_killed(monkeypatch, 16, tmp_path / "old", *THREE)
     shutil.move(tmp_path / "old", tmp_path / "new")
@@ -255,7 +276,7 @@ def test_a_run_named_by_a_relative_path_or_a_link_keeps_its_best(
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
-def test_a_run_that_stopped_early_has_nothing_left_to_do(tmp_path: Path) -> None:
+def test_a_run_that_stopped_early_is_complete(tmp_path: Path) -> None:
     early = ["+callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=9"]
     fit(tmp_path / "run", *early, "trainer.max_epochs=9")
     epochs = last(tmp_path / "run")["epochs"]
@@ -279,7 +300,7 @@ def test_a_run_killed_before_its_first_last_checkpoint_starts_again(
     assert curves(tmp_path / "run") == curves(tmp_path / "whole")
 
 
-def test_a_torn_checkpoint_is_refused_and_the_one_before_offered_and_taken(
+def test_a_torn_checkpoint_is_refused_and_best_can_be_resumed_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_killed(monkeypatch, 16, tmp_path / "run", *THREE)
@@ -360,7 +381,9 @@ def test_a_run_whose_model_was_changed_in_the_code_is_refused(tmp_path: Path, mo
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_an_own_model_with_extra_state_and_lazy_layers_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_model_with_extra_state_and_lazy_layers_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "unusual.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Net(nn.Sequential):\n"

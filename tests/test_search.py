@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from lossfit import runs
 from lossfit.training import engine
+from tests import forks
 from tests.conftest import QUICK, ROOT, Command, compose
 from tests.test_sweeps import processes_of, swept
 
@@ -103,9 +103,7 @@ def test_a_search_that_was_killed_resumes_its_trial(tmp_path: Path) -> None:
         *OPTUNA, "trainer.max_epochs=60", "optimizer.lr=interval(0.01,0.1)", "hydra.sweeper.n_trials=3",
         "hydra.sweeper.pruner=null",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *command, f"hydra.sweep.dir={sweep}"], stdout=subprocess.PIPE, text=True
-    )
+    process = forks.Forked(["train.py", *command, f"hydra.sweep.dir={sweep}"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("#0"):
@@ -135,7 +133,7 @@ def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
         *OPTUNA, "trainer=ddp_sim", "trainer.max_epochs=3", "loss=custom", "loss.function=moody.loss",
         "+loss.options.t=0.55,1.0,9e9", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner.n_startup_trials=1",
         "hydra.sweeper.pruner.n_warmup_steps=0", "hydra.sweeper.sampler={_target_:optuna.samplers.RandomSampler}",
-        f"hydra.sweep.dir={tmp_path}/sweep", PYTHONPATH=str(tmp_path),
+        f"hydra.sweep.dir={tmp_path}/sweep", ranks=1, PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     trials = study_of(tmp_path / "sweep").get_trials()

@@ -1,11 +1,9 @@
 """Sweeps on this machine: jobs that fail, are killed or stopped, resumed sweeps, ranks in a job."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 
 from lossfit import cli, runs, sweeps
 from lossfit.errors import UserError
-from lossfit.training import engine
+from tests import forks
 from tests.conftest import QUICK
 
 TROUBLE = """
@@ -33,12 +31,8 @@ def loss(logits, target):
 """
 
 
-def swept(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "train.py", *arguments],
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+def swept(*arguments: str, ranks: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    return forks.run(["train.py", *arguments], ranks=ranks, env=environment)
 
 
 def results(folder: Path) -> dict[str, dict[str, object]]:
@@ -103,7 +97,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Pa
     """A sweep's command without its folder, and the folder of one that was left alone."""
     folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
     short = ["data=sample", "model=linear", "trainer=cpu", "hydra.launcher.n_jobs=2"]
-    command = ["-m", *short, "seed=1,2", "trainer.max_epochs=4,100"]
+    command = ["-m", *short, "seed=1,2", "trainer.max_epochs=4,60"]
     done = swept(*command, f"hydra.sweep.dir={folder}")
     assert done.returncode == 0, done.stderr
     config = runs.read_config(folder / "0")
@@ -117,10 +111,9 @@ def test_a_sweep_that_is_stopped_is_resumed_to_the_same_results(
 ) -> None:
     command, alone = undisturbed
     sweep = tmp_path / "sweep"
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *command, f"hydra.sweep.dir={sweep}"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = forks.Forked(
+        ["train.py", *command, f"hydra.sweep.dir={sweep}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("#"):  # the first short job has ended, and a long one is in its midst
@@ -155,7 +148,8 @@ def test_ranks_in_a_sweep_are_those_of_a_run_alone(options: list[str], tmp_path:
     assert sorted(path.name for path in sweep.iterdir()) == [".lock", ".signature", "0", "1", "sweep.yaml"]
     for job in ("0", "1"):
         overrides = runs.read_overrides(sweep / job)
-        engine.train(runs.create(tmp_path / "alone" / job, cli.composed(*overrides), overrides))
+        alone = runs.create(tmp_path / "alone" / job, cli.composed(*overrides), overrides)
+        assert forks.run(["-m", "lossfit", str(alone)], ranks=1).returncode == 0
         ours, theirs = (runs.read_result(folder / job) for folder in (sweep, tmp_path / "alone"))
         assert ours["steps"] == theirs["steps"] == (4 if "trainer.devices=1" in overrides else 2)
         assert results(sweep)[" ".join(overrides)] == results(tmp_path / "alone")[" ".join(overrides)]

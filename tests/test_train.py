@@ -1,4 +1,4 @@
-"""train.py as a person meets it: help, mistakes, runs side by side, sweeps, distributed runs."""
+"""train.py as a user meets it: help, mistakes, runs at the same time, sweeps, distributed runs."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import torch
 from lossfit import runs
 from lossfit.data import InMemoryDataModule
 from lossfit.training.build import build_run
+from tests import forks
 from tests.conftest import QUICK, ROOT, Command, compose
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,7 +35,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (["trainer.max_epochs=[1"], r"Error: cannot read 'trainer\.max_epochs=\[1'"),
     ],
 )
-def test_answers_without_importing_torch(arguments: list[str], expected: str) -> None:
+def test_help_and_mistakes_are_answered_without_importing_torch(arguments: list[str], expected: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "train.py", *arguments],
         capture_output=True, text=True, timeout=120, check=False,
@@ -71,11 +73,15 @@ def test_a_mistake_is_a_few_lines_without_a_traceback(
     assert "Traceback" not in said
 
 
-def test_a_variable_shows_the_traceback(train_py: Run) -> None:
+def test_hydra_full_error_shows_the_traceback(train_py: Run) -> None:
     done = train_py(*QUICK, "optimizer.lr=-1", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "Invalid learning rate: -1" in done.stderr
+    command = [sys.executable, "train.py", "optimizer.lr=fast"]  # refused before torch is imported
+    env = {**os.environ, "HYDRA_FULL_ERROR": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, True)
 
 
 def test_a_folder_that_cannot_be_written_is_named(train_py: Run, tmp_path: Path) -> None:
@@ -85,12 +91,10 @@ def test_a_folder_that_cannot_be_written_is_named(train_py: Run, tmp_path: Path)
     assert f"cannot use {tmp_path}/file/run: Not a directory" in done.stderr
 
 
-def test_runs_started_together_have_folders_of_their_own_and_the_console_says_where(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *QUICK, f"data.dir={ROOT}/tests/data"]
-    started = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(2)
-    ]
+def test_two_runs_started_together_get_two_folders_and_print_them(tmp_path: Path) -> None:
+    command = [str(ROOT / "train.py"), *QUICK, f"data.dir={ROOT}/tests/data"]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    started = [forks.Forked(command, cwd=tmp_path, **streams) for _ in range(2)]
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     folders = [re.search(r"Run folder +(\S+)", text)[1] for text in said]  # type: ignore[index]
@@ -113,15 +117,9 @@ def test_a_sweep_trains_every_combination(train_py: Run, tmp_path: Path) -> None
     assert pairs == {("sgd", "mse"), ("sgd", "focal"), ("adam", "mse"), ("adam", "focal")}
 
 
-def test_ctrl_c_leaves_a_result_and_an_exit_status(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "train.py",
-        *QUICK,
-        "trainer.max_epochs=100000",
-        f"hydra.run.dir={tmp_path}/run",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_writes_a_result_and_exits_with_130(tmp_path: Path) -> None:
+    command = ["train.py", *QUICK, "trainer.max_epochs=100000", f"hydra.run.dir={tmp_path}/run"]
+    process = forks.Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 3"):
@@ -134,7 +132,7 @@ def test_ctrl_c_leaves_a_result_and_an_exit_status(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
 
 
-def test_two_ranks_share_one_folder_and_measure_exactly(train_py: Run, tmp_path: Path) -> None:
+def test_two_ranks_share_one_folder_and_have_the_metrics_of_one_process(train_py: Run, tmp_path: Path) -> None:
     done = train_py(
         *QUICK,
         "trainer=ddp_sim",
@@ -164,19 +162,16 @@ def test_two_ranks_share_one_folder_and_measure_exactly(train_py: Run, tmp_path:
 
 
 @pytest.mark.parametrize("how", ["os._exit(7)", "raise ValueError('out of cheese')"])
-def test_a_rank_that_fails_takes_the_run_down_and_it_says_so(tmp_path: Path, how: str) -> None:
+def test_the_run_fails_if_a_rank_fails(tmp_path: Path, how: str) -> None:
     (tmp_path / "failing.py").write_text(
-        "import os, torch.nn.functional as F\n"
+        "import os, torch.distributed, torch.nn.functional as F\n"
         "def loss(logits, target):\n"
-        f"    if os.environ.get('LOCAL_RANK') == '1' and logits.requires_grad: {how}\n"
+        "    training = torch.distributed.is_initialized() and logits.requires_grad  # not in the trial step\n"
+        f"    if training and os.environ.get('LOCAL_RANK') == '1': {how}\n"
         "    return F.cross_entropy(logits, target)\n"
     )
     options = ["trainer=ddp_sim", "loss=custom", "loss.function=failing.loss", f"hydra.run.dir={tmp_path}/run"]
-    done = subprocess.run(
-        [sys.executable, "train.py", *QUICK, *options],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = forks.run(["train.py", *QUICK, *options], env={"PYTHONPATH": str(tmp_path)}, ranks=1)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert ("out of cheese" in done.stderr) == how.startswith("raise")
@@ -191,11 +186,7 @@ def test_a_rank_that_never_joins_ends_the_run_with_a_result(tmp_path: Path) -> N
         "rank_launcher.GRACE = 2\nengine.train(Path(sys.argv[1]))\n"
     )
     folder = runs.create(tmp_path / "run", compose(*QUICK, "trainer=ddp_sim"), [])
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "impatient.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = forks.run([str(tmp_path / "impatient.py"), str(folder)], env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1, done.stderr
     found = json.loads((folder / "result.json").read_text())
     assert (found["status"], found["reason"]) == ("failed", "rank 1 ended with status 7")
@@ -207,8 +198,8 @@ def test_a_run_folder_is_enough_to_train(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "Test accuracy" in done.stdout
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    again = forks.run(command[1:])
     assert again.returncode == 2
     assert "run is complete after 1 epochs: trainer.max_epochs=2 would train it on" in again.stderr
-    nowhere = subprocess.run([*command[:-1], "nowhere"], capture_output=True, text=True, timeout=120, check=False)
+    nowhere = forks.run([*command[1:-1], "nowhere"])
     assert (nowhere.returncode, "nowhere is no run folder" in nowhere.stderr) == (2, True)

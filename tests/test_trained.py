@@ -1,4 +1,4 @@
-"""lossfit.load: what a run folder or a checkpoint gives back, and what it says of files that are something else."""
+"""lossfit.load: the classifier of a run folder or a checkpoint, and the messages for other files."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_every_family_of_losses_is_tried() -> None:
 
 
 @pytest.mark.parametrize("overrides", CASES.values(), ids=CASES)
-def test_it_has_the_accuracy_that_the_run_measured(overrides: list[str], tmp_path: Path) -> None:
+def test_a_loaded_classifier_has_the_accuracy_that_the_run_measured(overrides: list[str], tmp_path: Path) -> None:
     metrics = fit(tmp_path / "run", *overrides)
     images, labels = sample()
     classifier = lossfit.load(tmp_path / "run")
@@ -56,7 +56,7 @@ def test_it_has_the_accuracy_that_the_run_measured(overrides: list[str], tmp_pat
         assert cost == pytest.approx(metrics["test/cost"], rel=1e-5)
 
 
-def test_it_knows_the_run(trained: Path) -> None:
+def test_a_loaded_classifier_has_the_facts_of_the_run(trained: Path) -> None:
     classifier = lossfit.load(trained / "checkpoints" / "best.ckpt")
     result = json.loads((trained / "result.json").read_text())
     assert classifier.image_shape == (1, 28, 28)
@@ -69,7 +69,7 @@ def test_it_knows_the_run(trained: Path) -> None:
         classifier(torch.zeros(1, 1, 28, 28))
 
 
-def test_two_lines_without_hydra(trained: Path) -> None:
+def test_loading_and_predicting_without_hydra_takes_two_lines(trained: Path) -> None:
     code = "\n".join(
         [
             "import lossfit, torch, sys",
@@ -99,7 +99,7 @@ def test_pretrained_weights_are_not_downloaded_again(tmp_path: Path, monkeypatch
     assert lossfit.load(file)(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).shape == (1, 10)
 
 
-def test_random_numbers_go_on_as_if_nothing_was_loaded(trained: Path) -> None:
+def test_loading_leaves_the_random_generators_as_they_are(trained: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     lossfit.load(trained)
@@ -107,7 +107,7 @@ def test_random_numbers_go_on_as_if_nothing_was_loaded(trained: Path) -> None:
 
 
 class Payload:
-    """Makes a file of its own when it is unpickled."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -117,7 +117,7 @@ class Payload:
 
 
 def refused(path: Path) -> str:
-    """Return the one line that is said of a file."""
+    """Return the one line of the error that a file raises."""
     with pytest.raises(UserError) as caught:
         lossfit.load(path)
     message = str(caught.value)
@@ -126,7 +126,7 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_what_is_no_checkpoint_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoints_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
     assert refused(tmp_path / "nowhere").endswith("no such run folder or checkpoint")
     assert "is no run folder: it has no config.yaml" in refused(tmp_path)
 
@@ -146,7 +146,7 @@ def test_what_is_no_checkpoint_is_refused_by_name(trained: Path, tmp_path: Path)
     assert "is no checkpoint of a lossfit run: its hyper-parameters have no config" in refused(file)
 
 
-def test_a_payload_is_refused_and_not_run(trained: Path, tmp_path: Path) -> None:
+def test_pickled_code_is_refused_and_not_run(trained: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     trace = tmp_path / "was_run"
     file = tmp_path / "file.ckpt"
@@ -180,7 +180,7 @@ def test_a_target_outside_the_allowed_ones_is_refused(trained: Path, tmp_path: P
         assert "which is none of lossfit's: give the model itself" in refused(tmp_path / "file.ckpt")
 
 
-def test_a_torn_best_offers_the_last(trained: Path, tmp_path: Path) -> None:
+def test_for_a_torn_best_the_message_offers_last(trained: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(trained, tmp_path / "run")
     best, last = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     best.write_bytes(best.read_bytes()[:1000])
@@ -196,9 +196,7 @@ def test_a_torn_best_offers_the_last(trained: Path, tmp_path: Path) -> None:
     assert refused(folder).endswith(f"has no checkpoint yet: python train.py resume={folder} trains it")
 
 
-def test_a_file_that_zip_readers_take_for_different_things_is_read_as_it_was_checked(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_file_with_two_readings_is_read_as_it_was_checked(trained: Path, tmp_path: Path) -> None:
     """A legacy file of torch before the zip, and a second pickle whose name differs in case: torch would read those."""
     best = trained / "checkpoints" / "best.ckpt"
     other = io.BytesIO()

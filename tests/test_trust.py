@@ -1,4 +1,4 @@
-"""What a run folder from elsewhere may name, and what a person's own may."""
+"""What a run folder from elsewhere may name, and what a folder of this account may name."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
-    """Make this process one of another account, which has another key."""
+    """Make this process belong to another account, which has another key."""
 
     def move() -> None:
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another account"))
@@ -64,7 +64,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], N
 
 
 @pytest.mark.parametrize("option", [*(option for option in OPTIONS if option.rpartition("/")[0] in GROUPS), *PLAIN])
-def test_a_folder_from_elsewhere_may_use_every_option_but_own_code_and_remote_loggers(option: str) -> None:
+def test_a_folder_from_elsewhere_may_use_all_options_except_users_code_and_remote_loggers(option: str) -> None:
     group, _, name = option.rpartition("/")
     value = f"[{name}]" if group in ("callbacks", "logger") else name
     function = {
@@ -101,7 +101,7 @@ def test_a_folder_from_elsewhere_may_use_every_option_but_own_code_and_remote_lo
         ("loss", {"_target_": "lossfit.losses.custom.Custom", "function": "os.system"}),
     ],
 )
-def test_what_a_folder_from_elsewhere_may_not_say(key: str, value: Any) -> None:
+def test_other_values_in_a_folder_from_elsewhere_are_refused(key: str, value: Any) -> None:
     config = compose(*QUICK, "+callbacks=pictures")
     node = config
     *parents, name = key.split(".")
@@ -113,7 +113,7 @@ def test_what_a_folder_from_elsewhere_may_not_say(key: str, value: Any) -> None:
     assert key.rpartition(".")[0] in str(caught.value)
 
 
-def test_an_own_run_goes_on_and_another_accounts_is_refused_untouched(
+def test_a_run_of_this_account_resumes_and_one_of_another_is_refused_unchanged(
     tmp_path: Path, own_code: Path, elsewhere: Callable[[], None]
 ) -> None:
     folder = tmp_path / "run"
@@ -166,7 +166,7 @@ def test_trust_code_on_the_command_line(
     assert command("scripts/evaluate.py", str(tmp_path / "run"), "--trust-code") == (None, "")
 
 
-def test_an_edited_config_is_no_longer_ones_own(tmp_path: Path, own_code: Path) -> None:
+def test_an_edited_config_is_not_trusted(tmp_path: Path, own_code: Path) -> None:
     fit(tmp_path / "run", "trainer.max_epochs=2", "test=false")
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     config["model"] = {"_target_": "lossfit.models.custom.custom_model", "function": "own_code.Net"}
@@ -176,7 +176,7 @@ def test_an_edited_config_is_no_longer_ones_own(tmp_path: Path, own_code: Path) 
     assert not (own_code / "was_imported").exists()
 
 
-def test_a_checkpoint_put_into_an_own_run_does_not_borrow_its_trust(tmp_path: Path, own_code: Path) -> None:
+def test_a_foreign_checkpoint_in_a_trusted_folder_is_not_trusted(tmp_path: Path, own_code: Path) -> None:
     fit(tmp_path / "run", "model=linear")
     fit(tmp_path / "other", "model=custom", "model.function=own_code.Net")
     shutil.copy(tmp_path / "other/checkpoints/best.ckpt", tmp_path / "run/checkpoints/best.ckpt")
@@ -201,7 +201,7 @@ def test_a_sweep_from_elsewhere_is_not_repeated(
     assert [path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdecimal()] == []
 
 
-def test_a_config_that_is_huge_by_aliases_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_config_that_yaml_aliases_make_huge_is_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     (tmp_path / "config.yaml").write_text("\n".join(lines))

@@ -61,7 +61,7 @@ def train_with_kills(run: Path, overrides: list[str], seconds: float, moments: r
         arguments = [f"resume={run}"] if started else [*overrides, f"hydra.run.dir={run}"]
         process = subprocess.Popen([*TRAIN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            _, said = process.communicate(timeout=moments.uniform(0.3, 0.9) * seconds)
+            _, said = process.communicate(timeout=moments.uniform(0.3, 1.2) * seconds)  # 1.2: so that it ends
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -47,6 +48,7 @@ class LastCheckpoint(Checkpoint):
         self.stop = False
         self.ranks: list[dict[str, Any]] = []  # of the checkpoint to resume
         self.handlers: dict[int, Any] = {}  # from before
+        self.notice: threading.Thread | None = None  # prints that the run stops
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the state of each rank."""
@@ -121,6 +123,8 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the signal handlers."""
         self._restore_handlers()
+        if self.notice:
+            self.notice.join()
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
@@ -135,9 +139,12 @@ class LastCheckpoint(Checkpoint):
         return bool(trainer.strategy.reduce_boolean_decision(flag, all=False))
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        log.info("Stopping after this step (%s); a second signal stops at once", signal.Signals(number).name)
         self.stop = True
         self._restore_handlers()
+        # in a thread: this one may be writing a line, and Python's streams do not allow a write within a write
+        text = "Stopping after this step (%s); a second signal stops at once"
+        self.notice = threading.Thread(target=log.info, args=(text, signal.Signals(number).name), daemon=True)
+        self.notice.start()
 
     def _end(self) -> None:
         raise Interrupted("stopped between two steps")
