@@ -1,4 +1,4 @@
-"""Ranks of one run, whoever starts them: rank 0, torchrun or srun; on one node or two."""
+"""Ranks of one run that rank 0, torchrun or srun starts, on one node or on two."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.conftest import QUICK, Command, compose, fit
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 TWO = [*QUICK, "trainer=ddp_sim", "trainer.max_epochs=2"]
 SLURM = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
-GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
 
 
 def start(*command: str, **env: str) -> subprocess.Popen[str]:
@@ -29,15 +29,15 @@ def start(*command: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def put(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
-    for name in GIVEN:
+def set_environment(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
+    for name in RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
 
-def naming(folder: Path) -> set[int]:
-    """The processes whose command line names a folder."""
+def processes_of(folder: Path) -> set[int]:
+    """Return the ids of the processes whose command line contains a folder."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -48,7 +48,7 @@ def naming(folder: Path) -> set[int]:
     return found
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with the one that started it")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux a process can be killed with its parent")
 
 
 @linux
@@ -61,14 +61,14 @@ def test_no_rank_outlives_rank_0(tmp_path: Path) -> None:
         said += line
         if line.startswith("epoch 2"):
             break
-    ranks = naming(folder) - {process.pid}
+    ranks = processes_of(folder) - {process.pid}
     assert len(ranks) == 1, said
     end = os.pidfd_open(ranks.pop())
     process.kill()
     process.communicate()
-    assert select.select([end], [], [], 60)[0], "a rank goes on alone"
+    assert select.select([end], [], [], 60)[0], "the rank outlives rank 0"
     os.close(end)
-    assert naming(folder) == set()
+    assert processes_of(folder) == set()
 
 
 RANK = "from lossfit import cli; cli.check_ranks(['hydra.run.dir=x']); print('ready', flush=True); input()"
@@ -86,20 +86,20 @@ def test_no_rank_of_train_py_outlives_torchrun() -> None:
     assert process.stdout.readline() == "ready\n"
     process.kill()
     process.wait()
-    assert select.select([process.stdout], [], [], 60)[0], "the rank goes on alone"
-    assert process.stdout.read() == ""  # its other end is closed
+    assert select.select([process.stdout], [], [], 60)[0], "the rank outlives torchrun"
+    assert process.stdout.read() == ""  # end of file: the process has ended
     os.close(keyboard)
     os.close(hand)
 
 
 @linux
-def test_a_rank_whose_starter_is_no_more_ends_at_once() -> None:
+def test_a_rank_whose_parent_has_ended_ends_at_once() -> None:
     process = start(sys.executable, "-c", RANK, LOCAL_RANK="1", WORLD_SIZE="2", LOSSFIT_STARTER="-1")
     said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (-signal.SIGKILL, "")
 
 
-def test_two_nodes_under_torchrun_are_as_two_processes_of_one(tmp_path: Path) -> None:
+def test_two_nodes_under_torchrun_give_the_results_of_two_processes_on_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -107,7 +107,7 @@ def test_two_nodes_under_torchrun_are_as_two_processes_of_one(tmp_path: Path) ->
     nodes = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1"]
     nodes += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
     options = [*TWO, "trainer.devices=1", "trainer.num_nodes=2", f"hydra.run.dir={tmp_path}/two"]
-    for node in ("0", "1"):  # some clusters number their machines in NODE_RANK, and torchrun otherwise
+    for node in ("0", "1"):  # NODE_RANK=7: some clusters set it to another number than torchrun's
         started.append(start(*nodes, "--node-rank", node, "train.py", *options, NODE_RANK="7"))
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], said
@@ -149,10 +149,10 @@ def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> Non
         ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),
     ],
 )
-def test_a_rank_that_was_started_from_outside_is_known_by_its_environment(
+def test_the_environment_says_which_rank_torchrun_or_srun_started(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], expected: Any
 ) -> None:
-    put(monkeypatch, env)
+    set_environment(monkeypatch, env)
     assert started_rank() == expected
 
 
@@ -165,7 +165,7 @@ def test_a_rank_that_was_started_from_outside_is_known_by_its_environment(
         (["resume=RUN", "hydra.run.dir=x"], "resume=RUN: several ranks go on with `-m lossfit FOLDER` in the place of"),
     ],
 )
-def test_what_several_ranks_cannot_agree_on_is_refused(
+def test_a_command_line_that_ranks_cannot_share_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: Command,
@@ -173,7 +173,7 @@ def test_what_several_ranks_cannot_agree_on_is_refused(
     arguments: list[str],
     message: str,
 ) -> None:
-    put(monkeypatch, env)
+    set_environment(monkeypatch, env)
     monkeypatch.chdir(tmp_path)
     status, said = command("train.py", *arguments)
     assert status == 2
@@ -182,7 +182,7 @@ def test_what_several_ranks_cannot_agree_on_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_other_ranks_wait_for_the_folder_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_ranks_wait_for_the_folder_for_a_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lossfit.runs.folder.PATIENCE", 0.0)
     with pytest.raises(UserError, match="rank 0 has made no run there in 0 s; give all ranks the same folder"):
         runs.wait_for(tmp_path)
@@ -190,10 +190,10 @@ def test_other_ranks_wait_for_the_folder_only_so_long(tmp_path: Path, monkeypatc
     assert runs.wait_for(tmp_path) == tmp_path
 
 
-def test_ranks_other_than_the_config_says_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, {})
+def test_a_number_of_ranks_other_than_the_configs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, {})
     with pytest.raises(UserError, match=r"num_nodes=2: the other nodes' ranks .* torchrun --nnodes 2 .*-m lossfit"):
         fit(tmp_path / "nodes", "trainer=ddp_sim", "trainer.num_nodes=2")
-    put(monkeypatch, {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"})
+    set_environment(monkeypatch, {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"})
     with pytest.raises(UserError, match=r"is 1, and 2 ranks were started: set trainer.strategy=ddp"):
         fit(tmp_path / "ranks")

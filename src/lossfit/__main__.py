@@ -1,4 +1,4 @@
-"""`python -m lossfit RUN_FOLDER`: train what a run folder's config.yaml says. Every rank of a run can be started so."""
+"""`python -m lossfit RUN_FOLDER`: train the run that a folder's config.yaml describes. It starts any rank of a run."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,9 @@ def main() -> None:
     """Read the command line and train."""
     end_with_parent()
     parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run folder that has a config.yaml; a run that was begun goes on")
+    parser.add_argument(
+        "run", type=Path, help="a run folder with a config.yaml; a run that was started before is resumed"
+    )
     run = parser.parse_args().run
     with exit_on_error():
         from lossfit.training.engine import train

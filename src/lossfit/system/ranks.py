@@ -1,4 +1,4 @@
-"""Which rank of a distributed run this process is, by the variables of torchrun and srun."""
+"""Which rank of a distributed run this process is, according to the environment variables of torchrun and srun."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ def started_rank() -> tuple[int, int] | None:
     given = os.environ
     if "LOCAL_RANK" in given:
         rank, size = given.get("RANK", given["LOCAL_RANK"]), given.get("WORLD_SIZE", "1")
-    elif given.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # a shell in an allocation, as Lightning tells it
+    elif given.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # not a shell in an allocation; Lightning's test
         rank, size = given.get("SLURM_PROCID", "0"), given.get("SLURM_NTASKS", "1")
     else:
         return None
@@ -21,11 +21,11 @@ def started_rank() -> tuple[int, int] | None:
 
 
 def is_on_another_node() -> bool:
-    """Whether this process was started on another node than rank 0, without a RANK that says which rank it is."""
+    """Whether this process runs on another node than rank 0; false if RANK is set, which says more."""
     return "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"
 
 
 def end_with_parent() -> None:
-    """If this process is a rank, have it killed when the process that started it, rank 0 or torchrun's agent, ends."""
+    """If this process is a rank, let the kernel kill it when its parent ends: rank 0, or torchrun's agent."""
     if "LOCAL_RANK" in os.environ:
         die_with_parent(signal.SIGKILL, int(os.environ.get(PARENT_PID_VAR, os.getppid())))
