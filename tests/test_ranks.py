@@ -162,7 +162,7 @@ def test_the_environment_says_which_rank_torchrun_or_srun_started(
     [
         ([], "hydra.run.dir has no value, and several ranks need one: give hydra.run.dir=FOLDER to them all"),
         (["-m", "seed=1,2", "hydra.run.dir=x"], "-m: start a sweep as one process, without torchrun or srun"),
-        (["resume=RUN", "hydra.run.dir=x"], "resume=RUN: several ranks go on with `-m lossfit FOLDER` in the place of"),
+        (["resume=RUN", "hydra.run.dir=x"], "resume=RUN: several ranks resume a run with `-m lossfit FOLDER` in the place of"),
     ],
 )
 def test_a_command_line_that_ranks_cannot_share_is_refused(
