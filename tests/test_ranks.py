@@ -23,10 +23,11 @@ SLURM = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
 
 
-def start(*command: str, **env: str) -> subprocess.Popen[str]:
+def start(*command: str, new_session: bool = False, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=new_session,
+    )  # fmt: skip
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
@@ -137,6 +138,23 @@ def test_a_second_signal_ends_a_rank_that_others_wait_for(tmp_path: Path) -> Non
     assert runs.status(tmp_path / "run") == "interrupted"
 
 
+def test_ctrl_c_while_the_ranks_start_interrupts_the_run(tmp_path: Path) -> None:
+    """Rank 1 is still building the run, and rank 0 waits for it in the rendezvous, where no signal reaches it."""
+    (tmp_path / "early.py").write_text(
+        "import os, signal, torch.nn.functional as F\n"
+        "if os.environ.get('LOCAL_RANK') == '1': os.killpg(0, signal.SIGINT)\n"
+        "loss = F.cross_entropy\n"
+    )
+    options = [*TWO, "loss=custom", "loss.function=early.loss", f"hydra.run.dir={tmp_path}/run"]
+    path = os.pathsep.join([*sys.path, str(tmp_path)])
+    process = start(sys.executable, "train.py", *options, new_session=True, PYTHONPATH=path)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert said.endswith(f"Interrupted. To go on: python train.py resume={tmp_path}/run\n")
+    assert said.count("Interrupted") == 1
+    assert runs.status(tmp_path / "run") == "interrupted"
+
+
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
@@ -162,7 +180,10 @@ def test_the_environment_says_which_rank_torchrun_or_srun_started(
     [
         ([], "hydra.run.dir has no value, and several ranks need one: give hydra.run.dir=FOLDER to them all"),
         (["-m", "seed=1,2", "hydra.run.dir=x"], "-m: start a sweep as one process, without torchrun or srun"),
-        (["resume=RUN", "hydra.run.dir=x"], "resume=RUN: several ranks resume a run with `-m lossfit FOLDER` in the place of"),
+        (
+            ["resume=RUN", "hydra.run.dir=x"],
+            "resume=RUN: several ranks resume a run with `-m lossfit FOLDER`",
+        ),
     ],
 )
 def test_a_command_line_that_ranks_cannot_share_is_refused(

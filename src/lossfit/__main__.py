@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 
 from lossfit.errors import exit_on_error
-from lossfit.system.ranks import end_with_parent
+from lossfit.system.ranks import end_with_parent, ignore_ctrl_c
 
 
 def main() -> None:
     """Read the command line and train."""
     end_with_parent()
+    ignore_ctrl_c()
     parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
     parser.add_argument(
         "run", type=Path, help="a run folder with a config.yaml; a run that was started before is resumed"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 from lossfit.system.signals import die_with_parent
 
@@ -29,3 +30,18 @@ def end_with_parent() -> None:
     """If this process is a rank, let the kernel kill it when its parent ends: rank 0, or torchrun's agent."""
     if "LOCAL_RANK" in os.environ:
         die_with_parent(signal.SIGKILL, int(os.environ.get(PARENT_PID_VAR, os.getppid())))
+
+
+def ignore_ctrl_c() -> None:
+    """If rank 0 started this process, ignore Ctrl-C until `handle_ctrl_c`.
+
+    Ctrl-C in a terminal reaches all ranks. If this one ended before it has joined rank 0, rank 0 would wait for it.
+    """
+    if PARENT_PID_VAR in os.environ:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def handle_ctrl_c() -> None:
+    """Handle Ctrl-C as Python does, if `ignore_ctrl_c` ignores it."""
+    if PARENT_PID_VAR in os.environ and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 
 from lossfit.errors import TRACEBACK, UserError, traceback_wanted
 from lossfit.runs import trust
-from lossfit.system.ranks import PARENT_PID_VAR, started_rank
+from lossfit.system.ranks import PARENT_PID_VAR, handle_ctrl_c, started_rank
 from lossfit.training.lightning_internals import SubprocessScriptLauncher, set_launcher
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class RunFolderLauncher(SubprocessScriptLauncher):
             self._start_ranks()
         if self.num_processes > 1 and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.num_processes))
+        handle_ctrl_c()  # this rank is about to join the others
         return function(*args, **options)
 
     def _start_ranks(self) -> None:
