@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from lossfit.cli.command_line import ADDED
 from lossfit.cli.composing import swept
-from lossfit.errors import UserError, did_you_mean, reported
+from lossfit.errors import UserError, did_you_mean, exit_on_error
 from lossfit.option_files import CONF, options
 
 FOOTER = "\n    full_key: "  # begins what OmegaConf adds to its messages
@@ -22,7 +22,7 @@ def reported_job() -> AbstractContextManager[None]:
 
     In a sweep the launcher needs the exception, so nothing is done.
     """
-    return nullcontext() if swept() else reported(explain)
+    return nullcontext() if swept() else exit_on_error(explain)
 
 
 def explain(error: Exception) -> str | None:
