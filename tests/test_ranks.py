@@ -16,27 +16,27 @@ from lossfit import runs
 from lossfit.errors import UserError
 from lossfit.system.ranks import started_rank
 from tests import forks
-from tests.conftest import QUICK, Command, compose, fit
+from tests.conftest import QUICK, ROOT, Command, compose, fit
 
 TORCHRUN = ["-m", "torch.distributed.run"]
 TWO = [*QUICK, "trainer=ddp_sim", "trainer.max_epochs=2"]
 SLURM = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
-GIVEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
 
 
 def start(*command: str, ranks: int = 0, **env: str) -> forks.Forked:
     return forks.Forked(command, ranks=ranks, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def put(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
-    for name in GIVEN:
+def set_environment(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
+    for name in RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
 
-def naming(folder: Path) -> set[int]:
-    """The processes whose command line names a folder."""
+def processes_of(folder: Path) -> set[int]:
+    """Return the ids of the processes whose command line contains a folder."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -47,7 +47,7 @@ def naming(folder: Path) -> set[int]:
     return found
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with the one that started it")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux a process can be killed with its parent")
 
 
 @linux
@@ -60,14 +60,14 @@ def test_no_rank_outlives_rank_0(tmp_path: Path) -> None:
         said += line
         if line.startswith("epoch 2"):
             break
-    ranks = naming(folder) - {process.pid}
+    ranks = processes_of(folder) - {process.pid}
     assert len(ranks) == 1, said
     end = os.pidfd_open(ranks.pop())
     process.kill()
     process.communicate()
     assert select.select([end], [], [], 60)[0], "a rank still runs"
     os.close(end)
-    assert naming(folder) == set()
+    assert processes_of(folder) == set()
 
 
 RANK = "from lossfit import cli; cli.check_ranks(['hydra.run.dir=x']); print('ready', flush=True); input()"
@@ -106,7 +106,7 @@ def test_two_nodes_under_torchrun_have_the_metrics_of_two_ranks_on_one_node(tmp_
     nodes = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1"]
     nodes += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
     options = [*TWO, "trainer.devices=1", "trainer.num_nodes=2", f"hydra.run.dir={tmp_path}/two"]
-    for node in ("0", "1"):  # some clusters number their machines in NODE_RANK, and torchrun otherwise
+    for node in ("0", "1"):  # NODE_RANK=7: some clusters set it to another number than torchrun's
         started.append(start(*nodes, "--node-rank", node, "train.py", *options, NODE_RANK="7"))
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], said
@@ -136,6 +136,26 @@ def test_a_second_signal_ends_a_rank_in_a_collective(tmp_path: Path) -> None:
     assert runs.status(tmp_path / "run") == "interrupted"
 
 
+def test_ctrl_c_while_the_ranks_start_interrupts_the_run(tmp_path: Path) -> None:
+    """Rank 1 is still building the run, and rank 0 waits for it in the rendezvous, where no signal reaches it."""
+    (tmp_path / "early.py").write_text(
+        "import os, signal, torch.nn.functional as F\n"
+        "if os.environ.get('LOCAL_RANK') == '1': os.killpg(0, signal.SIGINT)\n"
+        "loss = F.cross_entropy\n"
+    )
+    options = [*TWO, "loss=custom", "loss.function=early.loss", f"hydra.run.dir={tmp_path}/run"]
+    path = os.pathsep.join([*sys.path, str(tmp_path)])
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *options], cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert said.endswith(f"Interrupted. To go on: python train.py resume={tmp_path}/run\n")
+    assert said.count("Interrupted") == 1
+    assert runs.status(tmp_path / "run") == "interrupted"
+
+
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
@@ -151,7 +171,7 @@ def test_a_second_signal_ends_a_rank_in_a_collective(tmp_path: Path) -> None:
 def test_the_environment_says_which_rank_was_started(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], expected: Any
 ) -> None:
-    put(monkeypatch, env)
+    set_environment(monkeypatch, env)
     assert started_rank() == expected
 
 
@@ -172,7 +192,7 @@ def test_commands_that_ranks_cannot_share_are_refused(
     arguments: list[str],
     message: str,
 ) -> None:
-    put(monkeypatch, env)
+    set_environment(monkeypatch, env)
     monkeypatch.chdir(tmp_path)
     status, said = command("train.py", *arguments)
     assert status == 2
@@ -194,9 +214,9 @@ def test_other_ranks_stop_waiting_for_a_folder_that_is_not_made(
 def test_a_number_of_ranks_that_differs_from_the_config_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(monkeypatch, {})
+    set_environment(monkeypatch, {})
     with pytest.raises(UserError, match=r"num_nodes=2: the other nodes' ranks .* torchrun --nnodes 2 .*-m lossfit"):
         fit(tmp_path / "nodes", "trainer=ddp_sim", "trainer.num_nodes=2")
-    put(monkeypatch, {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"})
+    set_environment(monkeypatch, {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"})
     with pytest.raises(UserError, match=r"is 1, and 2 ranks were started: set trainer.strategy=ddp"):
         fit(tmp_path / "ranks")

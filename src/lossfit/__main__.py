@@ -1,17 +1,20 @@
-"""`python -m lossfit RUN_FOLDER`: train what a run folder's config.yaml says. Every rank of a run can be started so."""
+"""`python -m lossfit RUN_FOLDER`: train the run that a folder's config.yaml describes. It starts any rank of a run."""
 
 import argparse
 from pathlib import Path
 
 from lossfit.errors import exit_on_error
-from lossfit.system.ranks import end_with_parent
+from lossfit.system.ranks import end_with_parent, ignore_ctrl_c
 
 
 def main() -> None:
     """Read the command line and train."""
     end_with_parent()
+    ignore_ctrl_c()
     parser = argparse.ArgumentParser(prog="python -m lossfit", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run folder that has a config.yaml; a run that was begun goes on")
+    parser.add_argument(
+        "run", type=Path, help="a run folder with a config.yaml; a run that was started before is resumed"
+    )
     run = parser.parse_args().run
     with exit_on_error():
         from lossfit.training.engine import train

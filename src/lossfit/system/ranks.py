@@ -1,7 +1,8 @@
-"""Which rank of a distributed run this process is, by the variables of torchrun and srun."""
+"""Which rank of a distributed run this process is, according to the environment variables of torchrun and srun."""
 
 import os
 import signal
+import threading
 
 from lossfit.system.signals import die_with_parent
 
@@ -13,7 +14,7 @@ def started_rank() -> tuple[int, int] | None:
     given = os.environ
     if "LOCAL_RANK" in given:
         rank, size = given.get("RANK", given["LOCAL_RANK"]), given.get("WORLD_SIZE", "1")
-    elif given.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # a shell in an allocation, as Lightning tells it
+    elif given.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # not a shell in an allocation; Lightning's test
         rank, size = given.get("SLURM_PROCID", "0"), given.get("SLURM_NTASKS", "1")
     else:
         return None
@@ -21,11 +22,26 @@ def started_rank() -> tuple[int, int] | None:
 
 
 def is_on_another_node() -> bool:
-    """Whether this process was started on another node than rank 0, without a RANK that says which rank it is."""
+    """Whether this process runs on another node than rank 0; false if RANK is set, which says more."""
     return "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"
 
 
 def end_with_parent() -> None:
-    """If this process is a rank, have it killed when the process that started it, rank 0 or torchrun's agent, ends."""
+    """If this process is a rank, let the kernel kill it when its parent ends: rank 0, or torchrun's agent."""
     if "LOCAL_RANK" in os.environ:
         die_with_parent(signal.SIGKILL, int(os.environ.get(PARENT_PID_VAR, os.getppid())))
+
+
+def ignore_ctrl_c() -> None:
+    """If rank 0 started this process, ignore Ctrl-C until `handle_ctrl_c`.
+
+    Ctrl-C in a terminal reaches all ranks. If this one ended before it has joined rank 0, rank 0 would wait for it.
+    """
+    if PARENT_PID_VAR in os.environ:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def handle_ctrl_c() -> None:
+    """Handle Ctrl-C as Python does, if `ignore_ctrl_c` ignores it."""
+    if PARENT_PID_VAR in os.environ and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)

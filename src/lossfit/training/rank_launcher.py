@@ -1,4 +1,4 @@
-"""Ranks of a distributed run are started from its folder: `python -m lossfit FOLDER`, no command line repeated."""
+"""Starts the other ranks of a distributed run. Each one runs `python -m lossfit FOLDER`."""
 
 import logging
 import os
@@ -16,27 +16,39 @@ from lightning.pytorch import Trainer
 
 from lossfit.errors import TRACEBACK, UserError, traceback_wanted
 from lossfit.runs import trust
-from lossfit.system.ranks import PARENT_PID_VAR, started_rank
+from lossfit.system.ranks import PARENT_PID_VAR, handle_ctrl_c, started_rank
 from lossfit.training.lightning_internals import SubprocessScriptLauncher, set_launcher
 
 log = logging.getLogger(__name__)
 
-GRACE = 30.0  # seconds that ranks have to end by themselves once another one has
+GRACE = 30.0  # seconds that the other ranks have to end by themselves, after one rank has failed or the run is over
 
 
 class RunFolderLauncher(SubprocessScriptLauncher):
-    """Lightning's launcher with another command: each further rank of this machine trains the same run folder.
+    """Starts the other ranks of this machine, each as a process that trains the same run folder.
 
-    Under torchrun or SLURM, which start the ranks themselves, it starts none.
+    Lightning's own launcher would repeat this process's command line, which makes a new run folder. If torchrun or
+    SLURM has started the ranks, this one starts none. `procs` has the processes of ranks 1, 2, ... in this order;
+    Lightning kills them if this rank gets a KeyboardInterrupt.
     """
 
     def __init__(self, folder: Path, on_failure: Callable[[str], None], *options: Any) -> None:
         super().__init__(*options)
         self.folder, self.on_failure = folder, on_failure
-        self.over = threading.Event()
+        self.done = threading.Event()  # this rank no longer waits for the others
 
-    def _call_children_scripts(self) -> None:
-        self._check_can_spawn_children()
+    def launch(self, function: Any, *args: Any, trainer: Trainer | None = None, **options: Any) -> Any:
+        """Start the other ranks, at the first call only, and call the function."""
+        environment = self.cluster_environment
+        environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not environment.creates_processes_externally:  # also true once LOCAL_RANK is set, by _start_ranks
+            self._start_ranks()
+        if self.num_processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.num_processes))
+        handle_ctrl_c()  # this rank is about to join the others
+        return function(*args, **options)
+
+    def _start_ranks(self) -> None:
         environment = self.cluster_environment
         os.environ |= {
             "MASTER_ADDR": environment.main_address,
@@ -45,43 +57,55 @@ class RunFolderLauncher(SubprocessScriptLauncher):
             "LOCAL_RANK": str(environment.local_rank()),
             "WORLD_SIZE": str(self.num_processes * self.num_nodes),
         }
-        path = os.pathsep.join(filter(None, sys.path))  # a rank imports what this process can
+        command = [sys.executable, "-m", "lossfit", str(self.folder)]
+        shared = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # a rank can import what this process can
+            TRACEBACK: str(int(traceback_wanted)),
+            PARENT_PID_VAR: str(os.getpid()),
+            trust.VARIABLE: "1",  # this process has checked the config
+        }
         for rank in range(1, self.num_processes):
-            command = [sys.executable, "-m", "lossfit", str(self.folder)]
-            rank_environment = {**os.environ, "LOCAL_RANK": str(rank), "PYTHONPATH": path}
-            rank_environment |= {TRACEBACK: str(int(traceback_wanted)), PARENT_PID_VAR: str(os.getpid())}
-            rank_environment |= {trust.VARIABLE: "1"}  # this process has looked at the config
-            self.procs.append(subprocess.Popen(command, env=rank_environment))
-        threading.Thread(target=self._watch, daemon=True).start()
+            self.procs.append(subprocess.Popen(command, env={**shared, "LOCAL_RANK": str(rank)}))
+        threading.Thread(target=self._watch_ranks, daemon=True).start()
 
-    def _watch(self) -> None:
-        """End this process if another rank has failed and this one still waits for it."""
-        while not self.over.wait(1.0):
-            failed = [process for process in self.procs if process.poll()]
+    def _watch_ranks(self) -> None:
+        """If another rank fails and this rank still waits for it GRACE seconds later, end this process.
+
+        Runs in a thread: the main thread may wait in a collective, which neither a signal nor an exception ends.
+        """
+        while not self.done.wait(1.0):
+            failed = [(rank, process) for rank, process in enumerate(self.procs, 1) if process.poll()]
             if failed:
-                reason = f"rank {self.procs.index(failed[0]) + 1} ended with status {failed[0].returncode}"
+                rank, process = failed[0]
+                reason = f"rank {rank} ended with status {process.returncode}"
                 log.error(reason)
-                if not self.over.wait(GRACE):
+                if not self.done.wait(GRACE):
                     self.on_failure(reason)
-                    for process in self.procs:
-                        process.kill()
-                    os._exit(1)  # the main thread waits in a collective that no signal ends
+                    self.kill_ranks()
+                    os._exit(1)
                 return
 
-    def launch(self, function: Any, *args: Any, trainer: Trainer | None = None, **options: Any) -> Any:
-        """Start the other ranks, unless that has been done, and call the function."""
-        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
-        if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
-        if self.num_processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.num_processes))
-        return function(*args, **options)
+    def kill_ranks(self) -> None:
+        """Kill the other ranks that are still running."""
+        for process in self.procs:
+            process.kill()
+
+    def wait_for_ranks(self) -> None:
+        """Wait until the other ranks have ended; kill those that need more than GRACE seconds."""
+        deadline = time.monotonic() + GRACE
+        for process in self.procs:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def check_ranks(folder: Path, trainer: Trainer) -> None:
-    """Raise UserError where the ranks would not be those of the config.
+    """Raise UserError if the ranks would not be the ones that the config asks for.
 
-    Others were started from outside, or no one starts them on the other nodes.
+    Either torchrun or srun has started another number of ranks, or nothing starts the ranks of the other nodes.
     """
     launcher = trainer.strategy.launcher
     _, started = started_rank() or (0, trainer.world_size)
@@ -101,10 +125,10 @@ def check_ranks(folder: Path, trainer: Trainer) -> None:
 
 
 def use_run_folder_launcher(folder: Path, trainer: Trainer, on_failure: Callable[[str], None]) -> None:
-    """Have the trainer start its other ranks from the run folder.
+    """Make the trainer start its other ranks with RunFolderLauncher.
 
-    on_failure is called with the reason, from another thread, when a rank has failed, this one has not come back from
-    waiting for it, and the process is about to be ended.
+    on_failure: called with the reason, from another thread, right before this process is ended because another rank
+    has failed and this one still waits for it.
     """
     launcher = trainer.strategy.launcher
     if isinstance(launcher, SubprocessScriptLauncher):
@@ -116,30 +140,26 @@ def use_run_folder_launcher(folder: Path, trainer: Trainer, on_failure: Callable
 
 @contextmanager
 def torn_down(trainer: Trainer) -> Iterator[None]:
-    """Leave no rank, process group, thread setting or environment variable behind when the trainer is done."""
+    """After the block, leave no rank, process group, thread setting or environment variable behind.
+
+    If the block raises, the other ranks are killed; otherwise they have GRACE seconds to end.
+    """
     environment, threads = dict(os.environ), torch.get_num_threads()
-    ranks: list[subprocess.Popen[bytes]] = []
     launcher = trainer.strategy.launcher
-    if isinstance(launcher, RunFolderLauncher):
-        ranks = launcher.procs
+    ours = launcher if isinstance(launcher, RunFolderLauncher) else None
     try:
         yield
     except BaseException:
-        for process in ranks:
-            process.kill()
+        if ours:
+            ours.kill_ranks()
         raise
     finally:
-        if isinstance(launcher, RunFolderLauncher):
-            launcher.over.set()
+        if ours:
+            ours.done.set()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        deadline = time.monotonic() + GRACE
-        for process in ranks:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        if ours:
+            ours.wait_for_ranks()
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
