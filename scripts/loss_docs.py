@@ -153,7 +153,8 @@ def entry(file: Path) -> str:
     lines = [f"### {file.stem}\n", f"*{meaning(file)}*\n", f"    {formula}\n"]
     if file.stem != "custom":
         lines.append(f"![{file.stem}: value and gradient](losses/{file.stem}.png)\n")
-    lines += [f"{rest}\n", f"`python train.py loss={file.stem}`; options {options or 'none'}; {soft}.\n"]
+    command = " ".join([f"python train.py loss={file.stem}", *re.findall(r"needs (\S+=\S+)", meaning(file))])
+    lines += [f"{rest}\n", f"`{command}`; options {options or 'none'}; {soft}.\n"]
     return "\n".join(lines)
 
 

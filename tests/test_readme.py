@@ -32,9 +32,8 @@ README, OWN_CODE = PAGES["README.md"], PAGES["docs/own_code.md"]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROGRAMS = ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy", "mkdocs", "git")
 SMALL = ["data=sample", "trainer.max_epochs=1", "data.subset=200"]
-NEEDED = {  # as the entries of these losses say
+NEEDED = {  # as the entry of this loss says
     "python train.py loss=custom": ["loss.function=my_losses.tempered"],
-    "python train.py loss=ldam": ["model.cosine_scale=30"],
 }
 TINY = ["data=sample", "data.subset=200", "model=linear"]
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")

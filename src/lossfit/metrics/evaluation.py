@@ -22,14 +22,14 @@ class EvaluatedBatch(NamedTuple):
     costs: Tensor
 
 
-SUMS: dict[
-    str, Callable[[EvaluatedBatch], Tensor]
-] = {  # the sum over a batch's samples; the metric is the mean over the split
+# the sum over a batch's samples, of which the metric is the mean over the split
+SUMS: dict[str, Callable[[EvaluatedBatch], Tensor]] = {
     "loss": lambda b: b.loss.float() * len(b.target),
     "nll": lambda b: F.cross_entropy(b.logits.float(), b.target, reduction="sum"),
     "cost": lambda b: b.costs[b.target, cheapest(b.logits, b.link, b.costs)].sum(),
 }
-FROM_CONFUSION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # f(confusion (C, C), costs (C, C)) -> scalar
+# f(confusion (C, C), costs (C, C)) -> scalar
+FROM_CONFUSION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "acc": lambda confusion, costs: confusion.trace() / confusion.sum(),
     "cost_argmax": lambda confusion, costs: (costs * confusion).sum() / confusion.sum(),
 }
