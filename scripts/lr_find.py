@@ -25,7 +25,7 @@ from lossfit import cli, runs
 from lossfit.config import check
 from lossfit.errors import UserError, exit_on_error
 from lossfit.training.build import build_run
-from lossfit.training.lr_range_test import RangeTest, range_test
+from lossfit.training.lr_range import RangeTest, range_test
 
 
 def main() -> None:

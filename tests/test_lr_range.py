@@ -10,7 +10,7 @@ from torch.optim import SGD
 from lossfit.errors import UserError
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.optim.full_batch import LBFGS, Rprop
-from lossfit.training.lr_range_test import RangeTest, range_test
+from lossfit.training.lr_range import RangeTest, range_test
 
 
 def problem(scale: float = 1.0) -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:

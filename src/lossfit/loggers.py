@@ -15,6 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from lossfit import metric_names
 from lossfit.config import logged
+from lossfit.option_files import chosen
 from lossfit.plain_values import float32_digits
 from lossfit.runs import names
 from lossfit.system import files
@@ -51,7 +52,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         config = dict(params)["config"] if isinstance(params, Mapping) else vars(params)["config"]
         shown = dict(_flat({part: node for part, node in config.items() if part not in ("callbacks", "logger")}))
         if self.hparams_shown is not None:
-            choices = {part: str(option) for part, option in config.get("choices", {}).items()}
+            choices = {part: str(option) for part, option in chosen(config).items()}
             shown = {key: value for key, value in (shown | choices).items() if key in self.hparams_shown}
         if self.metrics is None:
             self.metrics = logged(config, metric_names.EVALUATED)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lossfit import overrides
+from lossfit import option_files, overrides
 from lossfit.config import Config
 from lossfit.errors import Diverged, Interrupted, RunError, UserError
 from lossfit.runs import names
@@ -62,7 +62,7 @@ def recording_result(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         "reason": None,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": config.get("seed"),
-        "choices": config.get("choices", {}),
+        "choices": option_files.chosen(config),
         "metrics": previous.get("metrics", {}),
         "timings": {},
         "versions": versions(),

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lossfit import metric_names
 from lossfit.config import Config
 from lossfit.data import InMemoryDataModule
+from lossfit.option_files import chosen
 from lossfit.runs.checkpoint_schema import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -17,19 +18,19 @@ log = logging.getLogger(__name__)
 
 def warn_of_missing_callbacks(config: Config) -> None:
     """Warn if no checkpoint is kept or no line printed, most often because callbacks= replaced the default ones."""
-    given, chosen = config.get("callbacks") or {}, config.get("choices", {}).get("callbacks")
+    given, option = config.get("callbacks") or {}, chosen(config).get("callbacks")
     effects = {
         "checkpoint": "best.ckpt is not kept, and the last weights are tested",
         "last_checkpoint": "the run cannot be resumed",
         "epoch_report": "no line is printed after each epoch",
     }
     missing = [f"without {name} {effect}" for name, effect in effects.items() if name not in given]
-    if missing and chosen:
+    if missing and option:
         log.warning(
             "callbacks=%s replaces the default callbacks: %s; +callbacks=%s adds to them",
-            chosen,
+            option,
             ", ".join(missing),
-            chosen,
+            option,
         )
 
 
@@ -38,7 +39,7 @@ def opening_lines(
 ) -> list[str]:
     """Say what is trained, on which images and devices, and from where a resumed run goes on."""
     sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())
-    choices = config.get("choices", {})
+    choices = chosen(config)
     named = [f"{part} {choices[part]}" for part in ("model", "loss", "optimizer", "scheduler") if part in choices]
     source = f" from {data.source}" if data.source else ""
     device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
