@@ -25,9 +25,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lossfit.cli import CONF, composed, meaning
+from lossfit.cli import composed
 from lossfit.config import arguments, build, locate
 from lossfit.losses.loss import Loss
+from lossfit.option_files import CONF, meaning
 
 DOCS = CONF.parent / "docs"
 PAGE = DOCS / "losses.md"

@@ -149,10 +149,13 @@ def test_a_callback_is_passive_by_the_mark_in_its_option_file(tmp_path: Path, mo
     monkeypatch.setattr(option_files, "CONF", tmp_path)
     option_files.passive_callbacks.cache_clear()
     nodes = {name: {"_target_": f"mine.{name}", "every": 3} for name in ("watcher", "teacher")}
-    found = options({"callbacks": {**nodes, "off": None, "again": nodes["watcher"]}})
+    other = {"_target_": "mine.watcher", "function": "my.Teacher"}  # a mark is for a key and a target together
+    found = options({"callbacks": {**nodes, "off": None, "other": other}})
     option_files.passive_callbacks.cache_clear()
     assert found == {
-        "callbacks": "teacher",
+        "callbacks": "other, teacher",
+        "callbacks.other._target_": "mine.watcher",
+        "callbacks.other.function": "my.Teacher",
         "callbacks.teacher._target_": "mine.teacher",
         "callbacks.teacher.every": "3",
     }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lossfit import cli
+from lossfit import option_files
 from lossfit.config import PARTS, arguments, build, check, locate
 from lossfit.errors import ConfigError
 from lossfit.training import engine
@@ -56,10 +56,10 @@ def test_every_option_is_composed_checked_and_built(option: str, tmp_path: Path)
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_says_what_it_is_in_a_line(option: str) -> None:
-    meaning = cli.meaning(CONF / f"{option}.yaml")
+    meaning = option_files.meaning(CONF / f"{option}.yaml")
     assert 5 < len(meaning) < 110
     assert not meaning.endswith(".")
-    assert f"  {Path(option).name:18} {meaning}" in cli.groups()
+    assert f"  {Path(option).name:18} {meaning}" in option_files.groups()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folde
         ({"trainer__strategy": {**DDP, "start_method": "spawn"}}, "trainer.strategy must not be {"),
         ({"callbacks__foo": 3}, "callbacks.foo must be a mapping with a _target_, got 3: choose one with "),
         ({"callbacks": [1]}, "callbacks must be a mapping, got [1]: choose one with +callbacks=OPTION"),
-        ({"metrics": {"foo": {"a": 1}}}, "metrics.foo must be a mapping with a _target_, got one without: choose"),
+        ({"metrics": {"foo": {"a": 1}}}, "metrics.foo must be a mapping with a _target_, got a mapping without: "),
         ({"logger__foo": {"_target_": "torch.nn.ReLU"}}, "logger.foo._target_=torch.nn.ReLU must be a Logger, wh"),
     ],
 )  # fmt: skip

@@ -12,10 +12,13 @@ from tests.conftest import ROOT
 
 def test_matplotlib_does_not_say_that_it_lists_the_fonts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It logs that at INFO when it is first imported, before and while a run is trained."""
+    fonts = logging.getLogger("matplotlib.font_manager")
+    before = fonts.level
     with runs.logging_into(tmp_path, main=True):
         logging.getLogger("matplotlib.font_manager").info("generated new fontManager")
         logging.getLogger("lossfit.test").info("a line")
     assert capsys.readouterr().out == "a line\n"
+    assert fonts.level == before
     cli.register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), **cli.VERSION):
         hydra = compose("config", return_hydra_config=True).hydra

@@ -4,6 +4,8 @@ import re
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from lossfit import cli, overrides
 from tests.conftest import ROOT
@@ -52,3 +54,15 @@ def test_run_and_sweep_folders_have_the_name() -> None:
     name = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_muon-focal-seed2_[0-9a-f]{6}"
     assert re.fullmatch(f"logs/train/runs/{name}", hydra.run.dir)
     assert re.fullmatch(f"logs/train/multiruns/{name}", hydra.sweep.dir)
+
+
+def test_all_jobs_of_a_sweep_have_one_sweep_folder() -> None:
+    """Also with sweepers of other packages, which read it from each job's config."""
+    cli.register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), **cli.VERSION):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = loader.load_configuration("config", ["optimizer=sgd,adam"], run_mode=RunMode.MULTIRUN)
+        folder = sweep.hydra.sweep.dir
+        jobs = [loader.load_sweep_config(sweep, [f"optimizer={name}"]) for name in ("sgd", "adam")]
+    assert "_sgd+adam_" in folder
+    assert [job.hydra.sweep.dir for job in jobs] == [folder, folder]

@@ -35,7 +35,8 @@ def test_values_that_an_annotation_allows(annotation: Any, allowed: list[Any], r
     for value in allowed:
         assert problem("x", value, annotation) is None
     for value in refused:
-        assert problem("x", value, annotation) == f"x must be {words}, got {value!r}"
+        finite = "finite and " if value in (inf, -inf) else ""
+        assert problem("x", value, annotation) == f"x must be {finite}{words}, got {value!r}"
 
 
 class Widths:

@@ -323,6 +323,8 @@ def test_a_torn_checkpoint_is_refused_and_best_can_be_resumed_instead(
         (["resume=nowhere"], "resume=nowhere: no such run folder or checkpoint of one"),
         (["resume=RUN"], "RUN is complete after 2 epochs: trainer.max_epochs=4 would train it on"),
         (["resume=RUN", "loss=focal"], "loss=focal cannot change within a run: only trainer.max_epochs,"),
+        (["resume=RUN", "~test"], "~test cannot change within a run: only trainer.max_epochs,"),
+        (["resume=RUN", "~trainer.max_epochs"], "~trainer.max_epochs cannot change within a run: only"),
         (["resume=RUN", "trainer.max_epochs=3", "trainer.accelerator=tpu"], "trainer.accelerator=tpu"),
         (["resume=RUN", "trainer.max_epochs=1"], "trainer.max_epochs=1: RUN has trained 2 epochs already"),
         (["resume=RUN/checkpoints/best"], "resume=RUN/checkpoints/best: no such run folder or checkpoint of one"),

@@ -12,9 +12,9 @@ import yaml
 
 import lossfit
 from lossfit import runs, sweeps
-from lossfit.cli import CONF
 from lossfit.compare import read
 from lossfit.errors import ConfigError, UserError
+from lossfit.option_files import CONF
 from lossfit.runs import trust
 from lossfit.training import engine
 from tests.conftest import QUICK, Command, compose, fit, sample

@@ -267,7 +267,7 @@ def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_
         (["~loss"], "loss must be a mapping with a _target_, got None: choose one with loss=OPTION"),
         (["~init_from"], "~init_from: there is nothing to delete: the key is not there, or is null"),
         (["+callbacks.foo=3"], "callbacks.foo must be a mapping with a _target_, got 3: choose one with +callbacks="),
-        (["+logger.foo={a:1}"], "logger.foo must be a mapping with a _target_, got one without: choose one with +logg"),
+        (["+logger.foo={a:1}"], "logger.foo must be a mapping with a _target_, got a mapping without: choose one with"),
         (["+callbacks.foo._target_=torch.nn.ReLU"], "callbacks.foo._target_=torch.nn.ReLU must be a Callback, which"),
         (["resume=3"], "resume=3: no such run folder or checkpoint of one"),
         (["resume=a=b c"], "resume=a=b c: no such run folder or checkpoint of one"),

@@ -1,6 +1,6 @@
 """The losses and optimizers that the scripts of this folder train, and the overrides that some of them need."""
 
-from lossfit.cli import CONF
+from lossfit.option_files import CONF
 
 FULL_BATCH = ("lbfgs", "rprop")  # need data.batch_size=all
 NO_SCHEDULE = ["scheduler=none", "scheduler.warmup=0.05"]

@@ -37,6 +37,7 @@ from lossfit.config import Config, build
 from lossfit.data import InMemoryDataModule
 from lossfit.errors import exit_on_error
 from lossfit.optim import make_optimizer
+from lossfit.option_files import CONF
 from lossfit.sweeps.resources import processors
 from lossfit.training import engine
 from lossfit.training.build import build_run
@@ -139,7 +140,7 @@ def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
         options = [f"seed=range(1,{jobs + 1})", f"hydra.launcher.n_jobs={at_once}", f"hydra.sweep.dir={folder}"]
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, cli.CONF.parent / "train.py", "-m", *overrides, *options],
+            [sys.executable, CONF.parent / "train.py", "-m", *overrides, *options],
             stdout=subprocess.DEVNULL,
             check=True,
         )

@@ -1,4 +1,4 @@
-"""Every metric that lossfit measures, its direction and where it is shown. A metric is one entry. Imports no torch.
+"""Every metric that lossfit measures, its direction and where it is shown, one entry each. Imports no torch.
 
 Keys are `split/name`, such as val/acc, or the name alone for a figure of the whole run, such as fit_s. The user's own
 metrics and the parameters of a loss are logged under their own names beside these.
@@ -16,7 +16,8 @@ Direction = Literal["min", "max"]
 class MetricName:
     """A metric.
 
-    splits: where it is logged once an epoch; a metric with `val` among them is computed by metrics.Evaluation.
+    splits: where it is logged once an epoch; metrics.Evaluation computes it for val and test, training.Classifier for
+    train.
     needs_costs: whether it is there only if the config has costs. epoch_line: the splits whose value is in the
     console's line for an epoch. table: those whose value is a column of scripts/compare.py; "" is the whole run.
     evaluated: whether scripts/evaluate.py prints it. end_line: its words in the line that a run prints after its test.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 CONF = Path(__file__).parents[2] / "conf"
-PASSIVE = re.compile(r"^\w+: +# passive$\n +_target_: (\S+)", re.MULTILINE)
+PASSIVE = re.compile(r"^(\w+): +# passive$\n +_target_: (\S+)", re.MULTILINE)
 PRUNING = "lossfit.callbacks.Pruning"  # passive too: it has no option file, a search adds it to its trials
 
 
@@ -38,10 +38,10 @@ def groups() -> str:
 
 
 @functools.cache
-def passive_callbacks() -> frozenset[str]:
-    """Return the targets of the callbacks that cannot change what a run learns: the key is marked `# passive`."""
+def passive_callbacks() -> frozenset[tuple[str, str]]:
+    """Return key and target of the callbacks that cannot change what a run learns: the key is marked `# passive`."""
     texts = [file.read_text(encoding="utf-8") for file in (CONF / "callbacks").glob("*.yaml")]
-    return frozenset([PRUNING, *(target for text in texts for target in PASSIVE.findall(text))])
+    return frozenset([("pruning", PRUNING), *(found for text in texts for found in PASSIVE.findall(text))])
 
 
 def chosen(config: Mapping[str, Any]) -> dict[str, Any]:

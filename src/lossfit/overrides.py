@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 MAX_NAME = 60  # characters of a name made of overrides
-NAMELESS = ("hydra", "resume", "trust_code")  # keys that say nothing about the run
+COMMAND_KEYS = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to the run
 
 DATA_PATHS = ("init_from", "data.dir")  # keys of a run's config whose values are paths
 PATHS = (*DATA_PATHS, "resume", "hydra.run.dir", "hydra.sweep.dir")  # keys of a command line whose values are paths
@@ -18,6 +18,11 @@ def key(override: str) -> str:
 def value(override: str) -> str:
     """Return the value that an override sets, as typed; empty for one that deletes a key."""
     return override.partition("=")[2]
+
+
+def is_of_the_run(key: str) -> bool:
+    """Whether a key belongs to a run's config, not to the command or to Hydra."""
+    return re.split(r"[./]", key)[0] not in (*COMMAND_KEYS, "hydra")
 
 
 def with_value(override: str, value: str) -> str:
@@ -44,7 +49,7 @@ def short_name(overrides: Iterable[str], groups: Collection[str]) -> str:
     parts = []
     for override in overrides:
         name = key(override)
-        if re.split(r"[./]", name)[0] not in NAMELESS:
+        if is_of_the_run(name):
             prefix = "no_" if override.startswith("~") else ""
             label = name if override.startswith("~") else "" if name in groups else name.rpartition(".")[2]
             text = value(override).rstrip("/").rpartition("/")[2].replace(",", "+")

@@ -68,15 +68,27 @@ def problem(name: str, value: Any, annotation: Any) -> str | None:
 
     Looks at ranges and Literals, not at types. In a list or tuple each number must be in the range.
     """
-    ranges, options = list(_ranges(annotation)), list(_options(annotation))
+    ranges, types_ = list(_ranges(annotation)), list(_types(annotation))
+    choices = [choice for one in types_ if typing.get_origin(one) is Literal for choice in one.__args__]
+    if not _is_out_of_range(value, ranges) and not (choices and _is_no_choice(value, choices, types_)):
+        return None
+    allowed = [*map(str, ranges), *map(repr, choices), *["null" for one in types_ if one is types.NoneType]]
+    finite = "finite and " if isinstance(value, float) and math.isinf(value) else ""
+    return f"{name} must be {finite}{' or '.join(dict.fromkeys(allowed))}, got {value!r}"
+
+
+def _is_out_of_range(value: Any, ranges: Sequence[Range]) -> bool:
     items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    out_of_range = any(item not in found for found in ranges for item in items if _is_number(item))
-    choices = [choice for option in options if typing.get_origin(option) is Literal for choice in option.__args__]
-    other = str in options if isinstance(value, str) else not _is_number(value) or {int, float} & {*options}
-    if out_of_range or (choices and not other and value not in choices):
-        allowed = [*map(str, ranges), *map(repr, choices), *["null" for option in options if option is types.NoneType]]
-        return f"{name} must be {' or '.join(dict.fromkeys(allowed))}, got {value!r}"
-    return None
+    return any(item not in one for one in ranges for item in items if _is_number(item))
+
+
+def _is_no_choice(value: Any, choices: Sequence[Any], allowed_types: Sequence[Any]) -> bool:
+    """Whether a text or a number is neither one of the choices nor of another type that is allowed beside them."""
+    if value in choices:
+        return False
+    if isinstance(value, str):
+        return str not in allowed_types
+    return _is_number(value) and not {int, float} & {*allowed_types}
 
 
 def checked(function: F) -> F:
@@ -100,14 +112,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _options(annotation: Any) -> Iterator[Any]:
+def _types(annotation: Any) -> Iterator[Any]:
     """Yield the types of a union, without what Annotated adds to them."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         for option in typing.get_args(annotation):
-            yield from _options(option)
+            yield from _types(option)
     elif origin is Annotated:
-        yield from _options(annotation.__origin__)
+        yield from _types(annotation.__origin__)
     else:
         yield annotation
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
@@ -26,7 +25,10 @@ class GridSweeper(RunFolderSweeper):
     def __init__(self, metric: str = "val/acc", extend: bool = False, max_jobs: int = 1000) -> None:
         super().__init__(extend)
         if direction_of(metric) is None:
-            raise UserError(f"hydra.sweeper.metric={metric}: no such metric; take val/acc, val/nll or val/loss")
+            raise UserError(
+                f"hydra.sweeper.metric={metric}: its name does not say which way is better; "
+                f"take val/acc, val/nll or val/loss"
+            )
         self.metric = metric
         if not isinstance(max_jobs, int) or max_jobs < 1:
             raise UserError(f"hydra.sweeper.max_jobs must be a whole number >= 1, got {max_jobs}")
@@ -54,7 +56,7 @@ class GridSweeper(RunFolderSweeper):
             if lost:
                 raise RunError(
                     f"{len(lost)} of {len(folders)} jobs failed or were not trained. To train only these: "
-                    f"python train.py resume={shlex.quote(str(self.folder))}"
+                    f"{runs.resume_command(self.folder)}"
                 )
 
     def _check_size(self, overrides: Sequence[Override]) -> None:

@@ -31,7 +31,10 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         """Refuse other sweepers, which make no run folders; lossfit's sweepers call `train`."""
-        raise UserError("hydra/launcher=local goes with hydra/sweeper=grid or optuna; give others hydra/launcher=basic")
+        raise UserError(
+            "hydra/launcher=local works only with hydra/sweeper=grid or optuna; for another sweeper set "
+            "hydra/launcher=basic"
+        )
 
     def train(self, jobs: Iterable[Job], total: int, metric: str) -> None:
         """Train the jobs, `total` of them; the console shows their `metric`."""

@@ -20,7 +20,7 @@ def check_installed(option: str, target: str) -> None:
     """Raise UserError if a launcher's package is not installed; `option` is the launcher's name on the command line."""
     extra = EXTRAS.get(target.split(".")[1])
     if extra and target not in Plugins.instance().class_name_to_class:
-        raise UserError(f'hydra/launcher={option} needs a package more: pip install -e ".[{extra}]"')
+        raise UserError(f'hydra/launcher={option} needs another package: pip install -e ".[{extra}]"')
 
 
 def launch(launcher: Launcher, arguments: Sequence[Sequence[str]]) -> Sequence[JobReturn]:

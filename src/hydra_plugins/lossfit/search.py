@@ -1,7 +1,6 @@
 """A search with Optuna: hydra/sweeper=optuna."""
 
 import json
-import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from omegaconf import OmegaConf
 from hydra_plugins.lossfit.space import SearchSpace
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from hydra_plugins.lossfit.trials import Trials
-from lossfit import cli, sweeps
+from lossfit import cli, runs, sweeps
 from lossfit.config import Config, build, locate, watchable
 from lossfit.config import arguments as arguments_of
 from lossfit.errors import RunError, UserError
@@ -72,8 +71,8 @@ class OptunaSweeper(RunFolderSweeper):
         self.sampler: dict[str, Any] = _plain(sampler) or {"_target_": "optuna.samplers.TPESampler", **TPE}
         if str(self.sampler.get("_target_")).endswith(UNFIT):
             raise UserError(
-                f"hydra.sweeper.sampler={self.sampler['_target_']}: needs a process of its own, which a search does "
-                f"not have; for a grid take -m without it, for a search TPESampler, CmaEsSampler or RandomSampler"
+                f"hydra.sweeper.sampler={self.sampler['_target_']}: cannot be used in lossfit's searches; for a "
+                f"grid take -m without it, for a search TPESampler, CmaEsSampler or RandomSampler"
             )
         self.pruning = self._pruning(_plain(pruner))
 
@@ -125,8 +124,7 @@ class OptunaSweeper(RunFolderSweeper):
                 fail_fast = self.local is not None and self.local.fail_fast
                 if self.trials.unfinished or (self.trials.failures and fail_fast):
                     reasons = "\n".join(["", *self.trials.failures])
-                    folder = shlex.quote(str(self.folder))
-                    raise RunError(f"The search was stopped. To go on: python train.py resume={folder}{reasons}")
+                    raise RunError(f"The search was stopped. To go on: {runs.resume_command(self.folder)}{reasons}")
             self.table(self.metrics[0], "max" if self.directions[0] == "maximize" else "min")
             for line in self.trials.best():
                 print(line)

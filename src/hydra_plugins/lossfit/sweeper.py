@@ -1,7 +1,6 @@
 """What lossfit's sweepers share. A job is a run folder, made here and trained by any launcher."""
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -112,7 +111,7 @@ class RunFolderSweeper(Sweeper):
                 while some := list(islice(jobs, batch)):
                     self._launch(some)
         except KeyboardInterrupt as error:
-            raise Interrupted(f"To go on: python train.py resume={shlex.quote(str(self.folder))}") from error
+            raise Interrupted(f"To go on: {runs.resume_command(self.folder)}") from error
 
     def _launch(self, jobs: list[Job]) -> None:
         """Train jobs with a launcher of another package; one launch for all that need the same launcher settings."""

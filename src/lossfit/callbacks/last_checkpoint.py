@@ -35,8 +35,8 @@ class LastCheckpoint(Checkpoint):
     raises Interrupted; a second signal ends it at once. Every checkpoint of the run, also of other callbacks, gets the
     random states of all ranks and the sums of the epoch so far.
 
-    An epoch is saved when the next one starts, since Lightning completes its schedules and metrics only then. The base
-    class makes Lightning call this callback after all others, whose states are then saved as they are.
+    An epoch is saved at the start of the next one, because Lightning updates its schedules and metrics after the hooks
+    at the end of an epoch. Lightning calls a `Checkpoint` callback after all others, so their states are current.
     """
 
     @checked
@@ -79,15 +79,16 @@ class LastCheckpoint(Checkpoint):
         if self.ranks:
             own = self.ranks[trainer.global_rank]
             set_random_states(own["random"])
-            if isinstance(trainer.train_dataloader, Batches):  # Lightning restores loaders before they exist
+            if isinstance(trainer.train_dataloader, Batches):  # Lightning restores a loader before it makes it
                 trainer.train_dataloader.load_state_dict(own["batches"])
             _classifier(pl_module).load_rank_state(own)
             more = trainer.max_epochs != self.max_epochs
             trainer.should_stop = own["should_stop"] and not more  # after early stopping
         lightning_internals.leave_restored_epoch(trainer.fit_loop)
-        if signals.handle(self._ask_to_stop):  # its own handlers are set by now
-            before = lightning_internals.original_signal_handlers(trainer)
+        if threading.current_thread() is threading.main_thread():
+            before = lightning_internals.original_signal_handlers(trainer)  # Lightning has set its own by now
             self.handlers = {number: before[number] for number in signals.STOP_SIGNALS}
+            signals.handle(self._ask_to_stop)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch before."""
@@ -101,7 +102,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save if it is due, between two steps and not right before a validation."""
         if trainer.global_step == self.last_step or lightning_internals.ends_or_validates_after(trainer, batch_idx):
-            return  # also among accumulated gradients, which a checkpoint does not hold
+            return  # also between accumulated batches: a checkpoint has no gradients
         due = self.every_n_steps is not None and trainer.global_step - self.saved_step >= self.every_n_steps
         late = self.every_n_minutes is not None and time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
         self.last_step = trainer.global_step

@@ -10,19 +10,15 @@ No other part of lossfit imports Hydra.
 from lossfit.cli.command_line import arguments, check_ranks, quoted
 from lossfit.cli.composing import VERSION, composed, plain, register_resolvers, resolved, swept
 from lossfit.cli.messages import exit_on_job_error, explain, hydra_exit_on_error
-from lossfit.option_files import CONF, groups, meaning
 
 __all__ = [
-    "CONF",
     "VERSION",
     "arguments",
     "check_ranks",
     "composed",
     "exit_on_job_error",
     "explain",
-    "groups",
     "hydra_exit_on_error",
-    "meaning",
     "plain",
     "quoted",
     "register_resolvers",

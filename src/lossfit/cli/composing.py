@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -21,7 +22,6 @@ from lossfit.sweeps import resources
 
 # Hydra 1.3 must be given the version whose defaults to use; 1.4, which brings OmegaConf 2.4, warns about it
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-NOT_OF_THE_RUN = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to a run
 
 
 def register_resolvers() -> None:
@@ -33,11 +33,16 @@ def register_resolvers() -> None:
     """
     register: Callable[..., None] = OmegaConf.register_new_resolver if VERSION else OmegaConf.register_resolver
     register("run_id", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
-    register("run_name", lambda typed, groups: override_keys.short_name(list(typed), set(groups)), replace=True)
+    # cached, so that all jobs of a sweep have the name of its folder
+    register("run_name", _run_name, use_cache=True, replace=True)
     register("run_folder", lambda old, new: str(runs.folder_of(old)) if old else new, replace=True)
     register("groups", option_files.groups, replace=True)
     register("ranks", resources.ranks, replace=True)
     register("gpus", resources.gpus, replace=True)
+
+
+def _run_name(typed: Any, groups: Any) -> str:
+    return override_keys.short_name(list(typed), set(groups))
 
 
 def resolved(cfg: DictConfig) -> tuple[Config, Path, list[str]]:
@@ -75,6 +80,6 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     """Return dicts and lists, with the chosen option of each group under `choices`."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    own = {str(key): value for key, value in config.items() if key not in NOT_OF_THE_RUN}
+    own = {str(key): value for key, value in config.items() if key not in override_keys.COMMAND_KEYS}
     chosen = {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
     return {**own, "choices": chosen}

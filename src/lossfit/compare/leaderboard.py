@@ -69,7 +69,7 @@ def leaderboard(found: Sequence[RunSummary], metric: str, direction: Direction |
             others.append(replace(run, reason=f"has no {metric}"))
         else:
             key = (*sorted(run.options.items()), run.seed if run.seed is not None else run.folder)
-            if key in counted:  # the same training again: no new evidence, but it would lower the deviation
+            if key in counted:  # not an independent sample: it would make the deviation too small
                 others.append(replace(counted[key], reason="repeated by a later run of the same seed"))
             counted[key] = run
     completed = [run for run in found if run.status == "completed"]

@@ -33,10 +33,10 @@ def options(config: Config) -> dict[str, str]:
 
 
 def _active_callbacks(nodes: Any) -> Iterator[tuple[str, Any]]:
-    """The callbacks that can change what a run learns, without those that are turned off by null."""
+    """Yield the callbacks that can change what a run learns, without those that are turned off by null."""
     for name, node in nodes.items() if isinstance(nodes, dict) else ():
         target = str(node.get("_target_")) if isinstance(node, dict) else ""
-        if node is not None and target not in option_files.passive_callbacks():
+        if node is not None and (name, target) not in option_files.passive_callbacks():
             yield name, node
 
 

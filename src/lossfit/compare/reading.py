@@ -50,7 +50,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
 
 def _below(path: Path) -> Iterator[Path]:
-    """The run folders at or below a path; symbolic links are followed, and circles of them left."""
+    """Yield the run folders at or below a path. Symbolic links are followed, each real folder is visited once."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
@@ -101,10 +101,10 @@ def command(run: RunSummary) -> str:
 
     Hydra's own settings and pruning are left out. The seed is always given: it may be a random one.
     """
-    typed = [text for text in runs.read_overrides(run.folder) if _is_of_the_run(override_keys.key(text))]
+    typed = [text for text in runs.read_overrides(run.folder) if _is_repeated(override_keys.key(text))]
     seed = [] if run.seed is None else [f"seed={run.seed}"]
     return shlex.join(["python", "train.py", *typed, *seed])
 
 
-def _is_of_the_run(key: str) -> bool:
-    return key not in ("seed", "resume") and not f"{key}.".startswith(("hydra.", "hydra/", "callbacks.pruning."))
+def _is_repeated(key: str) -> bool:
+    return override_keys.is_of_the_run(key) and key != "seed" and not f"{key}.".startswith("callbacks.pruning.")

@@ -7,7 +7,7 @@ from typing import Any
 from lossfit import metric_names
 from lossfit.config import trainer_bounds
 from lossfit.config.annotations import fits, type_in_words
-from lossfit.config.nodes import FACTS, SPECIAL, Config, arguments, locate
+from lossfit.config.nodes import FACTS, MISSING, SPECIAL, Config, arguments, locate
 from lossfit.errors import ConfigError, did_you_mean
 from lossfit.ranges import problem
 
@@ -28,7 +28,6 @@ MEMBERS = {  # what each option of these parts must be a subclass of
     "logger": "lightning.pytorch.loggers.Logger",
 }
 A_CALL = "a mapping with a _target_"
-MISSING = "???"  # Hydra's and OmegaConf's sign for a value that is still to be given
 
 
 def check(cfg: Config) -> None:
@@ -147,7 +146,7 @@ def _in_members(node: Any, part: str) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    return "one without" if isinstance(value, dict) else repr(value)
+    return "a mapping without" if isinstance(value, dict) else repr(value)
 
 
 def _validation_monitors(node: Any, prefix: str) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """A config's nodes: what they may name, the arguments of it, and the objects that are built from them.
 
 A config is a plain dict. A node with `_target_` is a call: the import path of a class or function, with the node's
-other keys as arguments; with `_partial_: true` it becomes a functools.partial. A target that has an argument named as
-one of FACTS gets that fact. Only public targets under ALLOWED are called. `function` of the options named custom
-imports whatever it names: that is for configs that the user composed; trust.py decides what a run folder from elsewhere
-may name, and inference what a checkpoint may.
+other keys as arguments; with `_partial_: true` it becomes a functools.partial. If a config leaves an argument named in
+FACTS null or out, lossfit passes its value. Only public targets under ALLOWED are called. `function` of the options
+named custom imports whatever it names: that is for configs that the user composed; trust.py decides what a run folder
+from elsewhere may name, and inference what a checkpoint may.
 """
 
 import functools
@@ -48,6 +48,7 @@ FACTS = {  # arguments that are filled in when they are null or absent: who supp
     "logit_scale": "the model, to LDAM",
     "total_steps": "the trainer, to schedules",
 }
+MISSING = "???"  # OmegaConf's mark for a value that must be given
 SPECIAL = frozenset({"_target_", "_partial_"})
 
 

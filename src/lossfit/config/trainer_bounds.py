@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 from lossfit.config.annotations import fits
+from lossfit.config.nodes import MISSING
 from lossfit.ranges import at_least, problem
 
 AT_LEAST_0, AT_LEAST_1 = Annotated[float, at_least(0)], Annotated[float, at_least(1)]
@@ -26,7 +27,7 @@ def mistakes(trainer: Mapping[str, Any]) -> Iterator[str]:
             yield wrong
     for name, (allowed, is_allowed) in OTHERS.items():
         value = trainer.get(name)
-        if value is not None and value != "???" and not is_allowed(value):
+        if value is not None and value != MISSING and not is_allowed(value):
             yield f"trainer.{name} must be {allowed}, got {value!r}"
     if re.search("spawn|fork|notebook", str(strategy := trainer.get("strategy"))):
         yield (

@@ -63,8 +63,8 @@ class Batches:
         self.augment, self.mix, self.num_classes = augment, mix, num_classes
         self.shuffle, self.seed, self.epoch = shuffle, seed, epoch
         self.rank, self.world_size = rank, world_size
-        # the epoch of the last iteration and the number of its batches so far, which is the number of trained batches
-        # only because Lightning does not prefetch from a loader that has a length
+        # the epoch of the last iteration, and how many batches it has yielded: a resumed run takes this as the number
+        # of trained batches, which holds because Lightning does not prefetch from a loader with a length
         self.last_epoch, self.batches_served = -1, 0
         self.resumed: dict[str, int] = {}
 

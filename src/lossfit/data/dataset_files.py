@@ -155,7 +155,7 @@ def _check_free(home: Path, names: Iterable[str]) -> None:
 def _remove_remains(home: Path, names: Iterable[str]) -> None:
     """Remove what killed processes left."""
     for name in names:
-        files.remove_parts(home / name)
+        files.remove_parts(home, name)
     for folder in home.glob(f"{STAGING}*"):
         with suppress(OSError):
             if time.time() - folder.lstat().st_mtime > STALE:

@@ -171,10 +171,6 @@ class InMemoryDataModule(LightningDataModule):
         """Return test batches; under DDP this rank's share of the samples."""
         return self._eval("test")
 
-    def predict_dataloader(self) -> Batches:
-        """Return the test batches."""
-        return self._eval("test")
-
     def _eval(self, split: str) -> Batches:
         trainer = self.trainer
         return Batches(

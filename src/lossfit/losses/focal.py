@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossfit.losses.loss import Loss
-from lossfit.ranges import NonNegative, checked
+from lossfit.ranges import From0Below1, NonNegative, checked
 
 
 class Focal(Loss):
@@ -44,7 +44,7 @@ class Asymmetric(Loss):
     def __init__(
         self,
         num_classes: int,
-        smoothing: float = 0.1,
+        smoothing: From0Below1 = 0.1,
         gamma_pos: NonNegative = 0.0,
         gamma_neg: NonNegative = 4.0,
         **options: Any,

@@ -55,7 +55,7 @@ class Evaluation(Metric):
         self.link = link
         measured = [key.partition("/")[2] for key in metric_names.keys(("val",), costs=costs is not None)]
         self.summed = [name for name in measured if name in SUMS]
-        self.from_confusion = [name for name in measured if name in FROM_CONFUSION]
+        self.from_confusion = [name for name in measured if name not in SUMS]
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("sums", torch.zeros(len(self.summed)), dist_reduce_fx="sum")
         matrix = torch.zeros(num_classes, num_classes) if costs is None else torch.tensor(costs)

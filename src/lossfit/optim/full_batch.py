@@ -1,6 +1,7 @@
 """torch's optimizers that compare the loss or gradient of two steps, and so need the same data at each step.
 
-A mini-batch is another function than the one before. They refuse more than one batch an epoch, unless mini_batches.
+Each mini-batch defines another function. With more than one batch an epoch they raise ValueError unless
+mini_batches=true.
 """
 
 from collections.abc import Callable

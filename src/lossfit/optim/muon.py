@@ -80,7 +80,8 @@ def _is_vector(p: Tensor) -> bool:
 def orthogonalised(matrix: Tensor) -> Tensor:
     """Return a matrix (rows, columns) with its singular values brought to between about 0.7 and 1.2.
 
-    A quintic iteration whose factors are Keller Jordan's: steep at 0 rather than exact at 1. In bfloat16.
+    Five Newton-Schulz steps in bfloat16 with Keller Jordan's coefficients, which raise small singular values fast and
+    bring the others near 1, not exactly to 1.
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = (matrix if wide else matrix.T).bfloat16()

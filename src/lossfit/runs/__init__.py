@@ -5,7 +5,7 @@
     result.json      how the run ended                 events.out.*   TensorBoard
     train.log        the console's lines, tracebacks   .lock          held while a process works on the run
 
-The names are in names.py. Only `checkpoints` imports torch.
+The names are in names.py. Only the modules of checkpoints import torch.
 """
 
 from lossfit.runs.curves import curve

@@ -11,7 +11,7 @@ from lossfit.errors import UserError
 from lossfit.plain_values import shown
 from lossfit.runs import names, safe_pickle
 from lossfit.runs.checkpoint_schema import Checkpoint
-from lossfit.runs.result import read_result
+from lossfit.runs.result import read_result, resume_command
 
 
 def find(path: str | os.PathLike[str]) -> Path:
@@ -33,7 +33,7 @@ def find(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{path} is no run folder: it has no config.yaml")
     if read_result(path).get("status") == "completed":
         raise UserError(f"{path} is completed and has no checkpoint: train it with callbacks.checkpoint to keep one")
-    raise UserError(f"{path} has no checkpoint yet: python train.py resume={path} trains it")
+    raise UserError(f"{path} has no checkpoint yet: {resume_command(path)} trains it")
 
 
 def home(path: str | os.PathLike[str]) -> Path:

@@ -33,7 +33,7 @@ def check_free(folder: Path) -> None:
 
 
 def _may_stay(path: Path) -> bool:
-    """Whether a new run may start beside this file: it is a launcher's, or of a `create` that was interrupted."""
+    """Whether a file may be in the folder of a new run: a launcher or an interrupted `create` left it."""
     empty = path.name == names.CHECKPOINTS and path.is_dir() and not any(path.iterdir())
     return empty or path.name in (names.OVERRIDES, names.CONSOLE) or path.name.startswith(".")
 

@@ -37,6 +37,7 @@ def logging_into(folder: Path | None, main: bool) -> Iterator[None]:
     root.setLevel(logging.INFO)
     root.handlers = handlers
     ours, fonts = logging.getLogger("lossfit"), logging.getLogger("matplotlib.font_manager")
+    levels = [(logger, logger.level) for logger in (ours, fonts)]
     ours.setLevel(logging.DEBUG)
     fonts.setLevel(logging.WARNING)  # at the first use it says that it has listed the fonts
     logging.captureWarnings(True)
@@ -45,8 +46,8 @@ def logging_into(folder: Path | None, main: bool) -> Iterator[None]:
             yield
     finally:
         logging.captureWarnings(False)
-        for logger in (ours, fonts):
-            logger.setLevel(logging.NOTSET)
+        for logger, level in levels:
+            logger.setLevel(level)
         root.setLevel(before[0])
         root.handlers = before[1]
         for handler in handlers:

@@ -1,4 +1,4 @@
-"""The names of the files of a run folder. No other module spells them."""
+"""The names of the files of a run folder. Code elsewhere uses these names; messages may spell them."""
 
 CONFIG = "config.yaml"  # the resolved config, as run; written last, so a folder without it holds no run yet
 OVERRIDES = "overrides.yaml"  # the overrides that were typed

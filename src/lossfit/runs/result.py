@@ -54,7 +54,7 @@ def recording_result(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
 
     status: running, completed, failed (with the reason), diverged or interrupted; the block may set another. Stop
     signals raise KeyboardInterrupt in the block and end in Interrupted. An exception that is not a UserError becomes a
-    RunError.
+    RunError. Call it with the folder locked.
     """
     previous = read_result(folder)
     result: dict[str, Any] = {
@@ -70,6 +70,7 @@ def recording_result(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
     }
     start = time.perf_counter()
     try:
+        files.remove_parts(folder)
         files.write_json(folder / names.RESULT, result)  # stays if the process is killed
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
@@ -109,13 +110,13 @@ def _after_divergence(folder: Path) -> str:
     """Say which checkpoints a diverged run has, and how to find a better learning rate."""
     kept = [name for name in (names.BEST, names.LAST) if (folder / name).exists()]
     left = f"Kept from before: {', '.join(kept)}. " if kept else ""
-    typed = [text for text in read_overrides(folder) if not _is_of_lr_or_hydra(overrides.key(text))]
+    typed = [
+        text
+        for text in read_overrides(folder)
+        if overrides.is_of_the_run(overrides.key(text)) and overrides.key(text) != "optimizer.lr"
+    ]
     find = shlex.join(["python", "scripts/lr_find.py", *typed])
     return f"{left}Usually the learning rate is too large; {find} suggests one"
-
-
-def _is_of_lr_or_hydra(key: str) -> bool:
-    return key == "optimizer.lr" or key.startswith("hydra")
 
 
 def versions() -> dict[str, str]:

@@ -44,7 +44,7 @@ def with_overrides(folder: Path, config: Config, overrides: Sequence[str]) -> Co
     saved = read_config(folder)
     for override in overrides:
         key = override_keys.key(override)
-        if key not in MAY_CHANGE:
+        if key not in MAY_CHANGE or override.startswith("~"):
             raise UserError(
                 f"{override} cannot change within a run: only {', '.join(MAY_CHANGE)} can; init_from={folder} starts "
                 f"a new run from its weights"
@@ -57,7 +57,7 @@ def with_overrides(folder: Path, config: Config, overrides: Sequence[str]) -> Co
 
 
 def apply_resume(folder: Path, checkpoint: Path | None, config: Config, overrides: Sequence[str]) -> None:
-    """Write the changed config, and copy the checkpoint to go on from, if it is another one, over last.ckpt.
+    """Write the changed config. If another checkpoint was given, copy it over last.ckpt.
 
     Call it with the folder locked and the status at running, so that a kill in between can be seen.
     """

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from lossfit.errors import ConfigError, UserError
-from lossfit.option_files import CONF
+from lossfit.option_files import CONF, PRUNING
 from lossfit.overrides import DATA_PATHS
 from lossfit.plain_values import is_plain, shown
 from lossfit.runs import names
@@ -27,7 +27,7 @@ from lossfit.system import files
 VARIABLE = "LOSSFIT_TRUST_CODE"  # 1 if every folder is trusted; set by trust_code=true, and inherited by jobs and ranks
 KEY_SIZE = 32  # bytes
 REMOTE = "lightning.pytorch.loggers."  # these send the logged values to a server
-UNLISTED = {"lossfit.callbacks.Pruning": frozenset({"monitor", "pruner"})}  # a search adds it to each trial
+UNLISTED = {PRUNING: frozenset({"monitor", "pruner"})}  # a search adds it to each trial
 _composed: set[bytes] = set()  # digests of the contents that this process has signed
 ADVICE = (
     "it was not made by this account on this machine, or was changed since: if you trust whoever wrote it, add "

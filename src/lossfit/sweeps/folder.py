@@ -12,7 +12,7 @@ from lossfit import runs
 from lossfit.config import Config
 from lossfit.errors import UserError
 from lossfit.runs import names, trust
-from lossfit.system import locks
+from lossfit.system import files, locks
 
 FREE = (  # overrides that may differ when a sweep is repeated in its folder
     "hydra.launcher",
@@ -52,6 +52,7 @@ def locked(folder: Path, overrides: Sequence[str], extend: bool) -> Iterator[Non
     except OSError as error:
         raise UserError(f"hydra.sweep.dir={folder} cannot be made: {error.strerror}") from error
     with locks.held(folder, PATIENCE):
+        files.remove_parts(folder)
         _check_and_write(
             folder, [override for override in overrides if override_keys.key(override) not in PER_CALL], extend
         )

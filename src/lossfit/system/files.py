@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,20 @@ def replacing(target: Path) -> Iterator[Path]:
     part = target.with_name(f".{target.name}.part{os.getpid()}")
     try:
         yield part
-        _sync(part)
+        _sync(part, os.O_RDWR)
         os.replace(part, target)
-        if os.name == "posix":  # Windows cannot open a folder
-            _sync(target.parent)
+        with suppress(OSError):  # Windows, and some file systems, cannot sync a folder
+            _sync(target.parent, os.O_RDONLY)
     finally:
         part.unlink(missing_ok=True)
 
 
-def remove_parts(target: Path) -> None:
-    """Remove what killed processes left beside `target`; only for the process that holds the folder's lock."""
-    for part in target.parent.glob(f".{target.name}.part*"):
+def remove_parts(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of writes in a folder, of one file or of all.
+
+    Only for the process that holds the folder's lock.
+    """
+    for part in folder.glob(f".{name}.part*"):
         part.unlink(missing_ok=True)
 
 
@@ -64,8 +67,8 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

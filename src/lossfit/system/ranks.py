@@ -22,7 +22,7 @@ def started_rank() -> tuple[int, int] | None:
 
 
 def is_on_another_node() -> bool:
-    """Whether this process runs on another node than rank 0; false if RANK is set, which says more."""
+    """Whether this process runs on another node than rank 0; false if RANK, which counts over all nodes, is set."""
     return "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"
 
 

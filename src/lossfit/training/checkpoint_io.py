@@ -41,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.remove_parts(target)
+        files.remove_parts(target.parent, target.name)
         with files.replacing(target) as part, part.open("wb") as stream:
             try:
                 torch.save(checkpoint, stream)

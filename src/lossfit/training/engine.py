@@ -90,7 +90,7 @@ def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> dict[s
     with nothing changed, for a run that cannot go on, and what `train` raises.
     """
     path, folder = Path(path), runs.folder_of(path)
-    overrides = [text for text in overrides if override_keys.key(text) not in ("resume", "trust_code")]
+    overrides = [text for text in overrides if override_keys.key(text) not in override_keys.COMMAND_KEYS]
     file = path if path.suffix == ".ckpt" else None
     with locks.held(folder, PATIENCE):
         changed = runs.with_overrides(folder, config, overrides)
