@@ -130,4 +130,4 @@ def test_a_package_that_is_not_there_is_named(
     options = [f"hydra/launcher={launcher}", "trainer=cpu", "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep"]
     status, said = command("train.py", "-m", *options)
     assert status == 2
-    assert f'Error: hydra/launcher={launcher} needs a package more: pip install -e ".[{extra}]"' in said
+    assert f'Error: hydra/launcher={launcher} needs another package: pip install -e ".[{extra}]"' in said
