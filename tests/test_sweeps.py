@@ -221,7 +221,10 @@ Command = Callable[..., tuple[int, str]]
         (["optimizer.lr=fast,0.1"], "optimizer.lr must be a number, got 'fast'"),
         (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be a whole number >= 1, got 0"),
         (["seed=1,2", "hydra.sweep.subdir=mine"], "hydra.sweep.subdir=mine: has no effect here"),
-        (["seed=1,2", "hydra.sweeper.metric=val/beauty"], "hydra.sweeper.metric=val/beauty: its name does not say which way is better"),
+        (
+            ["seed=1,2", "hydra.sweeper.metric=val/beauty"],
+            "hydra.sweeper.metric=val/beauty: its name does not say which way is better",
+        ),
         (["resume=a,b"], "resume: continues one run or one sweep"),
         (["hydra/sweeper=basic", "seed=1,2"], "hydra/launcher=local works only with hydra/sweeper=grid or optuna"),
     ],
