@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
-from lossfit import load, metric_names, runs
+from lossfit import load, runs
 from lossfit.callbacks.pictures import confusion_figure
 from lossfit.errors import exit_on_error
 from lossfit.inference import evaluation
 from lossfit.runs import checkpoints
 from lossfit.system import files
+from lossfit.tasks import metric_names
 
 
 def main() -> None:

@@ -1323,7 +1323,7 @@ def data(source: Source, rng: random.Random) -> Iterator[Case]:
         *("os.system", "hostile_trap.Model", "lossfit.data.sources.Mirror", "lossfit.data.sources.DebianPackage"),
         *("lossfit.data.dataset_files.obtain", "lossfit.data.sources.placed_atomically", "lossfit.data.dataset_files.read"),
         *("lossfit.data.module.stratified", "lossfit.data.fashion_mnist.public_sources", "lossfit.data.fashion_mnist.torch.load"),
-        *("lossfit.data.Augment", "lossfit.data.InMemoryDataModule", "lossfit.data.module.InMemoryDataModule"),
+        *("lossfit.data.Augment", "lossfit.data.InMemoryDataModule", "lossfit.data.in_memory.InMemoryDataModule"),
         *("lossfit.data.batches.Batches", "lossfit.callbacks.LastCheckpoint", "lossfit.loggers.CSVLogger", LINEAR, FX),
         *("lossfit.losses.custom.Custom", "torchvision.datasets.FashionMNIST", "torch.hub.load", "torch.nn.Sequential"),
         *("lightning.pytorch.Trainer", "", "lossfit.data.FashionMNISTDataModule\n", "lossfit.data", "x" * 10**6, "\x1b[2J"),

@@ -16,11 +16,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from lossfit import compare, metric_names, option_files, runs
+from lossfit import compare, option_files, runs
 from lossfit.compare.curves import mean_curve
 from lossfit.compare.options import options
 from lossfit.errors import UserError
 from lossfit.system import locks
+from lossfit.tasks import metric_names
 from tests.conftest import QUICK, ROOT, fit
 from tests.conftest import compose as slow_compose
 

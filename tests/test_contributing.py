@@ -224,7 +224,7 @@ def test_the_steps_are_counted(tmp_path: Path) -> None:
     ],
     "metric": [
         Edit(
-            "src/lossfit/metric_names.py",
+            "src/lossfit/tasks/metric_names.py",
             """
     MetricName("outside_2", "min", EVALUATED, table=("test",)),""",
             after="""
@@ -260,7 +260,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossfit.data.module import InMemoryDataModule
+from lossfit.data.in_memory import InMemoryDataModule
 
 
 class BarsDataModule(InMemoryDataModule):

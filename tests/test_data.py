@@ -13,8 +13,8 @@ from lossfit.data import Augment, FashionMNISTDataModule
 from lossfit.data.augment import erase, flip, translate
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.corruptions import long_tail, noisy_labels
+from lossfit.data.in_memory import stratified
 from lossfit.data.mix import CutMix, Mixup
-from lossfit.data.module import stratified
 from tests.conftest import compose
 
 IDENTITY = Normalize([0.0], [1 / 255])  # pixels come out as they went in

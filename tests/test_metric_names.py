@@ -2,10 +2,10 @@
 
 import pytest
 
-from lossfit import metric_names
 from lossfit.config import logged, watchable
-from lossfit.metric_names import METRICS, MetricName, curve_of, direction_of
 from lossfit.metrics.evaluation import FROM_CONFUSION, SUMS
+from lossfit.tasks import metric_names
+from lossfit.tasks.metric_names import METRICS, MetricName, curve_of, direction_of
 
 COSTS = {"costs": {"Shirt": {"Coat": 5}}}
 OWN = {"metrics": {"custom": {"_target_": "x", "function": "mine.top3"}, "MacroF1": {"_target_": "y"}}}

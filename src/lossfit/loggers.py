@@ -13,12 +13,12 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from lossfit import metric_names
 from lossfit.config import logged
 from lossfit.option_files import chosen
 from lossfit.plain_values import float32_digits
 from lossfit.runs import names
 from lossfit.system import files
+from lossfit.tasks import metric_names
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from lossfit import overrides as override_keys
 from lossfit import runs, sweeps
 from lossfit.errors import RunError, UserError
-from lossfit.metric_names import direction_of
 from lossfit.sweeps.pool import Job
+from lossfit.tasks.metric_names import direction_of
 
 
 class GridSweeper(RunFolderSweeper):

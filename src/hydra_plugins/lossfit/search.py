@@ -15,9 +15,9 @@ from lossfit import cli, runs, sweeps
 from lossfit.config import Config, build, locate, watchable
 from lossfit.config import arguments as arguments_of
 from lossfit.errors import RunError, UserError
-from lossfit.metric_names import direction_of
 from lossfit.option_files import PRUNING
 from lossfit.sweeps.pool import Job
+from lossfit.tasks.metric_names import direction_of
 
 TPE = {
     "n_startup_trials": 10,  # are sampled at random

@@ -22,11 +22,11 @@ from lossfit import overrides as override_keys
 from lossfit.compare.table import show
 from lossfit.config import Config, check
 from lossfit.errors import ConfigError, Interrupted, UserError
-from lossfit.metric_names import Direction
 from lossfit.sweeps import rehearsal
 from lossfit.sweeps.pool import Job
 from lossfit.sweeps.resources import gpus_needed, visible_gpus
 from lossfit.system import locks
+from lossfit.tasks.metric_names import Direction
 
 LISTED = 10  # mistakes
 

@@ -10,8 +10,8 @@ from rich import get_console
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from lossfit import metric_names
 from lossfit.ranges import Count, checked
+from lossfit.tasks import metric_names
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lossfit import metric_names
 from lossfit.compare.options import columns
 from lossfit.compare.reading import RunSummary
 from lossfit.errors import UserError
-from lossfit.metric_names import Direction
+from lossfit.tasks import metric_names
+from lossfit.tasks.metric_names import Direction
 
 
 @dataclass(frozen=True)

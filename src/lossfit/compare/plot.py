@@ -16,7 +16,7 @@ from lossfit.compare.curves import X_AXES, mean_curve
 from lossfit.compare.leaderboard import Leaderboard, Setting
 from lossfit.compare.options import label
 from lossfit.errors import UserError
-from lossfit.metric_names import curve_of
+from lossfit.tasks.metric_names import curve_of
 
 MOST = 10  # settings in a picture: as many as there are distinct colours
 

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from lossfit import metric_names, runs
+from lossfit import runs
 from lossfit.compare.leaderboard import Leaderboard
 from lossfit.compare.options import format_value, label, option_name
 from lossfit.compare.reading import RunSummary
+from lossfit.tasks import metric_names
 
 ORDER = ("failed", "killed", "diverged", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
 LISTED = 20  # runs of each status, on the console

@@ -4,12 +4,12 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lossfit import metric_names
 from lossfit.config import trainer_bounds
 from lossfit.config.annotations import fits, type_in_words
 from lossfit.config.nodes import FACTS, MISSING, SPECIAL, Config, arguments, locate
 from lossfit.errors import ConfigError, did_you_mean
 from lossfit.ranges import problem
+from lossfit.tasks import metric_names
 
 PARTS = ("data", "model", "loss", "optimizer", "scheduler", "metrics", "callbacks", "logger", "trainer")
 OPTIONAL = ("metrics", "callbacks", "logger")  # absent where none is chosen

@@ -2,6 +2,7 @@
 
 from lossfit.data.augment import Augment
 from lossfit.data.fashion_mnist import FashionMNISTDataModule
-from lossfit.data.module import InMemoryDataModule
+from lossfit.data.in_memory import InMemoryDataModule
+from lossfit.data.module import ImageDataModule
 
-__all__ = ["Augment", "FashionMNISTDataModule", "InMemoryDataModule"]
+__all__ = ["Augment", "FashionMNISTDataModule", "ImageDataModule", "InMemoryDataModule"]

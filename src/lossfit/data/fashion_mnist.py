@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lossfit.data.dataset_files import DataError, find, lacking, obtain, read
-from lossfit.data.module import InMemoryDataModule
+from lossfit.data.in_memory import InMemoryDataModule
 from lossfit.data.sources import LIMIT, DebianPackage, Mirror, Source
 
 SHA256 = {  # of the uncompressed files
@@ -81,10 +81,9 @@ class FashionMNISTDataModule(InMemoryDataModule):
         images, labels = self._idx(folder, names[0], 3), self._idx(folder, names[1], 1)
         if len(images) != len(labels):
             raise DataError(f"{folder / names[0]} has {len(images)} images, {names[1]} has {len(labels)} labels")
-        if labels.max() >= self.num_classes:
-            raise DataError(
-                f"{folder / names[1]} has the label {labels.max()}: labels must be from 0 to {self.num_classes - 1}"
-            )
+        last = len(self.class_names) - 1
+        if labels.max() > last:
+            raise DataError(f"{folder / names[1]} has the label {labels.max()}: labels must be from 0 to {last}")
         return images[:, None], labels.long()
 
     def _find(self) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import lossfit.data
 from lossfit.config import call
-from lossfit.data import InMemoryDataModule
+from lossfit.data import ImageDataModule, InMemoryDataModule
 from lossfit.decisions import probabilities
 from lossfit.errors import ConfigError, UserError
 from lossfit.inference.classifier import TrainedClassifier
@@ -36,10 +36,11 @@ def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = 
     """
     node = {key: value for key, value in classifier.config["data"].items() if key not in ("augment", "mix")}
     target = node.pop("_target_", None)
+    general = (ImageDataModule, InMemoryDataModule)
     modules = {
         f"lossfit.data.{name}": kind
         for name, kind in vars(lossfit.data).items()
-        if isinstance(kind, type) and issubclass(kind, InMemoryDataModule) and kind is not InMemoryDataModule
+        if isinstance(kind, type) and issubclass(kind, ImageDataModule) and kind not in general
     }
     if target not in modules:
         raise UserError(f"the run's data module {shown(target)} is not one of lossfit's ({', '.join(modules)})")
@@ -51,13 +52,13 @@ def split(classifier: TrainedClassifier, name: str, folder: str | Path | None = 
     if folder is not None:
         node["dir"] = str(folder)
     try:
-        data: InMemoryDataModule = call(modules[target], "data", **node)
+        data: ImageDataModule = call(modules[target], "data", **node)
         call(data.setup, "data")
     except ConfigError as error:
         raise UserError(f"{error}\n(of a run's data: --data FOLDER says where the files lie now)") from error
-    if list(data.class_names) != list(classifier.classes) or tuple(data.image_shape) != tuple(classifier.image_shape):
+    if list(data.task.names) != list(classifier.classes) or tuple(data.image_shape) != tuple(classifier.image_shape):
         raise UserError(
-            f"the run's data have {len(data.class_names)} classes and images {tuple(data.image_shape)}, and the model "
+            f"the run's data have {len(data.task.names)} classes and images {tuple(data.image_shape)}, and the model "
             f"has {len(classifier.classes)} and {classifier.image_shape}"
         )
     return data.splits[name]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from lossfit import metric_names
 from lossfit.decisions import cheapest
+from lossfit.tasks import metric_names
 
 
 class EvaluatedBatch(NamedTuple):

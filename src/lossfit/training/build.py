@@ -11,15 +11,15 @@ from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from torchmetrics import Metric
 
 from lossfit.config import Config, build, call, metric_name
-from lossfit.data import InMemoryDataModule
+from lossfit.data import ImageDataModule
 from lossfit.decisions import cost_matrix
 from lossfit.errors import ConfigError, UserError
-from lossfit.metric_names import BUILT_IN
 from lossfit.models.closed import without_pretrained
 from lossfit.models.head import logit_scale
 from lossfit.optim.traits import Traits
 from lossfit.runs import names
 from lossfit.runs.checkpoint_schema import Checkpoint, Description
+from lossfit.tasks.metric_names import BUILT_IN
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.classifier import Classifier
 from lossfit.training.initial_weights import check_same_model, start_from
@@ -36,7 +36,7 @@ class Run:
 
     config: Config
     folder: Path
-    data: InMemoryDataModule
+    data: ImageDataModule
     module: Classifier
     trainer: Trainer
     checkpoint: Checkpoint | None
@@ -44,7 +44,7 @@ class Run:
 
 
 def build_run(
-    config: Config, folder: Path, checkpoint: Checkpoint | None = None, data: InMemoryDataModule | None = None
+    config: Config, folder: Path, checkpoint: Checkpoint | None = None, data: ImageDataModule | None = None
 ) -> Run:
     """Build and try the data module, which is set up, the classifier and the trainer of a run, by its seed.
 
@@ -62,7 +62,7 @@ def build_run(
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 
-def load_data(config: Config, seed: int) -> InMemoryDataModule:
+def load_data(config: Config, seed: int) -> ImageDataModule:
     """Build the data module and set it up."""
     data = build(config["data"], "data", seed=seed)
     call(data.prepare_data, "data")
@@ -70,10 +70,14 @@ def load_data(config: Config, seed: int) -> InMemoryDataModule:
     return data
 
 
-def _facts(data: InMemoryDataModule, folder: Path) -> Facts:
+def _facts(data: ImageDataModule, folder: Path) -> Facts:
     """Return what is known once the data are there."""
-    of_data = ("num_classes", "class_names", "class_counts", "image_shape")
-    return {name: getattr(data, name) for name in of_data} | {
+    return {
+        "task": data.task.name,
+        "num_classes": len(data.task.names),
+        "class_names": data.task.names,
+        "class_counts": data.class_counts,
+        "image_shape": data.image_shape,
         "batches_per_epoch": len(data.train_dataloader()),
         "save_dir": str(folder),
         "dirpath": str(folder / names.CHECKPOINTS),
@@ -81,14 +85,14 @@ def _facts(data: InMemoryDataModule, folder: Path) -> Facts:
 
 
 def _build_module(
-    config: Config, data: InMemoryDataModule, facts: Facts, checkpoint: Checkpoint | None
+    config: Config, data: ImageDataModule, facts: Facts, checkpoint: Checkpoint | None
 ) -> tuple[Classifier, Traits, list[str]]:
     """Return the classifier, the traits of its optimizer, and lines for the log."""
     node = config["model"] if checkpoint is None else without_pretrained(config["model"])
     model = build(node, "model", **facts)
     fresh = config.get("init_from") and checkpoint is None
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
-    costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
+    costs = call(cost_matrix, "costs", config.get("costs") or {}, data.task.names)
     loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
     logits = try_model(model, data)
     if checkpoint is not None:
@@ -101,7 +105,7 @@ def _build_module(
     scheduler = build(config["scheduler"], "scheduler", **facts)
     traits = try_optimizer(optimizer, scheduler)
     description = Description(
-        config, list(data.class_names), list(data.image_shape), list(data.mean), list(data.std), loss.link, costs
+        config, list(data.task.names), list(data.image_shape), list(data.mean), list(data.std), loss.link, costs
     )
     module = Classifier(model, loss, optimizer, scheduler, description.to_dict(), costs, metrics)
     if config["trainer"].get("precision") in DOUBLE:

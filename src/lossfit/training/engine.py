@@ -12,7 +12,7 @@ import torch
 from lossfit import overrides as override_keys
 from lossfit import runs
 from lossfit.config import Config, check
-from lossfit.data import InMemoryDataModule
+from lossfit.data import ImageDataModule
 from lossfit.errors import UserError
 from lossfit.loggers import TensorBoardLogger
 from lossfit.plain_values import float32_digits
@@ -103,7 +103,7 @@ def rehearse(configs: Iterable[Config]) -> list[str]:
     """Build the runs of configs, without folders; return the messages with which `start` would refuse, each once."""
     mistakes: dict[str, None] = {}
     node: Any = None
-    data: InMemoryDataModule | None = None  # of the config before: most of the time is spent on reading it
+    data: ImageDataModule | None = None  # of the config before: most of the time is spent on reading it
     for config in configs:
         try:
             run = build_run(runs.with_seed(config), Path("rehearsal"), data=data if config["data"] == node else None)

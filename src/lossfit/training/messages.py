@@ -7,11 +7,11 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lossfit import metric_names
 from lossfit.config import Config
-from lossfit.data import InMemoryDataModule
+from lossfit.data import ImageDataModule
 from lossfit.option_files import chosen
 from lossfit.runs.checkpoint_schema import Checkpoint
+from lossfit.tasks import metric_names
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def warn_of_missing_callbacks(config: Config) -> None:
 
 
 def opening_lines(
-    config: Config, data: InMemoryDataModule, parameters: int, trainer: Trainer, checkpoint: Checkpoint | None
+    config: Config, data: ImageDataModule, parameters: int, trainer: Trainer, checkpoint: Checkpoint | None
 ) -> list[str]:
     """Say what is trained, on which images and devices, and from where a resumed run goes on."""
     sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())

@@ -10,7 +10,7 @@ from torch import nn
 
 from lossfit import schedules
 from lossfit.config import Config, call
-from lossfit.data import InMemoryDataModule
+from lossfit.data import ImageDataModule
 from lossfit.errors import ConfigError
 from lossfit.optim import traits
 from lossfit.optim.traits import Traits
@@ -28,7 +28,7 @@ def check_accelerator(trainer: Config) -> None:
         )
 
 
-def try_model(model: nn.Module, data: InMemoryDataModule) -> torch.Tensor:
+def try_model(model: nn.Module, data: ImageDataModule) -> torch.Tensor:
     """Return the logits of two random images; raise ConfigError unless they are logits (2, num_classes)."""
     shape = "x".join(map(str, data.image_shape))
     training = model.training
@@ -41,18 +41,18 @@ def try_model(model: nn.Module, data: InMemoryDataModule) -> torch.Tensor:
         ) from error
     finally:
         model.train(training)
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.num_classes):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, len(data.task.names)):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ConfigError(f"model: must give logits (N, {data.num_classes}), got {got} for two images")
+        raise ConfigError(f"model: must give logits (N, {len(data.task.names)}), got {got} for two images")
     if (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones(2)):
         raise ConfigError("model: gives probabilities, and the loss needs logits: leave out its last softmax")
     return logits
 
 
-def try_loss(loss: nn.Module, logits: torch.Tensor, data: InMemoryDataModule) -> None:
+def try_loss(loss: nn.Module, logits: torch.Tensor, data: ImageDataModule) -> None:
     """Compute the loss of two samples; raise ConfigError unless it is finite and has a gradient."""
     labels = torch.tensor([0, 1])
-    target = F.one_hot(labels, data.num_classes).float() if data.mix else labels
+    target = F.one_hot(labels, len(data.task.names)).float() if data.mix else labels
     value = call(loss, "loss", logits.requires_grad_().clone(), target)  # which it may write into
     if not value.is_floating_point() or not value.requires_grad:
         raise ConfigError(
