@@ -1,7 +1,7 @@
 """What every data module has: the batches of its splits, each rank's share of them, and its task."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -13,7 +13,25 @@ from lossfit.data.mix import Mix
 from lossfit.ranges import Count, checked
 from lossfit.tasks.task import Task
 
-Split = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8; target, a row for each image: see lossfit.tasks
+
+class Images(Protocol):
+    """The images of a split, wherever their pixels are. A uint8 tensor (N, C, H, W) is one."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(N, C, H, W)."""
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all pixels in bytes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """(B,) int64 -> (B, C, H, W) uint8."""
+
+
+Split = tuple[Images, Tensor]  # the target has a row for each image: see lossfit.tasks
 
 SHARE_OF_FREE_MEMORY = 0.25  # the largest part of an accelerator's free memory that a split may take
 
