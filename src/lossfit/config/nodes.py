@@ -43,6 +43,7 @@ FACTS = {  # arguments that are filled in when they are null or absent: who supp
     "num_classes": "the data, to models and losses: the number of outputs",
     "image_shape": "the data, to models",
     "class_counts": "the data, to losses",
+    "task": "the data, to losses that differ by task",
     "class_names": "the data, to Pictures and custom callbacks",
     "batches_per_epoch": "the data, to optimizers that need all samples at each step",
     "cost_matrix": "the config's costs, to ExpectedCost and LogBilinear",
