@@ -1,7 +1,7 @@
 """What every data module has: the batches of its splits, each rank's share of them, and its task."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -10,26 +10,9 @@ from torch import Tensor
 from lossfit.data.augment import Augment
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.mix import Mix
+from lossfit.data.stores.images import Images
 from lossfit.ranges import Count, checked
 from lossfit.tasks.task import Task
-
-
-class Images(Protocol):
-    """The images of a split, wherever their pixels are. A uint8 tensor (N, C, H, W) is one."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """(N, C, H, W)."""
-
-    @property
-    def nbytes(self) -> int:
-        """The size of all pixels in bytes."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Tensor, /) -> Tensor:
-        """(B,) int64 -> (B, C, H, W) uint8."""
-
 
 Split = tuple[Images, Tensor]  # the target has a row for each image: see lossfit.tasks
 
@@ -87,7 +70,7 @@ class ImageDataModule(LightningDataModule):
         count = len(self.splits["train"][1])
         trainer = self.trainer
         return Batches(
-            *self._on_device("train"),
+            *self._on_device("train"),  # type: ignore[arg-type]
             batch_size=count if isinstance(size, str) else size,
             normalize=Normalize(self.mean, self.std),
             augment=self.augment,
@@ -115,7 +98,7 @@ class ImageDataModule(LightningDataModule):
     def _eval(self, split: str) -> Batches:
         trainer = self.trainer
         return Batches(
-            *self._on_device(split),
+            *self._on_device(split),  # type: ignore[arg-type]
             batch_size=self.eval_batch_size,
             normalize=Normalize(self.mean, self.std),
             rank=trainer.global_rank if trainer else 0,
@@ -126,6 +109,8 @@ class ImageDataModule(LightningDataModule):
         """Return a split on the training device, or where it is if it would take too much of the device's memory."""
         images, labels = self.splits[split]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if not isinstance(images, Tensor):
+            return images, labels
         if device.type == "cuda" and images.nbytes > SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
             return images, labels
         return images.to(device), labels.to(device)

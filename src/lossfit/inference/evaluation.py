@@ -10,7 +10,7 @@ from torch import Tensor
 import lossfit.data
 from lossfit.config import call
 from lossfit.data import ImageDataModule, InMemoryDataModule
-from lossfit.data.module import Images
+from lossfit.data.stores.images import Images
 from lossfit.errors import ConfigError, UserError
 from lossfit.inference.trained_model import TrainedModel
 from lossfit.plain_values import is_name, is_plain, shown

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from lossfit.data.module import Images
+from lossfit.data.stores.images import Images
 from lossfit.errors import RunError
 from lossfit.inference.evaluation import batches_of
 from lossfit.inference.trained_model import TrainedModel
@@ -59,9 +59,8 @@ def export(model: TrainedModel, images: Images, target: Tensor, formats: Sequenc
             path = folder / f"{STEM}.{name}"
             part = replacements.enter_context(files.replacing(path))
             with _silenced():
-                predictor = (
-                    _write_pt2(program, part) if name == "pt2" else _write_onnx(program, part, model.of_task.returns)
-                )
+                write = _write_pt2 if name == "pt2" else _write_onnx
+                predictor = write(program, part, model.of_task.returns)
             written[path.name] = {
                 **compare_with_model(predictor, model, images, expected, path.name),
                 "bytes": part.stat().st_size,
