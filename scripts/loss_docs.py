@@ -169,7 +169,8 @@ def entry(file: Path) -> str:
         rest = f"This is [{plain}](#{plain}) with other defaults."
     assert issubclass(target, Loss)
     tasks = " and ".join(", ".join(TASKS[task] for task in target.tasks).rsplit(", ", 1))
-    soft = "; soft targets too" if target.soft_targets else "; class indices only"
+    hard = "hard labels" if "multilabel" in target.tasks else "class indices"
+    soft = "; soft targets too" if target.soft_targets else f"; {hard} only"
     options = ", ".join(option(key, value) for key, value in node(file).items() if not key.startswith("_"))
     lines = [f"### {file.stem}\n", f"*{meaning(file)}*\n", f"    {formula}\n"]
     if file.stem != "custom":
