@@ -1,9 +1,12 @@
 """Write docs/losses.md from the losses' docstrings and YAML files, and draw their pictures.
 
+Between its introduction and its end the page has docs/losses_choosing.md and docs/losses_measured.md as they are.
+
     python scripts/loss_docs.py             # the text and the pictures in docs/losses/
     python scripts/loss_docs.py --check     # fail if docs/losses.md is not what would be written
 
-The pictures show each loss of one sample of ten classes, and the size of its gradient with respect to the logits.
+The pictures show each loss of one sample, and the size of its gradient with respect to the outputs. The sample has one
+of ten classes, or one label of those that an image can have together, or one value.
 """
 
 import argparse
@@ -33,10 +36,12 @@ from lossfit.option_files import CONF, meaning
 DOCS = CONF.parent / "docs"
 PAGE = DOCS / "losses.md"
 PICTURES = DOCS / "losses"
-MEASURED = DOCS / "losses_measured.md"  # the end of the page, as it is
+CHOOSING = DOCS / "losses_choosing.md"
+MEASURED = DOCS / "losses_measured.md"
 INTRO = """# Losses
 
-<!-- Written by scripts/loss_docs.py from the docstrings, YAML files and losses_measured.md: change those. -->
+<!-- Written by scripts/loss_docs.py from the docstrings, the YAML files, losses_choosing.md and losses_measured.md:
+change those. -->
 
 ![all losses beside cross-entropy](losses/overview.png)
 
@@ -44,16 +49,21 @@ For each loss, the upper panel is its value for one sample of ten classes, and t
 gradient with respect to the logits. The dashed grey line is cross-entropy. The x-axis is the margin m: the true class's
 logit is m / 2 and the others are -m / 2, so left of 0 the prediction is wrong. Where an x-axis is labelled as a
 residual, it is the error of the true class's logit or probability, and the other logits are 0. Where there are two
-lines, the orange one is for a rare class, or for one whose mistakes cost more.
+lines, the orange one is for a rare class, or for one whose mistakes cost more. The losses that are not for classes are
+drawn over the error of a value, beside mse, or over the logit of a label, beside bce.
 
-In the formulas z are the logits (N, C), p = softmax(z), q is the target (one-hot, smoothed or mixed) and y the true
-class. Each formula is one sample's value; the loss is the mean over the batch, computed in float32 whatever the
-precision of the logits.
+In the formulas z are the model's outputs and q is the target. For classes z are logits (N, C), p = softmax(z), q is
+one-hot, smoothed or mixed, and y is the true class. For several labels an image, z are logits (N, C), and q is 1 for
+each label that the image has. For values, z and q (or y) are numbers (N, D), in standard deviations of the training
+targets. Each formula is one sample's value; the loss is the mean over the batch, computed in float32 whatever the
+precision of the outputs.
 
 Every loss with `weights` takes "balanced", {beta: 0.999} or a list of one number per class, scaled to a mean of 1 over
-the training samples. `weights` and `smoothing` act in training only. `loss.KEY=VALUE` sets an option; a value with
-braces, brackets or spaces needs quotes: `'loss.weights={beta: 0.999}'`.
+the training samples. `weights` and `smoothing` act in training only. Weights are for classes, and smoothing is for
+classes and labels. `loss.KEY=VALUE` sets an option; a value with braces, brackets or spaces needs quotes:
+`'loss.weights={beta: 0.999}'`.
 """
+TASKS = {"classification": "classes", "multilabel": "several labels an image", "regression": "values"}
 
 CLASSES = 10
 COUNTS = [1000 - 100 * k for k in range(CLASSES)]  # training images
@@ -84,7 +94,14 @@ AXES = {
     "huber": LOGIT_RESIDUAL,
     "mae": PROBABILITY_RESIDUAL,
     "brier": PROBABILITY_RESIDUAL,
-}  # the others: MARGIN
+}  # the others: by their task
+BY_TASK = {
+    "classification": MARGIN,
+    "multilabel": Axis("logit $z_k$", MARGIN.points, torch.clone),
+    "regression": Axis("error $z - y$", torch.linspace(-4, 4, 321), torch.clone),
+}
+REFERENCES = {"classification": "cross_entropy", "multilabel": "bce", "regression": "mse"}
+TAUS, VARIANCES = (0.5, 0.9), (1, 4)
 
 
 def main() -> None:
@@ -102,6 +119,7 @@ def main() -> None:
     for name in names:
         picture(name).savefig(PICTURES / f"{name}.png", dpi=100)
     overview(names).savefig(PICTURES / "overview.png", dpi=100)
+    all_of_values().savefig(PICTURES / "values.png", dpi=100)
 
 
 # The text
@@ -126,7 +144,7 @@ def node(file: Path) -> dict[str, Any]:
 
 def page() -> str:
     """Return the whole text."""
-    parts = [INTRO]
+    parts = [INTRO, CHOOSING.read_text(encoding="utf-8")]
     for module, members in groupby(files(), family):
         parts.append(heading(module))
         parts += map(entry, members)
@@ -149,13 +167,18 @@ def entry(file: Path) -> str:
     plain = re.sub(r"(?<!^)(?=[A-Z])", "_", target.__name__).lower()
     if plain != file.stem and (CONF / "loss" / f"{plain}.yaml").exists():
         rest = f"This is [{plain}](#{plain}) with other defaults."
-    soft = "soft targets too" if issubclass(target, Loss) and target.soft_targets else "class indices only"
+    assert issubclass(target, Loss)
+    tasks = " and ".join(", ".join(TASKS[task] for task in target.tasks).rsplit(", ", 1))
+    hard = "hard labels" if "multilabel" in target.tasks else "class indices"
+    soft = "; soft targets too" if target.soft_targets else f"; {hard} only"
     options = ", ".join(option(key, value) for key, value in node(file).items() if not key.startswith("_"))
     lines = [f"### {file.stem}\n", f"*{meaning(file)}*\n", f"    {formula}\n"]
     if file.stem != "custom":
         lines.append(f"![{file.stem}: value and gradient](losses/{file.stem}.png)\n")
     command = " ".join([f"python train.py loss={file.stem}", *re.findall(r"needs (\S+=\S+)", meaning(file))])
-    lines += [f"{rest}\n", f"`{command}`; options {options or 'none'}; {soft}.\n"]
+    if "classification" not in target.tasks:
+        command, soft = f"loss={file.stem}", ""
+    lines += [f"{rest}\n", f"`{command}` for {tasks}; options {options or 'none'}{soft}.\n"]
     return "\n".join(lines)
 
 
@@ -171,17 +194,39 @@ def option(key: str, value: Any) -> str:
 
 
 def picture(name: str) -> Figure:
-    """Draw a loss and its gradient beside cross-entropy's."""
+    """Draw a loss and its gradient beside the reference's."""
     figure = Figure(figsize=(6.0, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    axis = AXES.get(name, MARGIN)
-    panels(left, right, name, axis)
+    panels(left, right, name)
+    name_panels(figure, left, right, axis_of(name))
+    return figure
+
+
+def all_of_values() -> Figure:
+    """Draw the losses for values in one picture."""
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    axis = BY_TASK["regression"]
+    for name in ("mse", "mae", "huber", "log_cosh"):
+        curves = curve(loss_of(name, "regression"), axis.points[:, None], torch.zeros(1, 1))
+        for axes, line in zip((left, right), curves, strict=True):
+            axes.plot(axis.points, line, label=name)
+    for axes, line in zip((left, right), lines("quantile")[f"tau={TAUS[-1]}"], strict=True):
+        axes.plot(axis.points, line, label=f"quantile, tau={TAUS[-1]}")
+    left.set_ylim(0, 4)
+    right.set_ylim(0, 2)
+    name_panels(figure, left, right, axis)
+    return figure
+
+
+def name_panels(figure: Figure, left: Axes, right: Axes, axis: Axis) -> None:
+    """Write titles, the axis and a legend."""
     for axes, title in ((left, "loss"), (right, "size of the gradient")):
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel(axis.label)
+        axes.spines[["top", "right"]].set_visible(False)
     if len(left.lines) > 1:
         figure.legend(handles=left.lines, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    return figure
 
 
 def overview(names: list[str]) -> Figure:
@@ -190,36 +235,65 @@ def overview(names: list[str]) -> Figure:
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(12.0, 2.5 * rows), layout="constrained")
     for name, part in zip(names, figure.subfigures(rows, columns, hspace=0.06).flat, strict=False):
-        axis = AXES.get(name, MARGIN)
         upper, lower = part.subplots(2, 1, sharex=True)
-        panels(upper, lower, name, axis)
+        panels(upper, lower, name)
         upper.set_title(name, fontsize="medium", fontweight="bold")
-        if axis.label != MARGIN.label:
-            lower.set_xlabel(axis.label, fontsize="small")
+        if axis_of(name).label != MARGIN.label:
+            lower.set_xlabel(axis_of(name).label, fontsize="small")
         for axes in (upper, lower):
             axes.tick_params(labelsize="x-small")
     return figure
 
 
-def panels(upper: Axes, lower: Axes, name: str, axis: Axis) -> None:
-    """Plot the value and the gradient's size of a loss; cross-entropy is cut off where it is much larger."""
-    shown = lines(name, axis)
-    reference = curve(loss_of("cross_entropy"), axis, FREQUENT)
+def axis_of(name: str) -> Axis:
+    """Return what a loss is drawn over."""
+    return AXES.get(name, BY_TASK[task_of(name)])
+
+
+def task_of(name: str) -> str:
+    """Return the first task of a loss, which its picture is of."""
+    return loss_of(name).tasks[0]
+
+
+def panels(upper: Axes, lower: Axes, name: str) -> None:
+    """Plot the value and the gradient's size of a loss; the reference is cut off where it is much larger."""
+    axis, shown = axis_of(name), lines(name)
+    compared = REFERENCES[task_of(name)]
+    reference = reference_of(task_of(name), axis)
     for index, axes in enumerate((upper, lower)):
         for label, values in shown.items():
             axes.plot(axis.points, values[index], label=label)
         highest = max(float(values[index].max()) for values in shown.values())
-        if name != "cross_entropy":
-            axes.plot(axis.points, reference[index], **GREY, label="cross-entropy")
+        if name != compared:
+            axes.plot(axis.points, reference[index], **GREY, label=compared.replace("_", "-"))
             if (other := float(reference[index].max())) < 1.5 * highest:
                 highest = max(highest, other)
         axes.set_ylim(0, 1.08 * highest)
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def lines(name: str, axis: Axis) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return a loss's curves by label: two where the true class's count or cost matters."""
-    first, second = (curve(loss_of(name), axis, true) for true in (FREQUENT, RARE))
+def reference_of(task: str, axis: Axis) -> tuple[Tensor, Tensor]:
+    """Return the curves of the loss that those of a task are compared with: for a label, that the image has."""
+    loss = loss_of(REFERENCES[task], task)
+    if task == "classification":
+        return class_curve(loss, axis, FREQUENT)
+    return curve(loss, axis.points[:, None], torch.full((1, 1), float(task == "multilabel")))
+
+
+def lines(name: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return a loss's curves by label: two where the true class's count or cost, or an option, matters."""
+    axis, task = axis_of(name), task_of(name)
+    points, zero, one = axis.points[:, None], torch.zeros(1, 1), torch.ones(1, 1)
+    if task == "multilabel":
+        return {"label": curve(loss_of(name), points, one), "no label": curve(loss_of(name), points, zero)}
+    if name == "quantile":
+        return {f"tau={tau}": curve(loss_of(name, task, f"loss.tau={tau}"), points, zero) for tau in TAUS}
+    if name == "gaussian_nll":
+        rows = {v: torch.cat([points, torch.full_like(points, math.log(v))], 1) for v in VARIANCES}
+        return {f"variance {v}": curve(loss_of(name), outputs, zero) for v, outputs in rows.items()}
+    if task == "regression":
+        return {name: curve(loss_of(name), points, zero)}
+    first, second = (class_curve(loss_of(name), axis, true) for true in (FREQUENT, RARE))
     if torch.allclose(first[0], second[0], atol=1e-5):
         return {name: first}
     if "cost_matrix" in arguments(type(loss_of(name)))[0]:
@@ -228,20 +302,24 @@ def lines(name: str, axis: Axis) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @cache
-def loss_of(name: str) -> Loss:
-    """Build a loss with its defaults, in training mode."""
-    facts = {"num_classes": CLASSES, "class_counts": COUNTS, "logit_scale": 30.0, "cost_matrix": COSTS}
-    return build(composed(f"loss={name}")["loss"], "loss", **facts).train()
+def loss_of(name: str, task: str = "classification", *options: str) -> Loss:
+    """Build a loss with its defaults and these options, in training mode."""
+    facts = {"num_classes": CLASSES, "class_counts": COUNTS, "logit_scale": 30.0, "cost_matrix": COSTS, "task": task}
+    return build(composed(f"loss={name}", *options)["loss"], "loss", **facts).train()
 
 
-def curve(loss: Loss, axis: Axis, true: int) -> tuple[Tensor, Tensor]:
-    """Return the value and the gradient's norm at each point of an axis."""
+def class_curve(loss: Loss, axis: Axis, true: int) -> tuple[Tensor, Tensor]:
+    """Return the value and the gradient's norm at each point of an axis, for a sample of the class `true`."""
     logits = axis.others(axis.points).unsqueeze(1).repeat(1, CLASSES)
     logits[:, true] = axis.true(axis.points)
-    logits.requires_grad_()
-    target = torch.tensor([true])
-    values = torch.stack([loss(row, target) for row in logits.split(1)])
-    (gradients,) = torch.autograd.grad(values.sum(), logits)
+    return curve(loss, logits, torch.tensor([true]))
+
+
+def curve(loss: Loss, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the value and the gradient's norm for each row of outputs, all with the target of one sample."""
+    outputs = outputs.clone().requires_grad_()
+    values = torch.stack([loss(row, target) for row in outputs.split(1)])
+    (gradients,) = torch.autograd.grad(values.sum(), outputs)
     return values.detach(), gradients.norm(dim=1)
 
 

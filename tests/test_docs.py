@@ -39,7 +39,7 @@ Nobody needs them.
 
 Takes class indices only.
 
-`python train.py loss=cubic`; options `weights={beta: 0.5}`; class indices only.
+`python train.py loss=cubic` for classes; options `weights={beta: 0.5}`; class indices only.
 """
 
 
@@ -49,7 +49,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_loss_has_its_picture_and_no_other() -> None:
-    assert {path.stem for path in (ROOT / "docs" / "losses").glob("*.png")} == LOSSES | {"overview"}
+    assert {path.stem for path in (ROOT / "docs" / "losses").glob("*.png")} == LOSSES | {"overview", "values"}
 
 
 def test_values_are_written_as_hydra_reads_them() -> None:

@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 PAGES = {
     page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
     for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-    if page.name != "losses_measured.md"  # is part of losses.md
+    if page.name not in ("losses_choosing.md", "losses_measured.md")  # are parts of losses.md
 }
 README, OWN_CODE = PAGES["README.md"], PAGES["docs/own_code.md"]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

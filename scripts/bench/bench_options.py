@@ -1,5 +1,10 @@
 """The losses and optimizers that the scripts of this folder train, and the overrides that some of them need."""
 
+from typing import Any
+
+import yaml
+
+from lossfit.config import locate
 from lossfit.option_files import CONF
 
 FULL_BATCH = ("lbfgs", "rprop")  # need data.batch_size=all
@@ -15,7 +20,13 @@ def _options(group: str, left_out: tuple[str, ...]) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem not in left_out)
 
 
-LOSSES = _options("loss", ("custom",))
+def _is_for_classes(loss: str) -> bool:
+    node = yaml.safe_load((CONF / "loss" / f"{loss}.yaml").read_text(encoding="utf-8"))
+    kind: Any = locate(node["_target_"], "loss")
+    return "classification" in kind.tasks
+
+
+LOSSES = list(filter(_is_for_classes, _options("loss", ("custom",))))
 OPTIMIZERS = _options("optimizer", ("custom", *FULL_BATCH))
 
 

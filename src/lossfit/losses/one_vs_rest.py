@@ -78,11 +78,11 @@ class AsymmetricBCE(Loss):
     """sum_k -[q_k (1 - s_k)^gamma_pos log s_k + (1 - q_k) m_k^gamma_neg log(1 - m_k)], m = max(0, s - clip).
 
     Asymmetric focusing, s = sigmoid(z) (2009.14119). Of many labels an image has a few, so that most answers are "no".
-    gamma_neg >= 0 lets the easy ones of them count for less, and a "no" with s below `clip`, in [0, 1), does not count
-    at all. gamma_pos >= 0 does the same for "yes" and is smaller, since those are rare. A confident "yes" where the
-    data say "no" may be a label that was forgotten: its gradient is smaller than focal_bce's. gamma_pos = gamma_neg
-    with clip = 0 is focal_bce, and with both 0 it is bce. For several labels an image only; for exclusive classes
-    there is asymmetric. Its s are too large to be probabilities: where those matter, take bce.
+    gamma_neg >= 0 reduces the weight of the easy ones among them, and a "no" with s below `clip`, in [0, 1), does not
+    count at all. gamma_pos >= 0 does the same for "yes" and is smaller, since those are rare. By the clip, a
+    confident "yes" where the target says "no" has a small gradient: the label may have been forgotten. gamma_pos =
+    gamma_neg with clip = 0 is focal_bce, and with both 0 it is bce. For several labels an image only; for exclusive
+    classes there is asymmetric. Its s are poor as probabilities: where those matter, take bce.
     """
 
     tasks = ("multilabel",)

@@ -1,4 +1,4 @@
-"""Losses for values: what else than the distance itself to minimise. See also mse, mae and huber.
+"""Losses for values: for a smooth gradient, for costs and intervals, for a variance. See also mse, mae and huber.
 
 r = y - z is the error of an output z for the target y, in standard deviations of the training targets.
 """
