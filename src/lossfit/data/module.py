@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lossfit.data.augment import Augment
+from lossfit.data.augment import Augmentation
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.corruptions import long_tail, noisy_labels, outliers
 from lossfit.data.dataset_files import DataError
@@ -53,7 +53,7 @@ class InMemoryDataModule(LightningDataModule):
         subset: Count | None = None,
         split_seed: int = 0,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         mix: Mix | None = None,
         label_noise: From0To1 = 0.0,
         pairwise_noise: bool = False,
@@ -67,7 +67,7 @@ class InMemoryDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.subset, self.split_seed = val_size, subset, split_seed
         self.seed = seed
-        self.augment, self.mix = augment, mix or None
+        self.augment, self.mix = augment or None, mix or None
         self.label_noise, self.pairwise_noise, self.noisy_validation = label_noise, pairwise_noise, noisy_validation
         self.imbalance, self.outliers = imbalance, outliers
         self.corruption_log: dict[str, Any] = {}
