@@ -7,10 +7,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lossfit.data.augment import Augment
+from lossfit.data.augment import Augmentation
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.mix import Mix
 from lossfit.data.stores.images import Images
+from lossfit.data.stores.mapped import MappedImages
 from lossfit.ranges import Count, checked
 from lossfit.tasks.task import Task
 
@@ -39,12 +40,12 @@ class ImageDataModule(LightningDataModule):
         batch_size: Count | Literal["all"] = 128,
         eval_batch_size: Count = 1000,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         mix: Mix | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.augment, self.mix = augment, mix or None
+        self.augment, self.mix = augment or None, mix or None
         self.corruption_log: dict[str, Any] = {}
         self.splits: dict[str, Split] = {}
 
@@ -70,7 +71,7 @@ class ImageDataModule(LightningDataModule):
         count = len(self.splits["train"][1])
         trainer = self.trainer
         return Batches(
-            *self._on_device("train"),  # type: ignore[arg-type]
+            **self._on_device("train"),
             batch_size=count if isinstance(size, str) else size,
             normalize=Normalize(self.mean, self.std),
             augment=self.augment,
@@ -98,19 +99,25 @@ class ImageDataModule(LightningDataModule):
     def _eval(self, split: str) -> Batches:
         trainer = self.trainer
         return Batches(
-            *self._on_device(split),  # type: ignore[arg-type]
+            **self._on_device(split),
             batch_size=self.eval_batch_size,
             normalize=Normalize(self.mean, self.std),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
 
-    def _on_device(self, split: str) -> Split:
-        """Return a split on the training device, or where it is if it would take too much of the device's memory."""
+    def _on_device(self, split: str) -> dict[str, Any]:
+        """Return a split, and the training device, on which the split is if it takes little of the device's memory.
+
+        Batches of any other split, and of images that are decoded in each epoch, are moved there one at a time.
+        """
         images, labels = self.splits[split]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if not isinstance(images, Tensor):
-            return images, labels
-        if device.type == "cuda" and images.nbytes > SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
-            return images, labels
-        return images.to(device), labels.to(device)
+        fits = device.type != "cuda" or images.nbytes <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
+        if fits and device.type != "cpu" and isinstance(images, MappedImages):
+            images = images.load(device)
+        elif fits and isinstance(images, Tensor):
+            images = images.to(device)
+        if isinstance(images, Tensor):
+            labels = labels.to(images.device)
+        return {"images": images, "labels": labels, "device": device}

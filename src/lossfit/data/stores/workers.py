@@ -7,7 +7,6 @@ through shared memory without a copy.
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lossfit.data.stores.images import Decode
-from lossfit.errors import UserError, one_line
+from lossfit.errors import UserError
 from lossfit.system import signals
 
 PREFETCH = 2  # batches that each worker has ready or at work
@@ -52,10 +51,12 @@ class Decoder(Dataset[Batch]):
             path = os.fsdecode(bytes(self.paths[number]))
             try:
                 rows[row] = self.decode(path)
-            except Exception as error:  # libraries raise many kinds of errors for damaged files
+            except UserError as error:
                 rows[row] = 0
-                own = isinstance(error, UserError)
-                batch.errors[row] = str(error) if own else f"{path}: {type(error).__name__}: {one_line(error)}"
+                batch.errors[row] = str(error)
+            except Exception as error:
+                error.add_note(f"while decoding {path}")
+                raise
         return batch
 
     def stream(self, indices: Sequence[Tensor], workers: int, pin: bool = False) -> Iterator[Batch]:
@@ -87,11 +88,8 @@ class Init:
     parent: int
 
     def __call__(self, worker: int) -> None:
-        """Leave stop signals, which may be sent to all processes of a job, to the parent, and end when it ends."""
-        for number in signals.STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        if hasattr(signal, "SIGKILL"):
-            signals.die_with_parent(signal.SIGKILL, self.parent)
+        """Leave stop signals to the parent, and end when it ends."""
+        signals.obey_only(self.parent)
 
 
 def fitting(nbytes: int) -> int:
