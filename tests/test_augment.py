@@ -367,6 +367,15 @@ def test_nothing_turned_on_changes_nothing(augment: Augmentation) -> None:
     assert augment(images := pictures(), seeded()).equal(images)
 
 
+def test_images_on_another_device_are_changed_there() -> None:
+    """On the device "meta", which has no values: a tensor of the processor's among its tensors is an error."""
+    images = torch.empty(4, 3, 9, 9, dtype=torch.uint8, device="meta")
+    whole, share = torch.empty(4, dtype=torch.long, device="meta"), torch.empty(4, device="meta")
+    assert resized_crop(images, whole, whole, whole, whole, share < 0.5).device == images.device
+    for change, _, _ in COLOURS.values():
+        assert change(images.float(), share).device == images.device
+
+
 # ---- the options
 
 
@@ -426,11 +435,11 @@ def test_the_constructor_refuses_them_too() -> None:
 # ---- mean and deviation
 
 
-class Stored:
+class Rows:
     """Images that are no tensor."""
 
     def __init__(self, images: Tensor) -> None:
-        self.images, self.shape = images, images.shape
+        self.images, self.shape, self.nbytes, self.device = images, images.shape, images.nbytes, images.device
 
     def __len__(self) -> int:
         return len(self.images)
@@ -442,7 +451,7 @@ class Stored:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_statistics_are_those_of_numpy(channels: int) -> None:
     images = pictures(37, channels)
-    mean, std = channel_statistics(Stored(images))
+    mean, std = channel_statistics(Rows(images))
     pixels = images.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(mean, pixels.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std((0, 2, 3)), rtol=1e-12)
