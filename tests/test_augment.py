@@ -65,19 +65,40 @@ def levels_apart(ours: Tensor, theirs: Tensor) -> int:
 # ---- where pixels go
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([(1, 1), (1, 9), (7, 5), (20, 24)]), st.sampled_from([1, 3, 4]))
+def crops(images: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return random crops of images, every other one mirrored: ours, torchvision's, and without any rounding."""
+    count, size = len(images), (images.shape[2], images.shape[3])
+    *box, _ = boxes(count, size, (0.01, 1.0), (0.3, 3.0), seeded(seed))
+    mirrored = torch.arange(count) % 2 == 1
+    ours = resized_crop(images, *box, mirrored)
+    assert resized_crop(images, *box)[::2].equal(ours[::2])
+    theirs, exact = [], []
+    for image, mirror, top, left, height, width in zip(images, mirrored, *(side.tolist() for side in box), strict=True):
+        image = image.flip(-1) if mirror else image  # noqa: PLW2901
+        left = size[1] - left - width if mirror else left  # noqa: PLW2901
+        theirs.append(F.resized_crop(image, top, left, height, width, list(size), antialias=seed % 2 == 1))
+        part = image[None, :, top : top + height, left : left + width].double()
+        exact.append(torch.nn.functional.interpolate(part, size, mode="bilinear")[0])
+    return ours, torch.stack(theirs), torch.stack(exact)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([(1, 1), (1, 9), (7, 5), (20, 24), (33, 64)]), st.sampled_from([1, 3, 4]))
 def test_a_crop_is_torchvisions(seed: int, size: tuple[int, int], channels: int) -> None:
-    images = torch.randint(0, 256, (6, channels, *size), dtype=torch.uint8, generator=seeded(seed))
-    top, left, height, width, _ = boxes(6, size, (0.01, 1.0), (0.3, 3.0), seeded(seed))
-    mirrored = torch.arange(6) % 2 == 1
-    cropped = resized_crop(images, top, left, height, width, mirrored)
-    assert resized_crop(images, top, left, height, width)[::2].equal(cropped[::2])
-    for i in range(6):
-        box = (int(top[i]), int(left[i]), int(height[i]), int(width[i]))
-        for antialias in (False, True):
-            theirs = F.resized_crop(images[i], *box, list(size), antialias=antialias)
-            assert levels_apart(cropped[i], F.horizontal_flip(theirs) if mirrored[i] else theirs) <= 1
+    ours, theirs, exact = crops(pictures(12, channels, *size), seed)
+    assert levels_apart(ours, theirs) <= 1
+    assert float((ours - exact).abs().max()) < 1.5
+
+
+def test_a_crop_of_the_sharpest_images_is_torchvisions_but_for_a_few_pixels() -> None:
+    """Of black and white noise, the weights of 8 bits and each rounding cost up to half a level."""
+    noise = 255 * torch.randint(0, 2, (64, 3, 48, 48), dtype=torch.uint8, generator=seeded())
+    ours, theirs, exact = crops(noise, 0)
+    assert levels_apart(ours, theirs) <= 2
+    apart = (ours.int() - theirs.int()).abs()
+    assert float((apart > 1).double().mean()) < 0.001
+    assert float((apart > 0).double().mean()) < 0.25
+    assert float((ours - exact).abs().max()) < 2
 
 
 def test_a_crop_of_the_whole_image_is_the_image() -> None:
@@ -254,15 +275,15 @@ def test_trivial_draws_one_operation_one_magnitude_and_one_sign_for_each_sample(
     images = torch.arange(6000).remainder(251).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 3, 3)
     _, calls = drawn(monkeypatch, TrivialAugment(**OFF), images)
     operations, levels, signs = Counter[str](), Counter[int](), Counter[bool]()
-    for part, operation, _, level, negative, _ in calls:
+    for part, operation, ends, level, negative, _ in calls:
         operations[operation] += len(part)
-        levels[level] += len(part)
-        signs[negative] += len(part)
+        levels[level] += len(part) if ends else 0
+        signs[negative] += len(part) if operation in policies.SIGNED else 0
     assert set(operations) == set(policies.OPERATIONS)
     assert all(340 < count < 520 for count in operations.values()), "429 each"
     assert set(levels) == set(range(31))
-    assert all(130 < count < 260 for count in levels.values()), "194 each"
-    assert 2800 < signs[True] < 3200
+    assert all(105 < count < 200 for count in levels.values()), "152 each"
+    assert 1800 < signs[True] < 2060, "1929"
     assert len(calls) == len({call[1:5] for call in calls}), "equal draws go together"
 
 
@@ -270,7 +291,7 @@ def test_rand_draws_several_operations_of_its_magnitude(monkeypatch: pytest.Monk
     images = pictures(400)
     changed, calls = drawn(monkeypatch, RandAugment(num_ops=3, magnitude=17, **OFF), images)
     assert sum(len(call[0]) for call in calls) == 3 * 400
-    assert {call[3] for call in calls} == {17}
+    assert {call[3] for call in calls if call[2]} == {17}
     assert not changed.equal(images)
 
 
@@ -346,6 +367,15 @@ def test_nothing_turned_on_changes_nothing(augment: Augmentation) -> None:
     assert augment(images := pictures(), seeded()).equal(images)
 
 
+def test_images_on_another_device_are_changed_there() -> None:
+    """On the device "meta", which has no values: a tensor of the processor's among its tensors is an error."""
+    images = torch.empty(4, 3, 9, 9, dtype=torch.uint8, device="meta")
+    whole, share = torch.empty(4, dtype=torch.long, device="meta"), torch.empty(4, device="meta")
+    assert resized_crop(images, whole, whole, whole, whole, share < 0.5).device == images.device
+    for change, _, _ in COLOURS.values():
+        assert change(images.float(), share).device == images.device
+
+
 # ---- the options
 
 
@@ -405,11 +435,11 @@ def test_the_constructor_refuses_them_too() -> None:
 # ---- mean and deviation
 
 
-class Stored:
+class Rows:
     """Images that are no tensor."""
 
     def __init__(self, images: Tensor) -> None:
-        self.images, self.shape = images, images.shape
+        self.images, self.shape, self.nbytes, self.device = images, images.shape, images.nbytes, images.device
 
     def __len__(self) -> int:
         return len(self.images)
@@ -421,7 +451,7 @@ class Stored:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_statistics_are_those_of_numpy(channels: int) -> None:
     images = pictures(37, channels)
-    mean, std = channel_statistics(Stored(images))
+    mean, std = channel_statistics(Rows(images))
     pixels = images.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(mean, pixels.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std((0, 2, 3)), rtol=1e-12)

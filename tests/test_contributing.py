@@ -287,6 +287,7 @@ class BarsDataModule(InMemoryDataModule):
             """# bright rows and columns of 8 x 8 pixels
 defaults:
   - mix: none
+  - augment: none
   - _self_
 
 _target_: lossfit.data.bars.BarsDataModule
@@ -295,7 +296,6 @@ eval_batch_size: 1000
 val_size: 40
 subset: null
 split_seed: 0
-augment: null
 label_noise: 0.0
 pairwise_noise: false
 noisy_validation: false

@@ -1,24 +1,12 @@
 """Mean and standard deviation of each channel of a split, exactly."""
 
 import math
-from typing import Protocol
 
 import torch
-from torch import Tensor
+
+from lossfit.data.stores.images import Images, stream
 
 LEVELS = 255  # pixels are divided by it
-
-
-class Images(Protocol):
-    """Images of one size, taken by their indices: a uint8 tensor (N, C, H, W) is one."""
-
-    @property
-    def shape(self) -> torch.Size:
-        """(N, C, H, W)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Tensor) -> Tensor: ...
 
 
 def channel_statistics(images: Images, batch_size: int = 128) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -32,8 +20,7 @@ def channel_statistics(images: Images, batch_size: int = 128) -> tuple[tuple[flo
         raise ValueError("images must have at least one image, got none")
     channels = images.shape[1]
     sums, squares = [0] * channels, [0] * channels
-    for start in range(0, len(images), batch_size):
-        batch = images[torch.arange(start, min(start + batch_size, len(images)))]
+    for batch in stream(images, torch.arange(len(images)).split(batch_size)):
         values = batch.transpose(0, 1).flatten(1).int()  # (C, B * H * W); the square of a level fits in 32 bits
         sums = [known + new for known, new in zip(sums, values.sum(1).tolist(), strict=True)]
         squares = [known + new for known, new in zip(squares, values.square_().sum(1).tolist(), strict=True)]

@@ -7,8 +7,8 @@ ways. There is no loop over samples.
 
 No library draws for each sample of a batch from a given generator: torchvision's transforms (0.29) draw once for a
 batch, kornia's (0.9) for each sample but from torch's global generator, and DALI's from the seeds of its own pipelines.
-Here the draws are ours; what is done with them is torchvision's functions, torch's grid_sample, or a few lines that
-tests hold against torchvision's functions image by image.
+Here the draws are ours. What is done with them is torchvision's functions, or where these take one parameter for a
+whole batch, a few lines that tests hold against torchvision's functions image by image.
 """
 
 from lossfit.data.augment.geometry import erase, flip, resized_crop, translate
