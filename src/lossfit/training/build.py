@@ -57,6 +57,7 @@ def build_run(
     data = data or load_data(config, seed)
     facts = _facts(data, folder)
     module, traits, notes = _build_module(config, data, facts, checkpoint)
+    facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(config, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
     return Run(config, folder, data, module, trainer, checkpoint, notes)
@@ -88,6 +89,11 @@ def _build_module(
     model = build(node, "model", **facts)
     fresh = config.get("init_from") and checkpoint is None
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
+    notes += [model.weights_note] if getattr(model, "weights_note", None) else []
+    if checkpoint is not None:
+        data.mean, data.std = checkpoint.description.mean, checkpoint.description.std
+    elif statistics := getattr(model, "pixel_statistics", None):
+        data.mean, data.std = statistics
     costs = call(cost_matrix, "costs", config.get("costs") or {}, data.class_names)
     loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
     logits = try_model(model, data)
@@ -100,6 +106,8 @@ def _build_module(
     optimizer = build(config["optimizer"], "optimizer", **facts)
     scheduler = build(config["scheduler"], "scheduler", **facts)
     traits = try_optimizer(optimizer, scheduler)
+    if traits.finds_step_sizes and getattr(model, "lr_scales", None):
+        raise ConfigError("model.layer_decay must be null for an optimizer that finds its step sizes itself")
     description = Description(
         config, list(data.class_names), list(data.image_shape), list(data.mean), list(data.std), loss.link, costs
     )
