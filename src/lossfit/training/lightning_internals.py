@@ -91,4 +91,4 @@ def allow_unused_parameters(trainer: Trainer) -> None:
 
     2.6.6, strategies/ddp.py; tests/test_finetuning.py.
     """
-    trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+    trainer.strategy._ddp_kwargs["find_unused_parameters"] = True  # type: ignore[attr-defined]
