@@ -66,5 +66,6 @@ def type_in_words(annotation: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Mapping):
         return "a mapping"
     if isinstance(kind, type) and issubclass(kind, Sequence):
-        return f"a list of {type_in_words(inner[0]).removeprefix('a ')}s" if inner else "a list"
+        items = [f"{words.removeprefix('a ')}s" for words in type_in_words(inner[0]).split(" or ")] if inner else []
+        return f"a list of {' or '.join(items)}" if items else "a list"
     return getattr(kind, "__name__", str(kind))

@@ -20,6 +20,9 @@ SHA256 = {  # of the uncompressed files
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 LARGEST = 47_040_016  # bytes of the largest file: 60,000 images of 28 x 28 pixels and a header
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 DIR = "data"  # the only folder into which files are downloaded
 PACKAGE = "dataset-fashion-mnist"  # of Debian and Ubuntu
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")  # the package's folder
@@ -35,22 +38,16 @@ def public_sources() -> Iterator[Source]:
     yield DebianPackage(PACKAGE, SYSTEM.relative_to("/").as_posix())
 
 
-class FashionMNISTDataModule(InMemoryDataModule):
-    """Fashion-MNIST from the folder `dir`, or from FashionMNIST/raw below it, where torchvision puts the files.
+class FashionMNISTFiles:
+    """The four files of Fashion-MNIST, found, verified and read: from `dir`, or from FashionMNIST/raw below it.
 
     dir: the folder of the four files, plain or gzipped. If it is `data`, the default, the system's copy is used too,
-    and files that are nowhere are downloaded into it by `prepare_data`; any other folder must hold them and is never
-    written to. sha256: the digests of the four uncompressed files, for another data set of the same format and classes,
-    which is read from `dir` only; null for the official release. The other arguments are those of InMemoryDataModule.
+    and files that are nowhere are downloaded into it by `obtain`; any other folder must hold them and is never written
+    to. sha256: the digests of the four uncompressed files, for another data set of the same format and classes, which
+    is read from `dir` only; null for the official release.
     """
 
-    class_names = (
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-    )  # fmt: skip
-    mean, std = (0.2860,), (0.3530,)
-
-    def __init__(self, dir: str = DIR, sha256: Mapping[str, str] | None = None, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, dir: str = DIR, sha256: Mapping[str, str] | None = None) -> None:
         if sha256 is not None and set(sha256) != set(SHA256):
             raise ValueError(f"sha256 must have exactly the keys {', '.join(SHA256)}, got {', '.join(sha256)}")
         self.dir = dir
@@ -63,10 +60,8 @@ class FashionMNISTDataModule(InMemoryDataModule):
         self.limit = LARGEST if self.official else LIMIT
         self.found: Path | None = None
 
-    def prepare_data(self) -> None:
-        """Download files that are nowhere into `data`; Lightning calls this in one process of each machine."""
-        if self.splits:
-            return
+    def obtain(self) -> None:
+        """Download files that are nowhere into `data`; raise DataError if they cannot be had."""
         if self.downloads:
             obtain(self.sha256, self.folders, public_sources(), self.limit)
         self._find()
@@ -81,16 +76,20 @@ class FashionMNISTDataModule(InMemoryDataModule):
         images, labels = self._idx(folder, names[0], 3), self._idx(folder, names[1], 1)
         if len(images) != len(labels):
             raise DataError(f"{folder / names[0]} has {len(images)} images, {names[1]} has {len(labels)} labels")
-        last = len(self.class_names) - 1
+        last = len(CLASSES) - 1
         if labels.max() > last:
             raise DataError(f"{folder / names[1]} has the label {labels.max()}: labels must be from 0 to {last}")
         return images[:, None], labels.long()
+
+    @property
+    def source(self) -> str:
+        """The folder that the files were found in, in words for people."""
+        return str(self.found or "")
 
     def _find(self) -> Path:
         """Return the folder that has the files, and store it in `found`; raise DataError if there is none."""
         self.found = find(self.sha256, self.folders)
         if self.found is not None:
-            self.source = str(self.found)
             return self.found
         own = self.folders[1] if os.path.isdir(self.folders[1]) else self.folders[0]
         lack = f"{own.absolute()} does not ({lacking(own, self.sha256)})"
@@ -123,3 +122,29 @@ class FashionMNISTDataModule(InMemoryDataModule):
         if not math.prod(shape):
             raise DataError(f"{folder / name} is empty: its sizes are {shape}")
         return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
+
+
+class FashionMNISTDataModule(InMemoryDataModule):
+    """Fashion-MNIST by its classes.
+
+    dir, sha256: see FashionMNISTFiles. The other arguments are those of InMemoryDataModule.
+    """
+
+    class_names = CLASSES
+    mean, std = (0.2860,), (0.3530,)
+
+    def __init__(self, dir: str = DIR, sha256: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.files = FashionMNISTFiles(dir, sha256)
+
+    def prepare_data(self) -> None:
+        """Download files that are nowhere into `data`; Lightning calls this in one process of each machine."""
+        if not self.splits:
+            self.files.obtain()
+            self.source = self.files.source
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Return the verified images (N, 1, H, W) uint8 and labels (N,) int64 of the training or the test set."""
+        images, labels = self.files.read(train)
+        self.source = self.files.source
+        return images, labels

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from lossfit.data.classes import numbers_of, of_classes
 from lossfit.data.corruptions import long_tail, noisy_labels, outliers
 from lossfit.data.dataset_files import DataError
 from lossfit.data.module import ImageDataModule, Split
@@ -24,6 +25,9 @@ class InMemoryDataModule(ImageDataModule):
     the other training samples are used, in proportion to the classes; null for all. split_seed decides both choices,
     so that runs with different seeds are validated on the same samples. The other arguments are those of
     ImageDataModule.
+
+    classes: the names of the classes to use, in the order of their outputs; null for all. Two make the task binary: the
+    second is the one whose precision and recall are measured. All other options then work on what is left.
 
     Faults put into the training split on purpose, also decided by split_seed: label_noise: the share of labels that are
     wrong, any other class, or with pairwise_noise the next one; noisy_validation: the validation labels too. imbalance:
@@ -45,6 +49,7 @@ class InMemoryDataModule(ImageDataModule):
         imbalance: Annotated[float, at_least(1)] = 1.0,
         outliers: From0To1 = 0.0,
         noisy_validation: bool = False,
+        classes: Sequence[str | int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -52,8 +57,7 @@ class InMemoryDataModule(ImageDataModule):
             raise ValueError(f"label_noise must be > 0 for pairwise_noise or noisy_validation, got {label_noise}")
         self.val_size, self.subset, self.split_seed = val_size, subset, split_seed
         self.label_noise, self.pairwise_noise, self.noisy_validation = label_noise, pairwise_noise, noisy_validation
-        self.imbalance, self.outliers = imbalance, outliers
-        self.task = Classification(self.class_names)
+        self.imbalance, self.outliers, self.classes = imbalance, outliers, classes
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return the images and labels of the training or the test set."""
@@ -64,34 +68,28 @@ class InMemoryDataModule(ImageDataModule):
         if self.splits:
             return
         images, labels = self.read(train=True)
-        kept, held_out = self._split(labels)
-        splits = self._corrupt(images, labels, kept, held_out)
         test = self.read(train=False)
-        if test[0].shape[1:] != images.shape[1:]:
-            sizes = [" x ".join(map(str, x.shape[1:])) for x in (images, test[0])]
-            raise DataError(f"{self.source}: the training images are {sizes[0]}, the test images {sizes[1]}")
-        self.splits = {**splits, "test": test}
+        check_same_size(images, test[0], self.source)
+        positions = torch.arange(len(labels))  # of the samples in the training file
+        self.task = Classification(self.class_names)
+        if self.classes is not None:
+            numbers = numbers_of(self.classes, self.class_names)
+            self.task = Classification([self.class_names[k] for k in numbers])
+            positions, labels = of_classes(labels, numbers)
+            of_test, test_labels = of_classes(test[1], numbers)
+            images, test = images[positions], (test[0][of_test], test_labels)
+        kept, held_out = hold_out(labels, self.val_size, self.subset, self.split_seed)
+        self.splits = {**self._corrupt(images, labels, kept, held_out, positions), "test": test}
 
-    def _split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the indices of the training and of the validation samples, ascending."""
-        if self.val_size >= len(labels):
-            raise ValueError(f"val_size must be less than the {len(labels)} training samples, got {self.val_size}")
-        generator = torch.Generator().manual_seed(self.split_seed)
-        held_out = stratified(labels, self.val_size, generator)
-        kept = torch.ones(len(labels), dtype=torch.bool).index_fill(0, held_out, False).nonzero().squeeze(1)
-        if self.subset is not None:
-            if self.subset > len(kept):
-                raise ValueError(f"subset must be at most the {len(kept)} training samples, got {self.subset}")
-            kept = kept[stratified(labels[kept], self.subset, generator)]
-        return kept, held_out
-
-    def _corrupt(self, images: Tensor, labels: Tensor, kept: Tensor, held_out: Tensor) -> dict[str, Split]:
+    def _corrupt(
+        self, images: Tensor, labels: Tensor, kept: Tensor, held_out: Tensor, positions: Tensor
+    ) -> dict[str, Split]:
         """Return the training and the validation split with the faults that were asked for; fill corruption_log."""
-        generator = torch.Generator().manual_seed(self.split_seed)
+        generator, classes = torch.Generator().manual_seed(self.split_seed), len(self.task.names)
         if self.imbalance > 1:
-            kept = kept[long_tail(labels[kept], self.imbalance, len(self.class_names), generator)]
+            kept = kept[long_tail(labels[kept], self.imbalance, classes, generator)]
         noisy = {"train": kept} | ({"val": held_out} if self.noisy_validation else {})
-        used, classes = labels.clone(), len(self.class_names)
+        used = labels.clone()
         for index in noisy.values() if self.label_noise else ():
             used[index] = noisy_labels(used[index], self.label_noise, self.pairwise_noise, classes, generator)
         shown, replaced = images[kept], kept[:0]
@@ -101,11 +99,35 @@ class InMemoryDataModule(ImageDataModule):
             wrong = (labels != used).nonzero().squeeze(1).tolist()
             self.corruption_log = {
                 "noisy_splits": list(noisy) if self.label_noise else [],
-                "wrong_labels": [[i, int(labels[i]), int(used[i])] for i in wrong],
-                "train_indices": kept.tolist(),
-                "outlier_indices": kept[replaced].tolist(),
+                "wrong_labels": [[int(positions[i]), int(labels[i]), int(used[i])] for i in wrong],
+                "train_indices": positions[kept].tolist(),
+                "outlier_indices": positions[kept[replaced]].tolist(),
             }
         return {"train": (shown, used[kept]), "val": (images[held_out], used[held_out])}
+
+
+def check_same_size(training: Tensor, test: Tensor, source: str) -> None:
+    """Raise DataError if training and test images (N, C, H, W) differ in size."""
+    sizes = [" x ".join(map(str, images.shape[1:])) for images in (training, test)]
+    if sizes[0] != sizes[1]:
+        raise DataError(f"{source}: the training images are {sizes[0]}, the test images {sizes[1]}")
+
+
+def hold_out(labels: Tensor, val_size: int, subset: int | None, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of the training and of the validation samples, ascending, with the classes in proportion.
+
+    See InMemoryDataModule for the arguments; split_seed decides both choices.
+    """
+    if val_size >= len(labels):
+        raise ValueError(f"val_size must be less than the {len(labels)} training samples, got {val_size}")
+    generator = torch.Generator().manual_seed(split_seed)
+    held_out = stratified(labels, val_size, generator)
+    kept = torch.ones(len(labels), dtype=torch.bool).index_fill(0, held_out, False).nonzero().squeeze(1)
+    if subset is not None:
+        if subset > len(kept):
+            raise ValueError(f"subset must be at most the {len(kept)} training samples, got {subset}")
+        kept = kept[stratified(labels[kept], subset, generator)]
+    return kept, held_out
 
 
 def stratified(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:

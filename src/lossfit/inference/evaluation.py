@@ -37,7 +37,8 @@ def split(model: TrainedModel, name: str, folder: str | Path | None = None) -> t
         raise UserError(f"the run's data module {shown(target)} is not one of lossfit's ({', '.join(modules)})")
     for key, value in node.items():
         digests = isinstance(value, dict) and all(is_name(k) and DIGEST.fullmatch(str(v)) for k, v in value.items())
-        plain = digests or (is_plain(value, depth=0) and str(value).isprintable())
+        names = isinstance(value, list) and all(is_name(str(name)) and is_plain(name, depth=0) for name in value)
+        plain = digests or names or (is_plain(value, depth=0) and str(value).isprintable())
         if not plain or not is_name(key) or not key.isidentifier():
             raise UserError(f"the run's data have {shown(key)}: {shown(value)}, which is not a plain value")
     if folder is not None:
