@@ -126,11 +126,11 @@ def test_classes_named_by_numbers_can_be_typed() -> None:
 
 def test_a_run_of_two_classes_is_loaded_and_evaluated(tmp_path: Path) -> None:
     fit(tmp_path / "run", "data.classes=[Shirt,Bag]", "data.val_size=20", "model=linear")
-    classifier = lossfit.load(tmp_path / "run")
-    assert list(classifier.classes) == ["Shirt", "Bag"]
-    images, labels = evaluation.split(classifier, "test")
+    model = lossfit.load(tmp_path / "run")
+    assert list(model.names) == ["Shirt", "Bag"]
+    images, labels = evaluation.split(model, "test")
     assert torch.bincount(labels).tolist() == [20, 20]
-    assert classifier.logits(images).shape == (40, 2)
+    assert model.outputs(images).shape == (40, 2)
 
 
 # Angles

@@ -56,7 +56,9 @@ class TorchvisionDataModule(InMemoryDataModule):
         if self.splits:
             return
         super().setup(stage)
-        self.mean, self.std = channel_statistics(self.splits["train"][0])
+        images = self.splits["train"][0]
+        assert isinstance(images, Tensor)  # not a store of another kind
+        self.mean, self.std = channel_statistics(images)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return the images (N, C, H, W) uint8 and labels (N,) int64 of the training or the test set.
