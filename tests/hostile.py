@@ -1341,7 +1341,7 @@ def data(source: Source, rng: random.Random) -> Iterator[Case]:
     }
     for folder in ("no/such/folder", "/proc/self", "/dev", "/root", "\0", "", "\n", "~", "$HOME", "x" * 10**5, "..", "/", "https://127.0.0.1:9/x"):
         nodes[f"dir {folder[:30]!r}"] = {**whole, "dir": folder}
-    for key in ("dir", "sha256", "augment", "mix", "val_size", "subset", "split_seed", "batch_size", "eval_batch_size", "seed"):
+    for key in ("dir", "sha256", "augment", "mix", "val_size", "subset", "split_seed", "batch_size", "eval_batch_size", "seed", "classes"):
         for name, value in {"a call": call, "a hook": hook, "a list of calls": [call], "a partial": {**IDENTITY, "_partial_": True}}.items():
             nodes[f"{key} is {name}"] = {**whole, key: value}
         for value in (10**12, 10**40, -1, float("nan"), float("inf"), "x", [], {}, True, None, [1, 2]):

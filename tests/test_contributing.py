@@ -293,6 +293,7 @@ _target_: lossfit.data.bars.BarsDataModule
 batch_size: 40
 eval_batch_size: 1000
 val_size: 40
+classes: null
 subset: null
 split_seed: 0
 augment: null

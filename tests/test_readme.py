@@ -34,7 +34,9 @@ PROGRAMS = ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy"
 SMALL = ["data=sample", "trainer.max_epochs=1", "data.subset=200"]
 NEEDED = {  # as the entry of this loss says
     "python train.py loss=custom": ["loss.function=my_losses.tempered"],
+    "python train.py 'data.classes=[Shirt,Pullover]' loss=bce": ["data.val_size=20", "data.subset=80"],
 }
+SAMPLES = {"data=fashion_mnist_rotation": "data=sample_rotation"}
 TINY = ["data=sample", "data.subset=200", "model=linear"]
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
@@ -61,7 +63,9 @@ def small(command: str) -> tuple[str, ...]:
     arguments = shlex.split(command)[2:]
     if "resume=" in command or "--help" in arguments or "--cfg" in arguments:
         return tuple(a.replace("max_epochs=20", "max_epochs=2") for a in arguments)
-    arguments = [a for a in arguments if not a.startswith(("data.subset=", "trainer.max_epochs="))] + SMALL
+    data = [SAMPLES.get(a, a) for a in arguments if a.startswith("data=")]
+    arguments = [a for a in arguments if not a.startswith(("data=", "data.subset=", "trainer.max_epochs="))]
+    arguments += SMALL + data  # of two values, the last is used
     if "-m" in arguments:
         lists = [n for n, argument in enumerate(arguments) if re.fullmatch(r"[\w./]+=[\w.]+(,[\w.]+)+", argument)]
         for n in lists:
