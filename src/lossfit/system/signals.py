@@ -56,6 +56,19 @@ def die_with_parent(number: int, parent: int) -> None:
             os.kill(os.getpid(), number)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Deliver stop signals after the block; a process forked in it gets none until it calls `obey_only`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def obey_only(parent: int) -> None:
     """Make this process, a worker of `parent`, ignore stop signals from all others, and end when `parent` ends.
 
@@ -66,7 +79,7 @@ def obey_only(parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
         threading.Thread(target=_wait_for_sigterm, args=(parent,), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the sender cannot be known

@@ -75,7 +75,9 @@ class Decoder(Dataset[Batch]):
             generator=torch.Generator(),  # else the loader draws from the global one, which dropout uses too
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
-        for batch in loader:
+        with signals.held_back():
+            batches = iter(loader)
+        for batch in batches:
             if pin:
                 batch.pixels = batch.pixels.pin_memory()
             yield batch
