@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from lossfit import load, runs
-from lossfit.errors import exit_on_error
+from lossfit.errors import UserError, exit_on_error
 from lossfit.inference import evaluation
 from lossfit.runs import checkpoints
 from lossfit.system import files
@@ -51,6 +51,8 @@ def main() -> None:
     options = parser.parse_args()
     model = load(options.run, trust_code=options.trust_code)
     task = model.of_task
+    if options.tta and not task.mirrors:
+        raise UserError("--tta averages over mirror images, whose values may be others: not for a regression")
     images, target = evaluation.split(model, options.split, options.data)
     outputs = evaluation.outputs_of(model, images)
     found = task.measure(outputs[None], target)

@@ -66,7 +66,10 @@ REFUSED = [
     *[(f"hyper_parameters.{key}", value, f"its {key} is not a number for each channel")
       for key in ("mean", "std") for value in (..., 0.3, [], [0.3, 0.3], [INF], [NAN], ["0.3"])],
     ("hyper_parameters.std", [0.0], "its std is not positive"),
-    ("hyper_parameters.link", "identity", "its link is not softmax or sigmoid"),
+    ("hyper_parameters.link", "logit", "its link is not softmax or sigmoid or identity"),
+    ("hyper_parameters.link", "identity", "its link does not go with its task"),
+    ("hyper_parameters.task", "detection", "its task is not classification or multilabel or regression"),
+    ("hyper_parameters.outputs", 11, "its outputs are not one or two for each name"),
     *[("hyper_parameters.costs", value, "its costs are not a row for each class") for value in (1.0, square(9))],
     *[("hyper_parameters.costs", value, "its costs are not a number for each pair of classes")
       for value in ([0.0] * 10, [*square(10)[:9], [0.0] * 9], [*square(10)[:9], [NAN] * 10])],

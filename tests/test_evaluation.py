@@ -5,8 +5,6 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -17,14 +15,15 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 import lossfit
 from lossfit.inference import evaluation
+from lossfit.tasks import intervals
+from lossfit.tasks.classification import Classification
 from tests.conftest import fit
 
 Script = Callable[..., tuple[int, str, str]]
 NAMES = ("a", "b", "c", "d")
 
 
-def classifier(link: str = "softmax", costs: list[list[float]] | None = None) -> Any:
-    return SimpleNamespace(link=link, costs=costs, classes=NAMES)
+TASK = Classification(NAMES)
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def case() -> tuple[Tensor, Tensor]:
 
 def test_metrics_are_what_other_libraries_say(case: tuple[Tensor, Tensor]) -> None:
     logits, labels = case
-    found = evaluation.measure(logits[None], labels, classifier())
+    found = TASK.measure(logits[None], labels)
     predicted, p = logits.argmax(1), logits.softmax(1)
     assert found["confusion"] == confusion_matrix(labels, predicted, labels=range(4)).tolist()
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -64,27 +63,27 @@ def test_metrics_are_what_other_libraries_say(case: tuple[Tensor, Tensor]) -> No
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (10, 10), (7, 10), (9225, 10000)])
 def test_shares_have_wilsons_interval(count: int, total: int) -> None:
     oracle = binomtest(count, total).proportion_ci(method="wilson")
-    found = evaluation.proportion(count, total)
+    found = intervals.proportion(count, total)
     assert found is not None
     assert (found["low"], found["high"]) == pytest.approx((oracle.low, oracle.high), abs=1e-6)
-    assert evaluation.proportion(0, 0) is None
+    assert intervals.proportion(0, 0) is None
 
 
 def test_means_have_the_normal_interval() -> None:
     values = torch.tensor([1.0, 2.0, 6.0])
     half = norm.ppf(0.975) * math.sqrt(7 / 3)  # their variance is 7
-    assert evaluation.mean(values) == pytest.approx({"value": 3, "low": 3 - half, "high": 3 + half}, abs=1e-5)
-    assert evaluation.mean(torch.ones(1)) == {"value": 1, "low": 1, "high": 1}
+    assert intervals.mean(values) == pytest.approx({"value": 3, "low": 3 - half, "high": 3 + half}, abs=1e-5)
+    assert intervals.mean(torch.ones(1)) == {"value": 1, "low": 1, "high": 1}
 
 
 def test_views_are_averaged_as_probabilities(case: tuple[Tensor, Tensor]) -> None:
     logits, labels = case
     other = logits.flip(0)
     p = (logits.double().softmax(1) + other.double().softmax(1)) / 2
-    found = evaluation.measure(torch.stack([logits, other]), labels, classifier())
+    found = TASK.measure(torch.stack([logits, other]), labels)
     assert found["acc"]["value"] == pytest.approx((p.argmax(1) == labels).double().mean().item())
     assert found["nll"]["value"] == pytest.approx(-p[range(500), labels].log().mean().item(), rel=1e-6)
-    once, twice = (evaluation.measure(torch.stack([logits] * n), labels, classifier()) for n in (1, 2))
+    once, twice = (TASK.measure(torch.stack([logits] * n), labels) for n in (1, 2))
     assert once == twice
 
 

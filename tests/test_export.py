@@ -17,6 +17,7 @@ from lossfit.errors import RunError
 from lossfit.inference import export
 from lossfit.inference.trained_model import TrainedModel
 from lossfit.runs.checkpoint_schema import Checkpoint, Description
+from lossfit.tasks.classification import Classification
 from tests.conftest import compose, sample
 
 Script = Callable[..., tuple[int, str, str]]
@@ -91,7 +92,7 @@ def test_a_file_that_is_not_the_model_is_not_put_in_place(tmp_path: Path, monkey
     classifier = untrained("model=linear")
     images, labels = sample()
 
-    def wrong(program: Any, file: Path) -> Callable[[Tensor], Tensor]:
+    def wrong(program: Any, file: Path, output: str) -> Callable[[Tensor], Tensor]:
         file.write_bytes(b"wrong")
         return lambda batch: classifier(batch).flip(1)
 
@@ -110,11 +111,11 @@ def test_what_is_held_against_the_model() -> None:
     def off_by(value: float) -> Callable[[Tensor], Tensor]:
         return lambda batch: expected[batch.flatten().long()] + torch.tensor([-value, value])
 
-    found = export.compare_with_model(off_by(5e-7), images, expected, "x")
+    found = export.compare_with_model(off_by(5e-7), Classification("ab"), images, expected, "x")
     assert found["predictions_that_differ"] == 2, "ties, which rounding breaks otherwise, are let pass"
     for value in (2e-4, float("nan")):
         with pytest.raises(RunError, match="x is not the model"):
-            export.compare_with_model(off_by(value), images, expected, "x")
+            export.compare_with_model(off_by(value), Classification("ab"), images, expected, "x")
 
 
 def test_onnx_may_be_missing(script: Script, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

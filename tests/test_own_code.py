@@ -158,7 +158,8 @@ def test_own_model_and_callback(tmp_path: Path) -> None:
 
 
 def test_own_metrics_are_logged_watched_and_in_the_result(tmp_path: Path) -> None:
-    options = ["metrics=custom", "metrics.custom.function=mine.top3", "callbacks.checkpoint.monitor=val/top3"]
+    watched = ["callbacks.checkpoint.monitor=val/top3", "callbacks.checkpoint.mode=max"]
+    options = ["metrics=custom", "metrics.custom.function=mine.top3", *watched]
     metrics = fit(tmp_path / "run", *options, "data.eval_batch_size=30")
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     run = build_run(compose(*QUICK), tmp_path)
@@ -188,6 +189,10 @@ def test_own_metrics_are_logged_watched_and_in_the_result(tmp_path: Path) -> Non
         (["loss=custom", "loss.function=mine.whole"], r"loss: its value has dtype torch\.int64"),
         (["loss=custom", "loss.function=mine.nan"], r"loss: its value is nan for the untrained model's outputs"),
         (["callbacks.checkpoint.monitor=val/top3"], r"callbacks\.checkpoint\.monitor must be one of"),
+        (
+            ["metrics=custom", "metrics.custom.function=mine.top3", "callbacks.checkpoint.monitor=val/top3"],
+            r"callbacks\.checkpoint\.mode must be min or max: the name val/top3 does not say",
+        ),
     ],
 )
 def test_own_code_that_cannot_be_used_is_refused_before_a_folder_is_made(

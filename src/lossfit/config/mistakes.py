@@ -107,6 +107,8 @@ def _in_node(node: Any, key: str, metrics: Sequence[str]) -> Iterator[str]:
     for name, value in node.items():
         if name == "monitor" and value is not None and value not in metrics:
             yield f"{key}.monitor must be one of {', '.join(metrics)}, got {value!r}"
+        if name == "monitor" and value in metrics and node.get("mode", "") is None:
+            yield f"{key}.mode must be min or max: the name {value} does not say which way is better"
         if value == MISSING:
             yield f"{key}.{name} has no value yet: give {key}.{name}=VALUE"
         yield from _in_node(value, f"{key}.{name}", metrics)
@@ -129,6 +131,8 @@ def _in_call(node: Config, key: str) -> Iterator[str]:
             if not takes_kwargs:
                 known = parameters.keys() - FACTS
                 yield f"{key}.{name}: {node['_target_']} has no such argument{did_you_mean(name, known)}"
+        elif name == "mode" and value is None and "monitor" in node:
+            continue  # `_in_node` has looked at it
         elif not fits(value, parameters[name].annotation):
             yield f"{key}.{name} must be {type_in_words(parameters[name].annotation)}, got {value!r}"
         elif wrong := problem(f"{key}.{name}", value, parameters[name].annotation):

@@ -1,7 +1,7 @@
 """The task of a config, and the metrics that its callbacks and schedule watch: `monitor` and `mode` of a node.
 
 Where a node has `monitor: null`, the task's headline metric is meant; where it has `mode: null`, the direction of the
-metric that it watches.
+metric that it watches, which stays null if the metric's name does not say it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,25 +27,18 @@ def task_of(cfg: Config) -> str:
 
 
 def with_monitors(cfg: Config, headline: str) -> Config:
-    """Return a config with a metric for each `monitor: null`, and a direction for each `mode: null` beside it.
-
-    Raises ConfigError for a metric whose name does not say which way is better.
-    """
-    return cfg | {part: _filled(cfg[part], part, headline) for part in WATCHING if part in cfg}
+    """Return a config with a metric for each `monitor: null`, and a direction for each `mode: null` beside it."""
+    return cfg | {part: _filled(cfg[part], headline) for part in WATCHING if part in cfg}
 
 
-def _filled(node: Any, key: str, headline: str) -> Any:
+def _filled(node: Any, headline: str) -> Any:
     if not isinstance(node, dict):
         return node
-    node = {name: _filled(value, f"{key}.{name}", headline) for name, value in node.items()}
+    node = {name: _filled(value, headline) for name, value in node.items()}
     if "monitor" in node:
         metric = node["monitor"] = headline if node["monitor"] is None else node["monitor"]
         if node.get("mode", "") is None:
             node["mode"] = metric_names.direction_of(str(metric))
-            if node["mode"] is None:
-                raise ConfigError(
-                    f"{key}.mode: the name {metric} does not say which way is better: give {key}.mode=min or max"
-                )
     return node
 
 

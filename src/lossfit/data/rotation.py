@@ -100,8 +100,7 @@ class FashionMNISTRotationDataModule(ImageDataModule):
         train = rotate(images[kept], angles[kept])
         target = self._with_outliers(angles, kept)
         self.mean, self.std = channel_statistics(train)
-        spread = float(target.std(correction=0)) or 1.0  # one target alone has none
-        self.task = Regression(["angle"], ["degrees"], [float(target.mean())], [spread])
+        self.task = Regression.measured(["angle"], ["degrees"], target[:, None])
         self.splits = {
             "train": (train, target[:, None]),
             "val": (rotate(images[held_out], angles[held_out]), angles[held_out, None]),

@@ -26,6 +26,7 @@ from lossfit.inference.trained_model import TrainedModel
 from lossfit.plain_values import float32_digits
 from lossfit.runs import versions
 from lossfit.system import files
+from lossfit.tasks.task import Task
 
 FORMATS = ("pt2", "onnx")
 STEM = "classifier"  # of the file names
@@ -62,7 +63,7 @@ def export(model: TrainedModel, images: Images, target: Tensor, formats: Sequenc
                 write = _write_pt2 if name == "pt2" else _write_onnx
                 predictor = write(program, part, model.of_task.returns)
             written[path.name] = {
-                **compare_with_model(predictor, model, images, expected, path.name),
+                **compare_with_model(predictor, model.of_task, images, expected, path.name),
                 "bytes": part.stat().st_size,
                 "sha256": hashlib.sha256(part.read_bytes()).hexdigest(),
             }
@@ -73,9 +74,7 @@ def export(model: TrainedModel, images: Images, target: Tensor, formats: Sequenc
     return card
 
 
-def compare_with_model(
-    predictor: Predictor, model: TrainedModel, images: Images, expected: Tensor, name: str
-) -> dict[str, Any]:
+def compare_with_model(predictor: Predictor, task: Task, images: Images, expected: Tensor, name: str) -> dict[str, Any]:
     """Compare what a file returns for images with what the model does, (N, K).
 
     Raises RunError if a prediction differs by more than rounding, or a probability or value by more than TOLERANCE.
@@ -84,11 +83,11 @@ def compare_with_model(
         first, *others = torch.arange(len(images)).tensor_split([1])
         indices = [first, *(part for other in others for part in other.split(BATCH) if len(part))]
         found = torch.cat([predictor(images[index]) for index in indices])
-    compared = model.of_task.compared(found, expected)
+    compared = task.compared(found, expected)
     if not compared.largest <= TOLERANCE or compared.wrong:  # `not <=`, for NaN
         raise RunError(
             f"{name} is not the model: of {len(images)} test images {compared.wrong} are predicted otherwise, and "
-            f"{model.of_task.returns} differ by up to {compared.largest:.2g} (allowed: {TOLERANCE:g}); it was not put "
+            f"{task.returns} differ by up to {compared.largest:.2g} (allowed: {TOLERANCE:g}); it was not put "
             f"in place"
         )
     return {

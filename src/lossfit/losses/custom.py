@@ -16,9 +16,9 @@ class Custom(Loss):
     function: an import path such as my_losses.tempered; the module may be a file in the folder that the command
     is run from. It gets the model's outputs in float32 and the target, and returns a scalar or one value per sample,
     (N,). For classes these are logits (N, C), and (N,) int64 or (N, C) float; for several labels an image, logits
-    (N, C) and (N, C) of 0 and 1; for values, (N, D) and (N, D) in standard deviations of the training targets, from
-    their mean. options: keyword arguments, bound to a function or given to a class. weights are for classes, need one
-    value per sample, and act in training mode only.
+    (N, C) and (N, C) of 0 and 1; for values, (N, D) and (N, D) in units of the training targets' scale,
+    counted from their median. options: keyword arguments, bound to a function or given to a class. weights are for
+    classes, need one value per sample, and act in training mode only.
 
     Parameters of a class are trained with the model's, without weight decay. If a class has an attribute `progress`,
     it is set before each training step to the fraction of the training that is done, from 0 to 1.

@@ -56,7 +56,7 @@ class Huber(Loss):
     """mean_k of r_k^2 / 2 within delta, delta (|r_k| - delta / 2) beyond it, r = z - q, values or one-hot (Huber 1964).
 
     Squared error for small errors, absolute error for large ones, so an outlier's gradient is bounded. delta > 0: the
-    error at which it changes, in standard deviations of the training targets for values and in units of a logit for
+    error at which it changes, in units of the training targets' scale for values and in units of a logit for
     classes. Set it above the usual noise and below the outliers. Large delta is MSE / 2; small delta is delta times the
     mean absolute error (for classes, of the logits).
 

@@ -1,6 +1,7 @@
 """Losses for values: for a smooth gradient, for costs and intervals, for a variance. See also mse, mae and huber.
 
-r = y - z is the error of an output z for the target y, in standard deviations of the training targets.
+r = y - z is the error of an output z for the target y, in units of the training targets' scale: their
+standard deviation, measured so that outliers do not change it (tasks/regression.py).
 """
 
 import math
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lossfit.losses.loss import ValueLoss
 from lossfit.ranges import Between0And1, checked
+from lossfit.tasks.regression import VARIANCE_FLOOR
 
 
 class LogCosh(ValueLoss):
@@ -18,7 +20,7 @@ class LogCosh(ValueLoss):
 
     Like huber with delta = 1, but smooth: its gradient, tanh(r), has no corner, and is at most 1, so outliers do not
     decide. Nothing to tune. For an optimizer that uses curvature, such as lbfgs. Not where the noise is much below or
-    above a standard deviation of the targets: there huber's delta is needed.
+    above the scale of the targets: there huber's delta is needed.
     """
 
     def per_sample(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -52,8 +54,8 @@ class GaussianNLL(ValueLoss):
     """mean_k of (r_k^2 / v_k + log v_k) / 2: the negative log-likelihood of a normal distribution (Nix, Weigend 1994).
 
     The model learns the variance v of its error for each image, and so how sure it is: mean and variance of the targets
-    minimise it. Its outputs are the D means, then D log-variances a: v = exp(a) + variance_floor, and variance_floor is
-    1e-6 squared standard deviations of the targets, so that a perfect fit has no infinite likelihood. The value may be
+    minimise it. Its outputs are the D means, then D log-variances a: v = exp(a) + 1e-6, in squared units of the
+    targets' scale, so that a perfect fit has no infinite likelihood. The value may be
     below 0. The constant log(2 pi) / 2 is left out. With v = 1 everywhere it is mse / 2.
 
     It gives intervals for each image, which quantile does with a model for each end. But it believes in normal noise:
@@ -62,11 +64,10 @@ class GaussianNLL(ValueLoss):
     """
 
     outputs_per_target = 2
-    variance_floor = 1e-6
 
     def per_sample(self, outputs: Tensor, target: Tensor) -> Tensor:
         """(N, 2 D) means and log-variances, (N, D) -> (N,)."""
         mean, log_variance = outputs.chunk(2, 1)
-        floor = mean.new_full((), math.log(self.variance_floor))
+        floor = mean.new_full((), math.log(VARIANCE_FLOOR))
         log_variance = torch.logaddexp(log_variance, floor)  # log v, without exp(a), which overflows
         return ((target - mean).square() * torch.exp(-log_variance) + log_variance).mean(1) / 2

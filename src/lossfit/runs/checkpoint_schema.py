@@ -29,7 +29,7 @@ class Description:
     class_names: the names of the classes or values. image_shape: [channels, height, width]. mean, std: one number a
     channel, of pixels from 0 to 1. link: softmax or sigmoid, which makes probabilities of logits; identity for values.
     costs: C x C, true class by predicted; or None. task: its name; files from before there were tasks have none.
-    outputs: of the model for each image; None for one for each name. units, target_mean, target_std: of each value, for
+    outputs: of the model for each image; None for one for each name. units, center, scale: of each value, for
     regression.
     """
 
@@ -43,8 +43,8 @@ class Description:
     task: str | None = None
     outputs: int | None = None
     units: list[str] | None = None
-    target_mean: list[float] | None = None
-    target_std: list[float] | None = None
+    center: list[float] | None = None
+    scale: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as they are saved."""
@@ -59,8 +59,8 @@ class Description:
             self.link,
             self.costs,
             self.units,
-            self.target_mean,
-            self.target_std,
+            self.center,
+            self.scale,
         )
 
     @property
@@ -156,8 +156,6 @@ def _problem_of_description(about: dict[str, Any]) -> str | None:
     least = 1 if about.get("task") == metric_names.REGRESSION else 2
     if not (isinstance(names, list) and least <= len(names) <= MAX_CLASSES and all(map(is_name, names))):
         return f"its class_names are not a list of {least} to {MAX_CLASSES} texts"
-    if problem := _problem_of_task(about, len(names)):
-        return problem
     if not (isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))):
         return "its image_shape is not three sizes"
     if not 0 < math.prod(shape) <= MAX_PIXELS:
@@ -176,6 +174,8 @@ def _problem_of_description(about: dict[str, Any]) -> str | None:
     for row in costs or ():
         if not (isinstance(row, list) and len(row) == len(names) and all(map(is_finite, row))):
             return "its costs are not a number for each pair of classes"
+    if problem := _problem_of_task(about, len(names)):
+        return problem
     if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("model", "data")):
         return "its config has no model and data"
     if not isinstance(config.get("trainer"), dict) or not isinstance(config.get("seed"), int | None):
@@ -190,17 +190,19 @@ def _problem_of_task(about: dict[str, Any], count: int) -> str | None:
     task, outputs = about.get("task"), about.get("outputs")
     if task is not None and task not in metric_names.TASKS:
         return f"its task is not {' or '.join(metric_names.TASKS)}"
+    if (about.get("link") == "identity") != (task == metric_names.REGRESSION):
+        return "its link does not go with its task"
     if outputs is not None and not (_is_count(outputs) and outputs in (count, 2 * count)):
         return "its outputs are not one or two for each name"
     if task != metric_names.REGRESSION:
         return None
-    units, mean, std = (about.get(key) for key in ("units", "target_mean", "target_std"))
+    units, center, scale = (about.get(key) for key in ("units", "center", "scale"))
     if not (isinstance(units, list) and len(units) == count and all(unit == "" or is_name(unit) for unit in units)):
         return "its units are not a text for each value"
-    for key, values in (("target_mean", mean), ("target_std", std)):
+    for key, values in (("center", center), ("scale", scale)):
         if not (isinstance(values, list) and len(values) == count and all(map(is_finite, values))):
             return f"its {key} is not a number for each value"
-    return None if all(value > 0 for value in std or ()) else "its target_std is not positive"
+    return None if all(value > 0 for value in scale or ()) else "its scale is not positive"
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:

@@ -1,9 +1,10 @@
-"""Regression: D numbers for each image. Target (N, D) float32 in its own unit, outputs in standard deviations.
+"""Regression: D numbers for each image. Target (N, D) float32 in its own unit; outputs are in units of its scale.
 
 A loss for one output a value gives (N, D) outputs, the values; gaussian_nll gives (N, 2 D): the means, then the
 logarithms of the variances.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,9 @@ from lossfit.tasks.figures import agreement_figure, residuals_figure
 from lossfit.tasks.intervals import Z, mean
 from lossfit.tasks.task import Comparison, Evaluation, Report, Task, gathered
 
-SAME = 1e-4  # standard deviations: values that differ by less are the same prediction
+VARIANCE_FLOOR = 1e-6  # added to the variances of gaussian_nll, in squared units of the scale
+SAME = 1e-4  # of the scale: values that differ by less are the same prediction
+NORMAL_RANGE = 1.349  # interquartile range of a normal distribution, in standard deviations
 
 
 class RegressionEvaluation(Evaluation):
@@ -51,7 +54,8 @@ class RegressionEvaluation(Evaluation):
 class Regression(Task):
     """Numbers for each image.
 
-    names, units: of each number; a unit may be empty. mean, std: of each over the training targets, in its own unit.
+    names, units: of each number; a unit may be empty. center, scale: of each over the training targets, in its own
+    unit; see `measured`.
     """
 
     name = "regression"
@@ -59,16 +63,33 @@ class Regression(Task):
     returns = "values"
     rows = "values"
     mixes = False
+    mirrors = False
 
-    def __init__(self, names: Sequence[str], units: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, names: Sequence[str], units: Sequence[str], center: Sequence[float], scale: Sequence[float]
+    ) -> None:
         super().__init__(names)
-        self.units, self.mean, self.std = tuple(units), tuple(mean), tuple(std)
+        self.units, self.center, self.scale = tuple(units), tuple(center), tuple(scale)
         self.link = "identity"
+
+    @classmethod
+    def measured(cls, names: Sequence[str], units: Sequence[str], target: Tensor) -> "Regression":
+        """Return the task for training targets (N, D), which a loss gets as (target - center) / scale.
+
+        center is the median, and scale the interquartile range / 1.349: the standard deviation of a normal
+        distribution, which a few wild targets do not change. So an argument such as huber's delta keeps its meaning
+        among outliers. Where half of the targets are the same, scale is the standard deviation, or 1 if all are.
+        """
+        ordered = target.double().sort(0).values
+        low, center, high = (ordered[round(share * (len(target) - 1))] for share in (0.25, 0.5, 0.75))
+        scale, deviation = (high - low) / NORMAL_RANGE, target.double().std(0, correction=0)
+        scale = torch.where(scale > 0, scale, torch.where(deviation > 0, deviation, 1.0))
+        return cls(names, units, center.tolist(), scale.tolist())
 
     @property
     def description(self) -> dict[str, Any]:
         """The fields of a checkpoint's Description that the task decides."""
-        targets = {"units": list(self.units), "target_mean": list(self.mean), "target_std": list(self.std)}
+        targets = {"units": list(self.units), "center": list(self.center), "scale": list(self.scale)}
         return super().description | targets
 
     @property
@@ -76,19 +97,19 @@ class Regression(Task):
         """Whether the model also returns the variance of each value."""
         return self.outputs == 2 * len(self.names)
 
-    def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(v, dtype=like.dtype, device=like.device) for v in (self.mean, self.std))
-        return mean, std
+    def _scaling(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        center, scale = (torch.tensor(v, dtype=like.dtype, device=like.device) for v in (self.center, self.scale))
+        return center, scale
 
     def encode(self, target: Tensor) -> Tensor:
-        """(N, D) in the targets' own unit -> (N, D) in standard deviations from the mean."""
-        mean, std = self._scale(target)
-        return (target - mean) / std
+        """(N, D) in the targets' own unit -> (N, D), counted from the center in the scale."""
+        center, scale = self._scaling(target)
+        return (target - center) / scale
 
     def trial_target(self) -> Tensor:
-        """Return the mean, and a value one standard deviation above it."""
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return torch.stack([mean, mean + std])
+        """Return the center, and a value above it by the scale."""
+        center, scale = torch.tensor(self.center), torch.tensor(self.scale)
+        return torch.stack([center, center + scale])
 
     def train_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the sum over the samples of the absolute error, the mean over the D values."""
@@ -116,13 +137,14 @@ class Regression(Task):
 
     def decide(self, outputs: Tensor) -> Tensor:
         """(N, K) outputs -> values (N, D) in their own unit."""
-        mean, std = self._scale(outputs.float())
-        return outputs[:, : len(self.names)].float() * std + mean
+        center, scale = self._scaling(outputs.float())
+        return outputs[:, : len(self.names)].float() * scale + center
 
     def deviations(self, outputs: Tensor) -> Tensor:
         """(N, 2 D) outputs -> standard deviations (N, D) in the values' own unit."""
-        _, std = self._scale(outputs.float())
-        return (outputs[:, len(self.names) :].float() / 2).exp() * std
+        _, scale = self._scaling(outputs.float())
+        log_variance = outputs[:, len(self.names) :].float()
+        return (torch.logaddexp(log_variance, log_variance.new_full((), math.log(VARIANCE_FLOOR))) / 2).exp() * scale
 
     @property
     def card(self) -> dict[str, Any]:
@@ -141,8 +163,8 @@ class Regression(Task):
 
     def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare values (N, K)."""
-        _, std = self._scale(expected)
-        difference = (found - expected).abs() / std.repeat(expected.shape[1] // len(self.names))
+        _, scale = self._scaling(expected)
+        difference = (found - expected).abs() / scale.repeat(expected.shape[1] // len(self.names))
         wrong = int((difference > SAME).any(1).sum())
         return Comparison(wrong, wrong, difference.max().item())
 

@@ -13,13 +13,13 @@ def restored(
     link: str,
     costs: list[list[float]] | None,
     units: list[str] | None,
-    mean: list[float] | None,
-    std: list[float] | None,
+    center: list[float] | None,
+    scale: list[float] | None,
 ) -> Task:
     """Return the task with these fields of a Description; a file without a task is of a classifier."""
     task: Task
     if name == Regression.name:
-        task = Regression(names, units or (), mean or (), std or ())
+        task = Regression(names, units or (), center or (), scale or ())
     elif name == Multilabel.name:
         task = Multilabel(names)
     else:

@@ -77,6 +77,7 @@ class Task:
     returns: ClassVar[str]  # what a trained model returns, in one word
     rows: ClassVar[str]  # the key of a report that has a row for each class or value
     mixes: ClassVar[bool] = True  # whether mixup and cutmix have a meaning
+    mirrors: ClassVar[bool] = True  # whether a mirror image has the same target
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -109,7 +110,7 @@ class Task:
         return {
             "task": self.name,
             "class_names": list(self.names),
-            "outputs": self.outputs,
+            "outputs": None if self.outputs == len(self.names) else self.outputs,
             "link": self.link,
             "costs": self.costs,
         }
