@@ -156,7 +156,7 @@ class CachedFiles:
         return size == self.known[name].bytes and digest.hexdigest() == self.known[name].sha256
 
     def _reserve(self, part: Path, size: int, keep: Collection[str]) -> None:
-        """Remove the files whose last use is longest ago, if there is no room; make the part with its full size."""
+        """Make the part with its full size; if there is no room, remove what was used longest ago, `keep` last."""
         with locks.held(self.folder, WAIT):
             found = []
             for path in [*self.folder.glob("*/*.bin"), *self.folder.glob("*/.*.bin.part*")]:
@@ -164,11 +164,11 @@ class CachedFiles:
                     status = path.stat()
                     found.append((status.st_mtime, status.st_size, path))
             total = size + sum(nbytes for _, nbytes, _ in found)
-            for used, nbytes, path in sorted(found):
+            in_use = {self.folder / name for name in keep}
+            for used, nbytes, path in sorted(found, key=lambda one: (one[2] in in_use, one[0])):
                 if self.limit is None or total <= self.limit:
                     break
-                is_part = path.name.startswith(".")
-                if f"{path.parent.name}/{path.name}" in keep or (is_part and time.time() - used < STALE):
+                if path.name.startswith(".") and time.time() - used < STALE:  # a part that is being written
                     continue
                 path.unlink(missing_ok=True)
                 total -= nbytes

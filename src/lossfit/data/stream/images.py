@@ -87,12 +87,12 @@ class StreamImages:
         with ThreadPoolExecutor(THREADS, "stream") as pool:
             try:
                 for batch, index in enumerate(numbers):
-                    if len(waiting) == THREADS * AHEAD:
+                    while waiting and (
+                        len(waiting) == THREADS * AHEAD or self._size({*near, *needed[batch]}) > self.budget
+                    ):
                         yield _pinned(waiting.popleft().result(), pin)
-                    changed = False
-                    for chunk in [chunk for chunk in near if last[chunk] < batch - len(waiting)]:
-                        del near[chunk]
-                    size = sum(self.sizes[chunk] for chunk in near)
+                        near = {chunk: name for chunk, name in near.items() if last[chunk] >= batch - len(waiting)}
+                    changed, size = False, self._size(near)
                     while coming:
                         size += self.sizes[coming[0]]
                         if first[coming[0]] > batch and (size > self.budget or len(near) >= 2 * self.window):
@@ -128,6 +128,9 @@ class StreamImages:
                 if os.fstat(file.fileno()).st_size:
                     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         raise FileNotFoundError(f"{self._name(chunk)} is removed from the cache again and again")
+
+    def _size(self, chunks: Iterable[int]) -> int:
+        return sum(self.sizes[chunk] for chunk in chunks)
 
     def _chunk_of(self, numbers: Tensor) -> Tensor:
         return torch.searchsorted(self.chunks.starts, numbers, right=True) - 1

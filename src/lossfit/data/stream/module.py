@@ -1,6 +1,7 @@
 """The data module of a stream."""
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lossfit.data.stream.places import Bucket, Folder, is_remote, place_of
 from lossfit.ranges import Count, checked
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-SPARE = 2  # chunks beside a window, so that the next can be fetched
+SPARE = 2  # chunks beside two windows, the one in use and the next: one batch can need both
 
 
 class StreamDataModule(ImageDataModule):
@@ -98,13 +99,12 @@ class StreamDataModule(ImageDataModule):
                 f"data.url={self.url}: {split}/{INDEX} has {int(chunks.starts[-1])} images, not those of {NAME}"
             )
         limit = self.cache_limit if isinstance(self.place, Bucket) else None
-        if split == "train" and limit is not None:
-            least = sum(sorted(sizes)[-self.shuffle_chunks - SPARE :])
-            if limit < least:
-                raise ValueError(
-                    f"cache_limit must be at least {least / 1e6:.1f}MB for {self.shuffle_chunks} chunks that are mixed "
-                    f"and {SPARE} that are fetched, got {limit / 1e6:.1f}MB; or give a smaller data.shuffle_chunks"
-                )
+        least = sum(sorted(sizes)[-2 * self.shuffle_chunks - SPARE :])
+        if limit is not None and limit < least:
+            raise ValueError(
+                f"cache_limit must be at least {math.ceil(least / 1e6)}MB, for twice as many chunks as are mixed "
+                f"(data.shuffle_chunks={self.shuffle_chunks}) and {SPARE}, got {limit / 1e6:g}MB"
+            )
         budget = float("inf") if limit is None else limit - max(sizes, default=0)
         return StreamImages(chunks, files, split, sizes, budget, self.shuffle_chunks)
 

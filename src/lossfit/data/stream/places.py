@@ -97,7 +97,7 @@ def is_remote(url: str) -> bool:
 
 def place_of(url: str, endpoint_url: str | None) -> Folder | Bucket:
     """Return the place of an address."""
-    if re.fullmatch(r"s3://[^/\s]+(/\S*)?", url):
+    if re.fullmatch(r"s3://[\w.-]{3,255}(/.*)?", url, re.ASCII):
         return Bucket(url, endpoint_url)
     if is_remote(url) or not url:
         raise ValueError(f"url must be a folder or s3://BUCKET/FOLDER, got {url!r}")
