@@ -128,32 +128,30 @@ class CachedFiles:
             try:
                 with files.replacing(path) as part:
                     self._reserve(part, self.known[name].bytes, keep)
-                    if self._download(part, name):
-                        return
-                    reason = "is damaged or of another stream"
+                    self._download(part, name)
+                return
             except DataError as error:
                 if attempt == TRIES - 1:
                     raise
-                reason = f"failed ({error})"
+                log.warning("%s: fetching it again", error)
             except OSError as error:
                 raise DataError(
                     f"data.cache_dir={self.folder.parent}: cannot keep {name}: {error.strerror or error}; make room, "
                     f"or give a smaller data.cache_limit"
                 ) from error
-            log.warning("%s %s: fetching it again", name, reason)
-        raise DataError(f"data.url={self.place.url}: {name} is damaged, or not of this stream: write the stream anew")
 
-    def _download(self, part: Path, name: str) -> bool:
-        """Write a file; return whether it has the size and the digest that stream.json has."""
+    def _download(self, part: Path, name: str) -> None:
+        """Write a file; raise DataError if it does not have the size and the digest that stream.json has."""
         size, digest = 0, hashlib.sha256()
         with part.open("r+b") as file:
             for block in self.place.blocks(name):
                 size += len(block)
                 if size > self.known[name].bytes:
-                    return False
+                    break
                 digest.update(block)
                 file.write(block)
-        return size == self.known[name].bytes and digest.hexdigest() == self.known[name].sha256
+        if size != self.known[name].bytes or digest.hexdigest() != self.known[name].sha256:
+            raise DataError(f"data.url={self.place.url}: {name} is damaged, or is not the file that was written")
 
     def _reserve(self, part: Path, size: int, keep: Collection[str]) -> None:
         """Make the part with its full size; if there is no room, remove what was used longest ago, `keep` last."""

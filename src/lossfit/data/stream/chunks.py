@@ -4,13 +4,16 @@ All uses of LitData's reading code stand here. A stream may come from anyone, so
 accepted: LitData would also unpickle objects, or import what an index names.
 """
 
+import io
 import json
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lossfit.data.dataset_files import DataError
@@ -52,13 +55,15 @@ class Chunks:
                 sample = bytearray(content[offsets[number] : offsets[number + 1]])  # a tensor must be writable
                 image = self._loader.load_item_from_bytes(sample, chunk)[IMAGE]
                 out[row] = self._decoded(bytes(image)) if self._encoded else image
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except (RuntimeError, ValueError, IndexError, TypeError, OSError, struct.error) as error:
             raise DataError(f"{self.names[chunk]} is damaged: {error}") from error
 
-    def _decoded(self, image: bytes) -> Tensor:
-        from torchvision.io import decode_png
-
-        return decode_png(torch.frombuffer(bytearray(image), dtype=torch.uint8))
+    def _decoded(self, png: bytes) -> Tensor:
+        image = Image.open(io.BytesIO(png), formats=["PNG"])
+        channels, height, width = self.shape
+        if image.size != (width, height):  # before its pixels take memory
+            raise ValueError(f"an image of {image.size[0]} x {image.size[1]} pixels")
+        return torch.from_numpy(np.array(image).reshape(height, width, channels)).permute(2, 0, 1)
 
 
 def _checked_index(path: Path) -> dict[str, Any]:

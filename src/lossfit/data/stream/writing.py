@@ -1,6 +1,7 @@
 """Writing a stream from the splits of another data module."""
 
 import hashlib
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lossfit.data.dataset_files import DataError
@@ -120,9 +122,10 @@ def _written(folder: Path, split: str) -> Iterator[tuple[str, FileInfo]]:
 def _encoded(image: Tensor, encoding: Encoding) -> Any:
     if encoding == "raw":
         return image
-    from torchvision.io import encode_png
-
-    return encode_png(image).numpy().tobytes()
+    pixels = image.permute(1, 2, 0).numpy()
+    stream = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _sample_target(target: Tensor) -> Any:
