@@ -162,6 +162,7 @@ def test_targets_that_are_no_class_are_kept_as_they_are(task: Task, targets: Ten
     assert [list(getattr(data.task, name)) for name in kept] == [list(getattr(task, name)) for name in kept]
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")
 def test_litdatas_own_loader_reads_the_same_samples(folder: Path) -> None:
     from litdata import StreamingDataset
 
