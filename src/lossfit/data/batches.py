@@ -11,7 +11,7 @@ from contextlib import closing
 import torch
 from torch import Tensor, nn
 
-from lossfit.data.augment import Augment
+from lossfit.data.augment import Augmentation
 from lossfit.data.mix import Mix
 from lossfit.data.stores.images import Images, shuffled, stream
 
@@ -51,7 +51,7 @@ class Batches:
         labels: Tensor,
         batch_size: int,
         normalize: Normalize,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         mix: Mix | None = None,
         num_classes: int = 0,
         shuffle: bool = False,

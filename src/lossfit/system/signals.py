@@ -54,3 +54,27 @@ def die_with_parent(number: int, parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it ended before prctl was called
             os.kill(os.getpid(), number)
+
+
+def obey_only(parent: int) -> None:
+    """Make this process, a worker of `parent`, ignore stop signals from all others, and end when `parent` ends.
+
+    Schedulers and Ctrl-C in a terminal send a stop signal to all processes of a job. Only the parent knows what to do;
+    a worker that ended by itself would make it fail. The parent's own SIGTERM ends the worker.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_sigterm, args=(parent,), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the sender cannot be known
+    if hasattr(signal, "SIGKILL"):
+        die_with_parent(signal.SIGKILL, parent)
+
+
+def _wait_for_sigterm(sender: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
+        pass
+    os._exit(0)
