@@ -307,6 +307,11 @@ def test_a_damaged_stream_in_a_folder_is_refused_by_name(folder: Path, tmp_path:
     chunk.unlink()
     with pytest.raises(DataError, match=r"cannot read train/chunk-0-0\.bin: No such file"):
         images_of(opened(copy))[torch.arange(3)]
+    about = json.loads((copy / "stream.json").read_text())
+    about["class_counts"]["train"].pop()
+    (copy / "stream.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match=r"stream\.json is damaged: ValueError: the class counts are not those"):
+        opened(copy)
     (copy / "stream.json").write_text("{}")
     with pytest.raises(DataError, match=r"stream\.json is damaged: KeyError: 'format'"):
         opened(copy)
@@ -437,8 +442,9 @@ def test_sizes(text: str | int, size: int) -> None:
 
 def overrides(url: object, *more: str) -> list[str]:
     return [
-        "data=stream", f"data.url={url}", "data.shuffle_chunks=3", "data.batch_size=64", "model=mlp",
-        "model.hidden=[32]", "trainer=cpu", "trainer.max_epochs=2", "callbacks.last_checkpoint.every_n_steps=1", *more,
+        "data=stream", "data/augment=small", f"data.url={url}", "data.shuffle_chunks=3", "data.batch_size=64",
+        "model=mlp", "model.hidden=[32]", "trainer=cpu", "trainer.max_epochs=2",
+        "callbacks.last_checkpoint.every_n_steps=1", *more,
     ]  # fmt: skip
 
 
@@ -473,6 +479,7 @@ def test_two_ranks_resume_from_the_server_to_the_same_bits(server: str, tmp_path
         "data.batch_size=32", "trainer=ddp_sim", "data.cache_limit=200kB",
     )  # fmt: skip
     env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    before = sorted(Path.home().glob(".lightning/**/*"))  # LitData's default cache
     for name, moments in (("whole", {}), ("killed", {"die": {"step": 21}})):  # before step 11, which is moment 21
         run = runs.create(tmp_path / name, compose(*words), [])
         moments |= {"folder": str(run), "out": str(tmp_path / f"{name}.said")}
@@ -482,6 +489,7 @@ def test_two_ranks_resume_from_the_server_to_the_same_bits(server: str, tmp_path
     assert done.returncode == 0, done.stderr
     for part in ("state_dict", "optimizer_states", "ranks"):
         assert_same(last(tmp_path / "killed")[part], last(tmp_path / "whole")[part], part)
+    assert sorted(Path.home().glob(".lightning/**/*")) == before
 
 
 def test_the_script_writes_a_stream_that_evaluate_reads(script: Script, tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ def from_json(content: bytes, where: str) -> Description:
         channels = description.image_shape[0]
         if len(description.image_shape) != 3 or {len(description.mean), len(description.std)} != {channels}:
             raise ValueError("the image shape and the channels differ")
+        classes, names = isinstance(description.task, Classification), len(description.task.names)
+        counted = SPLITS if classes else ()
+        if {split: len(counts) for split, counts in description.class_counts.items()} != dict.fromkeys(counted, names):
+            raise ValueError("the class counts are not those of the names")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"{where}: {NAME} is damaged: {type(error).__name__}: {error}") from error
     return description

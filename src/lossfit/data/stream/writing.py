@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lossfit.data.dataset_files import DataError
 from lossfit.data.module import ImageDataModule
+from lossfit.data.stores.images import stream
 from lossfit.data.stream.cache import FileInfo
 from lossfit.data.stream.chunks import IMAGE, INDEX, TARGET
 from lossfit.data.stream.description import NAME, SPLITS, TARGETS, Description, targets_bytes, to_json
@@ -51,11 +52,11 @@ def write_stream(data: ImageDataModule, folder: Path, chunk_bytes: int, encoding
                 order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
             writer = BinaryWriter(str(new / split), chunk_bytes=chunk_bytes)
             number = 0
-            for index in order.split(BATCH):
-                batch = images[index].cpu()
+            indices = order.split(BATCH)
+            for index, batch in zip(indices, stream(images, indices), strict=True):
                 if split == "train":
-                    pixels.add(batch)
-                for image, target in zip(batch, targets[index], strict=True):
+                    pixels.add(batch.cpu())
+                for image, target in zip(batch.cpu(), targets[index], strict=True):
                     writer[number] = {IMAGE: _encoded(image, encoding), TARGET: _sample_target(target)}
                     number += 1
             writer.done()
@@ -123,9 +124,9 @@ def _encoded(image: Tensor, encoding: Encoding) -> Any:
     if encoding == "raw":
         return image
     pixels = image.permute(1, 2, 0).numpy()
-    stream = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
-    return stream.getvalue()
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _sample_target(target: Tensor) -> Any:
