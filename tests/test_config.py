@@ -33,6 +33,7 @@ OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in C
 NEEDED = {
     "loss/custom": ["loss.function=torch.nn.functional.cross_entropy"],
     "loss/ldam": ["model.cosine_scale=30"],
+    "data/stream": ["data.url=FOLDER"],
     "model/custom": ["model.function=lossfit.models.linear.Linear"],
     "callbacks/custom": ["callbacks.custom.function=lightning.pytorch.callbacks.Timer"],
     "metrics/custom": ["metrics.custom.function=torch.nn.functional.cross_entropy"],

@@ -104,6 +104,11 @@ def test_installing_and_testing_are_what_ci_does(command: str) -> None:
 @pytest.mark.parametrize("command", {small(command): command for command in TRAINING}.values())
 def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
     arguments = list(small(command))
+    if "data=stream" in arguments:
+        done = forks.run(["scripts/stream.py", "data=sample", "--out", str(tmp_path / "stream")])
+        assert done.returncode == 0, done.stderr
+        arguments = [a.replace("FOLDER", str(tmp_path / "stream")) for a in arguments]
+        arguments = [a for a in arguments if a not in ("data=sample", "data.subset=200")]
     if "SWEEP" in command:  # begun, with nothing trained yet
         (tmp_path / "old").mkdir()
         runs.write_signed(tmp_path / "old" / "sweep.yaml", [*SMALL, "trainer=cpu", "model=linear", "seed=1,2"])
@@ -154,6 +159,7 @@ def test_the_options_of_a_sweep_exist(command: str) -> None:
         ),
         ("kill_and_resume", ["--times", "0", "model=linear", "trainer.max_epochs=2"], "0 of 0 ended in"),
         pytest.param("kill_and_resume", ["--times", "1", "model=linear"], "1 of 1 ended in", marks=pytest.mark.slow),
+        ("stream", ["data=sample", "--out", "out"], r"out: classification, images 1 x 28 x 28, 500 train, 100 val"),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
     ],
 )
@@ -255,6 +261,7 @@ def test_every_command_is_one_that_is_run_here() -> None:
         "evaluate",
         "predict",
         "export",
+        "stream",
     }
     assert [c for c in COMMANDS if not c.startswith((*tested, "python scripts/"))] == []
     assert {Path(name).stem for name in SCRIPTS} == scripts

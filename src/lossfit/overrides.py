@@ -7,7 +7,13 @@ MAX_NAME = 60  # characters of a name made of overrides
 COMMAND_KEYS = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to the run
 
 DATA_PATHS = ("init_from", "data.dir")  # keys of a run's config whose values are paths
-PATHS = (*DATA_PATHS, "resume", "hydra.run.dir", "hydra.sweep.dir")  # keys of a command line whose values are paths
+PATHS = (
+    *DATA_PATHS,
+    "data.url",
+    "resume",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)  # keys of a command line whose values are paths
 
 
 def key(override: str) -> str:

@@ -6,6 +6,7 @@ from lossfit.data.fashion_mnist import FashionMNISTDataModule
 from lossfit.data.in_memory import InMemoryDataModule
 from lossfit.data.module import ImageDataModule
 from lossfit.data.rotation import FashionMNISTRotationDataModule
+from lossfit.data.stream.module import StreamDataModule
 from lossfit.data.torchvision_sets import TorchvisionDataModule
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "FashionMNISTRotationDataModule",
     "ImageDataModule",
     "InMemoryDataModule",
+    "StreamDataModule",
     "TorchvisionDataModule",
 ]

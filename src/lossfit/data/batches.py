@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lossfit.data.augment import Augmentation
 from lossfit.data.mix import Mix
-from lossfit.data.stores.images import Images, stream
+from lossfit.data.stores.images import Images, shuffled, stream
 
 
 class Normalize(nn.Module):
@@ -108,7 +108,7 @@ class Batches:
         """Return the numbers of the samples of each of this rank's batches."""
         count = len(self.labels)
         if self.shuffle and self.batch_size < count:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(self.seed, epoch)))
+            order = shuffled(self.images, torch.Generator().manual_seed(_mix(self.seed, epoch)))
         else:
             order = torch.arange(count)
         if not self.shuffle:

@@ -54,6 +54,14 @@ class ImageDataModule(LightningDataModule):
         """Return the name of the task of a data module with these options, which is not made for it."""
         return "classification"
 
+    @classmethod
+    def from_elsewhere(cls, options: dict[str, Any], place: str | None) -> dict[str, Any]:
+        """Return the options with which the data of a run's config are read again; the config may come from anyone.
+
+        place: where the data are now, if the user says it.
+        """
+        return options | ({} if place is None else {"dir": place})
+
     @property
     def class_counts(self) -> list[int] | None:
         """How many samples of each class the training split has; None if a sample has not one class."""

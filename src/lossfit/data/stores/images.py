@@ -42,6 +42,14 @@ class Stored(Images, Protocol):
         """Yield `self[index]` for each index, in order; images are read ahead. pin: in page-locked memory."""
 
 
+@runtime_checkable
+class Ordered(Protocol):
+    """Images that are cheap to read only in some orders."""
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Return a random order of all images (N,), a pure function of the generator's state."""
+
+
 class Decode(Protocol):
     """A function from an image file to pixels; pickled for the workers."""
 
@@ -78,3 +86,10 @@ def stream(images: Images, indices: Iterable[Tensor], pin: bool = False) -> Iter
         index = index.to(images.device, non_blocking=True)  # noqa: PLW2901
         batch = images.index_select(0, index) if isinstance(images, Tensor) else images[index]  # [] is slow for tensors
         yield batch.pin_memory() if pin and batch.device.type == "cpu" else batch
+
+
+def shuffled(images: Tensor | Images, generator: torch.Generator) -> Tensor:
+    """Return a random order of all images (N,), a pure function of the generator's state."""
+    if isinstance(images, Ordered):
+        return images.order(generator)
+    return torch.randperm(len(images), generator=generator)
