@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lossfit.errors import UserError
@@ -69,10 +70,9 @@ class Decoder:
         return CHANNELS[self.channels], height, width
 
     @property
-    def key(self) -> str:
-        """All that decides the pixels of a file, as a short text."""
-        channels, height, width = self.shape
-        return f"v{VERSION} {channels}x{height}x{width} {self.resize}"
+    def key(self) -> dict[str, object]:
+        """Plain values that decide the pixels of a file."""
+        return {"version": VERSION, "pillow": PIL.__version__, "shape": list(self.shape), "resize": self.resize}
 
     def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
         """Return the pixels of a file. Raises UnreadableImage, which names the file."""
