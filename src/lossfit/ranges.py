@@ -45,6 +45,18 @@ class Range:
         return f"{low} {self.low:g} and {high} {self.high:g}"
 
 
+@dataclass(frozen=True)
+class Ascending:
+    """Two numbers, of which the first is not larger than the second."""
+
+    def __contains__(self, value: Any) -> bool:
+        return len(value) == 2 and value[0] <= value[1]
+
+    def __str__(self) -> str:
+        """The rule in words, after `must be`."""
+        return "two numbers, the smaller one first"
+
+
 def at_least(low: float) -> Range:
     """Return the numbers >= low."""
     return Range(low)
@@ -68,17 +80,19 @@ def problem(name: str, value: Any, annotation: Any) -> str | None:
 
     Looks at ranges and Literals, not at types. In a list or tuple each number must be in the range.
     """
-    ranges, types_ = list(_ranges(annotation)), list(_types(annotation))
+    marks, types_ = list(_marks(annotation)), list(_types(annotation))
+    ranges = [one for one in marks if isinstance(one, Range)]
     choices = [choice for one in types_ if typing.get_origin(one) is Literal for choice in one.__args__]
     if not _is_out_of_range(value, ranges) and not (choices and _is_no_choice(value, choices, types_)):
-        return None
+        pairs = [one for one in marks if isinstance(one, Ascending)] if _is_numbers(value) else []
+        return next((f"{name} must be {one}, got {value!r}" for one in pairs if value not in one), None)
     allowed = [*map(str, ranges), *map(repr, choices), *["null" for one in types_ if one is types.NoneType]]
     finite = "finite and " if isinstance(value, float) and math.isinf(value) else ""
     return f"{name} must be {finite}{' or '.join(dict.fromkeys(allowed))}, got {value!r}"
 
 
 def _is_out_of_range(value: Any, ranges: Sequence[Range]) -> bool:
-    items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    items = value if _is_list(value) else [value]
     return any(item not in one for one in ranges for item in items if _is_number(item))
 
 
@@ -112,6 +126,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_numbers(value: Any) -> bool:
+    return _is_list(value) and all(map(_is_number, value))
+
+
 def _types(annotation: Any) -> Iterator[Any]:
     """Yield the types of a union, without what Annotated adds to them."""
     origin = typing.get_origin(annotation)
@@ -124,8 +146,8 @@ def _types(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _ranges(annotation: Any) -> Iterator[Range]:
-    """Yield the ranges in an annotation, also within unions and `Sequence[Annotated[float, at_least(0)]]`."""
-    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Range))
+def _marks(annotation: Any) -> Iterator[Range | Ascending]:
+    """Yield what Annotated adds, also within unions and `Sequence[Annotated[float, at_least(0)]]`."""
+    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Range | Ascending))
     for inner in typing.get_args(annotation):
-        yield from _ranges(inner)
+        yield from _marks(inner)

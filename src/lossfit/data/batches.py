@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from lossfit.data.augment import Augment
+from lossfit.data.augment import Augmentation
 from lossfit.data.mix import Mix
 
 
@@ -47,7 +47,7 @@ class Batches:
         labels: Tensor,
         batch_size: int,
         normalize: Normalize,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         mix: Mix | None = None,
         num_classes: int = 0,
         shuffle: bool = False,

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from lossfit.data.augment import Augment
+from lossfit.data.augment import Augmentation
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.mix import Mix
 from lossfit.ranges import Count, checked
@@ -38,12 +38,12 @@ class ImageDataModule(LightningDataModule):
         batch_size: Count | Literal["all"] = 128,
         eval_batch_size: Count = 1000,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         mix: Mix | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.augment, self.mix = augment, mix or None
+        self.augment, self.mix = augment or None, mix or None
         self.corruption_log: dict[str, Any] = {}
         self.splits: dict[str, Split] = {}
 

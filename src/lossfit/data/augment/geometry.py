@@ -1,0 +1,118 @@
+"""Where pixels move: mirror, shift, crop and erase the images of a batch, each in its own way.
+
+Shapes: images (N, C, H, W) uint8 or float; what differs among the samples is a tensor with N rows. No function draws
+random numbers but `boxes`, and none has a loop over samples.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TRIES = 10  # draws of a box, of which the first that fits is taken, as in torchvision
+PART = 2**19  # values that a processor works on at a time: as floats they fit in its cache
+
+
+def flip(images: Tensor, which: Tensor) -> Tensor:
+    """Mirror the images for which `which` (N,) bool is true, left to right."""
+    return torch.where(which[:, None, None, None], images.flip(-1), images)
+
+
+def translate(images: Tensor, shift: Tensor, fill: float = 0.0) -> Tensor:
+    """Move image i down by shift[i, 0] and right by shift[i, 1] pixels; pixels from outside the image are `fill`.
+
+    shift: (N, 2) int64, each at most the image's size.
+    """
+    count, channels, height, width = images.shape
+    rows = torch.arange(height, device=images.device) - shift[:, :1]  # (N, H): the source of each row
+    columns = torch.arange(width, device=images.device) - shift[:, 1:]  # (N, W)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    source = source.view(count, 1, height * width).expand(-1, channels, -1)
+    moved = images.flatten(2).gather(2, source).view_as(images)
+    return moved.masked_fill(~inside[:, None], fill)
+
+
+def erase(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor | None = None, fill: float = 0.0
+) -> Tensor:
+    """Fill a box of height[i] x width[i] pixels of image i with its corner at (top[i], left[i]); all (N,) int64.
+
+    Without a width it is a square. The part outside the image is cut off.
+    """
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    tall = (rows >= top[:, None]) & (rows < (top + height)[:, None])  # (N, H)
+    wide = (columns >= left[:, None]) & (columns < (left + (height if width is None else width))[:, None])  # (N, W)
+    return images.masked_fill((tall[:, :, None] & wide[:, None, :])[:, None], fill)
+
+
+def resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, mirrored: Tensor | None = None
+) -> Tensor:
+    """Enlarge a box of height[i] x width[i] pixels of image i to the size of the image, bilinearly.
+
+    The box must be in the image; all (N,) int64. The images for which `mirrored` (N,) bool is true are also mirrored.
+    A box is never larger than the image, so there is nothing that antialiasing would change.
+    """
+    rows = _middles(top, height, images.shape[2])
+    columns = _middles(left, width, images.shape[3])
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    return in_parts(_sampled, images, rows, columns)
+
+
+def _middles(start: Tensor, size: Tensor, full: int) -> Tensor:
+    """(N,) boxes along an axis of `full` pixels -> (N, full): where to sample them, as grid_sample counts: -1 to 1."""
+    inside = (torch.arange(full, device=start.device) + 0.5) * (size[:, None] / full) - 0.5
+    pixel = start[:, None] + inside.clamp(min=0).minimum(size[:, None] - 1.0)  # the box's edge is repeated
+    return (2 * pixel + 1) / full - 1
+
+
+def _sampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    count, _, height, width = images.shape
+    grid = torch.stack(
+        [columns[:, None, :].expand(count, height, width), rows[:, :, None].expand(count, height, width)], dim=-1
+    )
+    sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled if images.is_floating_point() else sampled.round_().to(images.dtype)
+
+
+def boxes(
+    count: int, size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Draw `count` boxes in an image of the size (H, W): top, left, height, width (N,) int64, and whether it fits.
+
+    The area is uniform over the range, as a share of the image's, the ratio of width to height uniform over the
+    logarithms of its range, the place uniform over all. Of ten boxes the first that has a pixel and fits in the image
+    is taken. If none does, the last element is false and the box is the whole image.
+    """
+    device = generator.device
+    share = torch.rand(count, TRIES, generator=generator, device=device) * (area[1] - area[0]) + area[0]
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    shape = (torch.rand(count, TRIES, generator=generator, device=device) * (high - low) + low).exp()
+    pixels = share * (size[0] * size[1])
+    heights, widths = (pixels / shape).sqrt().round().long(), (pixels * shape).sqrt().round().long()
+    fits = (heights > 0) & (heights <= size[0]) & (widths > 0) & (widths <= size[1])
+    first, found = fits.int().argmax(1, keepdim=True), fits.any(1)
+    height = heights.gather(1, first).squeeze(1).where(found, size[0])
+    width = widths.gather(1, first).squeeze(1).where(found, size[1])
+    place = torch.rand(2, count, generator=generator, device=device)
+    top, left = _uniform(place[0], size[0] - height), _uniform(place[1], size[1] - width)
+    return top, left, height, width, found
+
+
+def _uniform(draw: Tensor, most: Tensor) -> Tensor:
+    """(N,) draws from 0 to 1 -> (N,) whole numbers from 0 to most[i], equally likely."""
+    return (draw * (most + 1)).long().minimum(most)  # the product may be rounded up to most + 1
+
+
+def in_parts(transform: Callable[..., Tensor], images: Tensor, *each: Tensor) -> Tensor:
+    """Return `transform(images, *each)`; on a processor in parts of the batch, which is two to three times as fast."""
+    size = max(1, PART // images.shape[1:].numel()) if images.device.type == "cpu" else len(images)
+    if size >= len(images):
+        return transform(images, *each)
+    parts = zip(*(tensor.split(size) for tensor in (images, *each)), strict=True)
+    return torch.cat([transform(*part) for part in parts])
