@@ -1,17 +1,19 @@
-"""In-memory batches: one uint8 tensor, from which batches are taken, augmented and normalised.
+"""Batches of images: taken from where their pixels live, augmented and normalised.
 
-Shapes: images (N, C, H, W) uint8, labels (N,) int64; a batch is (B, C, H, W) float32 and (B,) int64, or with `mix`
-(B, num_classes) float32, on the device of the images. The order is a pure function of (seed, epoch) and the
-augmentation of (seed, epoch, batch, rank): neither depends on what ran before.
+Shapes: images (N, C, H, W) uint8, in a tensor or another store, labels (N,) int64; a batch is (B, C, H, W) float32 and
+(B,) int64, or with `mix` (B, num_classes) float32. The order is a pure function of (seed, epoch) and the augmentation
+of (seed, epoch, batch, rank): neither depends on what ran before, nor on where the pixels live.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor, nn
 
 from lossfit.data.augment import Augmentation
 from lossfit.data.mix import Mix
+from lossfit.data.stores.images import Stored
 
 
 class Normalize(nn.Module):
@@ -33,17 +35,19 @@ class Normalize(nn.Module):
 
 
 class Batches:
-    """A loader over tensors, with `len()` batches an epoch, which Lightning iterates as any other.
+    """A loader over images and their labels, with `len()` batches an epoch, which Lightning iterates as any other.
 
     With `shuffle`, `epoch()` says which epoch's order to use, and each rank gets its share of every global batch of
     `batch_size * world_size` samples: each sample comes once an epoch, and all ranks make the same number of steps (a
     remainder smaller than the number of ranks is added to the batch before). Without `shuffle`, rank r gets the samples
     r, r + world_size, ...: each exactly once, without padding.
+
+    device: where batches are augmented and normalised, and yielded; None for the device of the images.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | Stored,
         labels: Tensor,
         batch_size: int,
         normalize: Normalize,
@@ -55,16 +59,19 @@ class Batches:
         epoch: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         if len(labels) < world_size:
             raise ValueError(f"{len(labels)} samples cannot be divided among {world_size} ranks")
         self.images, self.labels = images, labels
-        self.batch_size, self.normalize = batch_size, normalize.to(images.device)
+        self.device = images.device if device is None else device
+        self.batch_size, self.normalize = batch_size, normalize.to(self.device)
         self.augment, self.mix, self.num_classes = augment, mix, num_classes
         self.shuffle, self.seed, self.epoch = shuffle, seed, epoch
         self.rank, self.world_size = rank, world_size
         # the epoch of the last iteration, and how many batches it has yielded: a resumed run takes this as the number
-        # of trained batches, which holds because Lightning does not prefetch from a loader with a length
+        # of trained batches, which holds because Lightning does not prefetch from a loader with a length; batches that
+        # workers have decoded ahead are not counted
         self.last_epoch, self.batches_served = -1, 0
         self.resumed: dict[str, int] = {}
 
@@ -80,31 +87,55 @@ class Batches:
         return len(self._bounds())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count, epoch = len(self.labels), self.epoch()
+        epoch = self.epoch()
         first = self.resumed["given"] if self.resumed.get("epoch") == epoch else 0
         self.last_epoch, self.batches_served, self.resumed = epoch, first, {}
+        generator = torch.Generator(self.device)
+        with closing(self._gather(self._indices(epoch)[first:])) as samples:
+            for number, batch in enumerate(samples, first):
+                images, labels = batch
+                if self.augment or self.mix:
+                    generator.manual_seed(_mix(self.seed, epoch, number, self.rank))
+                if self.augment:
+                    images = self.augment(images, generator)
+                images = self.normalize(images)
+                if self.mix:
+                    images, labels = self.mix(images, labels, self.num_classes, generator)
+                self.batches_served = number + 1
+                yield images, labels
+
+    def _indices(self, epoch: int) -> list[Tensor]:
+        """Return the numbers of the samples of each of this rank's batches."""
+        count = len(self.labels)
         if self.shuffle and self.batch_size < count:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(self.seed, epoch)))
         else:
             order = torch.arange(count)
         if not self.shuffle:
             order = order[self.rank :: self.world_size]
-        generator = torch.Generator(self.images.device)
-        for number, (start, stop) in list(enumerate(self._bounds()))[first:]:
-            index = order[start:stop]
-            if self.shuffle:
-                index = index[self.rank :: self.world_size]
-            index = index.to(self.images.device, non_blocking=True)
-            images, labels = self.images[index], self.labels[index]
-            if self.augment or self.mix:
-                generator.manual_seed(_mix(self.seed, epoch, number, self.rank))
-            if self.augment:
-                images = self.augment(images, generator)
-            images = self.normalize(images)
-            if self.mix:
-                images, labels = self.mix(images, labels, self.num_classes, generator)
-            self.batches_served = number + 1
-            yield images, labels
+        step = self.world_size if self.shuffle else 1
+        return [order[start:stop][self.rank if self.shuffle else 0 :: step] for start, stop in self._bounds()]
+
+    def _gather(self, indices: list[Tensor]) -> Generator[tuple[Tensor, Tensor]]:
+        """Yield the samples with these numbers on the device."""
+        images, labels = self.images, self.labels
+        if isinstance(images, Tensor):
+            for cpu_index in indices:
+                index = cpu_index.to(images.device, non_blocking=True)
+                yield self._moved(images[index], labels[index])
+        else:
+            for index, pixels in zip(indices, images.stream(indices, self._pins), strict=True):
+                yield self._moved(pixels, labels[index])
+
+    @property
+    def _pins(self) -> bool:
+        """Whether batches are read into page-locked memory, from which they are moved without waiting."""
+        return self.device.type == "cuda" and self.images.device.type == "cpu"
+
+    def _moved(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self._pins and not images.is_pinned():
+            images = images.pin_memory()
+        return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def _bounds(self) -> list[tuple[int, int]]:
         """Return the start and stop of each batch in the order of this rank, or, with `shuffle`, of all ranks."""

@@ -55,7 +55,7 @@ class InMemoryDataModule(ImageDataModule):
         self.imbalance, self.outliers = imbalance, outliers
         self.task = Classification(self.class_names)
 
-    def read(self, train: bool) -> Split:
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return the images and labels of the training or the test set."""
         raise NotImplementedError
 

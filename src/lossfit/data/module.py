@@ -10,10 +10,12 @@ from torch import Tensor
 from lossfit.data.augment import Augmentation
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.mix import Mix
+from lossfit.data.stores.images import Stored
+from lossfit.data.stores.mapped import MappedImages
 from lossfit.ranges import Count, checked
 from lossfit.tasks.task import Task
 
-Split = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8; target, a row for each image: see lossfit.tasks
+Split = tuple[Tensor | Stored, Tensor]  # images (N, C, H, W) uint8; target, a row for each: see lossfit.tasks
 
 SHARE_OF_FREE_MEMORY = 0.25  # the largest part of an accelerator's free memory that a split may take
 
@@ -69,7 +71,7 @@ class ImageDataModule(LightningDataModule):
         count = len(self.splits["train"][1])
         trainer = self.trainer
         return Batches(
-            *self._on_device("train"),
+            **self._on_device("train"),
             batch_size=count if isinstance(size, str) else size,
             normalize=Normalize(self.mean, self.std),
             augment=self.augment,
@@ -97,17 +99,25 @@ class ImageDataModule(LightningDataModule):
     def _eval(self, split: str) -> Batches:
         trainer = self.trainer
         return Batches(
-            *self._on_device(split),
+            **self._on_device(split),
             batch_size=self.eval_batch_size,
             normalize=Normalize(self.mean, self.std),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
 
-    def _on_device(self, split: str) -> Split:
-        """Return a split on the training device, or where it is if it would take too much of the device's memory."""
+    def _on_device(self, split: str) -> dict[str, Any]:
+        """Return a split, and the training device, on which the split is if it takes little of the device's memory.
+
+        Batches of any other split, and of images that are decoded in each epoch, are moved there one at a time.
+        """
         images, labels = self.splits[split]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if device.type == "cuda" and images.nbytes > SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
-            return images, labels
-        return images.to(device), labels.to(device)
+        fits = device.type != "cuda" or images.nbytes <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
+        if fits and device.type != "cpu" and isinstance(images, MappedImages):
+            images = images.load(device)
+        elif fits and isinstance(images, Tensor):
+            images = images.to(device)
+        if isinstance(images, Tensor):
+            labels = labels.to(images.device)
+        return {"images": images, "labels": labels, "device": device}

@@ -76,6 +76,13 @@ class MappedImages:
         for index in indices:
             yield self._read(index, pin)
 
+    def load(self, device: torch.device) -> Tensor:
+        """Return all images as a tensor on a device."""
+        images = torch.empty(self.shape, dtype=torch.uint8, device=device)
+        for index in torch.arange(len(self)).split(1024):
+            images[index[0] : index[-1] + 1] = self[index].to(device)
+        return images
+
     def _read(self, index: Tensor, pin: bool) -> Tensor:
         batch = torch.empty((len(index), *self.full_shape[1:]), dtype=torch.uint8, pin_memory=pin)
         view = batch.view(-1).numpy().data
