@@ -1,6 +1,7 @@
 """What every data module has: the batches of its splits, each rank's share of them, and its task."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -47,12 +48,16 @@ class ImageDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.augment, self.mix = augment or None, mix or None
         self.corruption_log: dict[str, Any] = {}
+        self.run_files: dict[str, str] = {}  # what a run folder keeps about its data: texts by the names of files
         self.splits: dict[str, Split] = {}
 
     @classmethod
     def task_name(cls, **options: Any) -> str:
         """Return the name of the task of a data module with these options, which is not made for it."""
         return "classification"
+
+    def check_unchanged(self, folder: Path) -> None:
+        """Raise UserError if the data differ from those that the run in `folder`, which is resumed, began with."""
 
     @property
     def class_counts(self) -> list[int] | None:

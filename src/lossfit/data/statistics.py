@@ -13,7 +13,7 @@ class Images(Protocol):
     """Images of one size, taken by their indices: a uint8 tensor (N, C, H, W) is one."""
 
     @property
-    def shape(self) -> torch.Size:
+    def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
 
     def __len__(self) -> int: ...

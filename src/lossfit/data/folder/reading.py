@@ -1,10 +1,8 @@
 """From data.dir and data.table to the images of a run and their task."""
 
 import logging
-import os
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +13,6 @@ from lossfit.data.folder.samples import Samples
 from lossfit.data.folder.scanning import check_is_folder, scan
 from lossfit.data.folder.table import Table
 from lossfit.data.folder.targets import TaskName
-from lossfit.errors import first_ten
 
 log = logging.getLogger(__name__)
 
@@ -75,53 +72,3 @@ def target_of(samples: Samples, task: TaskName, names: Sequence[str]) -> Tensor:
     if task == "classification":
         return targets.class_numbers(samples, names)
     return targets.class_sets(samples, names) if task == "multilabel" else targets.values(samples)
-
-
-def check_counts(samples: Samples, names: Sequence[str]) -> None:
-    """Raise DataError for classes of a classification that have too few images."""
-    counts = Counter(cells[0] for cells in samples.cells)
-    least = 1 if samples.given is not None else 2
-    few = [name for name in names if counts[name] < least]
-    if few:
-        number = "no image that can be read" if least == 1 else "fewer than two images"
-        raise DataError(
-            f"{len(few):,} classes have {number} ({first_ten(few)}): add images, or name the others in data.classes"
-        )
-
-
-def check_splits(splits: Sequence[str], labels: Sequence[Sequence[str]], names: Sequence[str], given: bool) -> None:
-    """Compare the classes of the splits. labels: of each image.
-
-    Raises DataError for a class that the user's own val or test has and train has not; warns of others.
-    """
-    found = {split: {n for its, row in zip(splits, labels, strict=True) if its == split for n in row} for split in
-             ("train", "val", "test")}  # fmt: skip
-    unknown = {split: [name for name in names if name in found[split] - found["train"]] for split in ("val", "test")}
-    for split, classes in unknown.items():
-        if classes and given:
-            raise DataError(
-                f"{split} has {len(classes):,} classes that train has no image of: {first_ten(classes)}: move some of "
-                f"their images to train, or name the other classes in data.classes"
-            )
-    for split, has in found.items():
-        if lacking := [name for name in names if name not in has]:
-            log.warning("%s has no image of %s", split, first_ten(lacking))
-
-
-def without_unreadable(samples: Samples, errors: dict[int, str], skip: bool) -> tuple[Samples, list[int]]:
-    """Return the readable images, and their numbers. Raises DataError if some are not, and none are to be skipped."""
-    readable = [i for i in range(len(samples)) if i not in errors]
-    if errors and not skip:
-        told = [os.path.relpath(text, samples.root) if False else text for _, text in sorted(errors.items())]
-        raise DataError(
-            f"{len(errors):,} of {len(samples):,} images cannot be read: {first_ten(told)}; replace or remove them, or "
-            f"leave them out with data.skip_unreadable=true"
-        )
-    if not readable:
-        raise DataError(f"none of the {len(samples):,} images can be read: {first_ten(list(errors.values()))}")
-    return (samples.kept(readable) if errors else samples), readable
-
-
-def as_pool(samples: Samples, pool: Sequence[int]) -> Samples:
-    """Return the images with these numbers, without the user's splits."""
-    return replace(samples.kept(pool), given=None)

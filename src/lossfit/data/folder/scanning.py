@@ -120,7 +120,7 @@ class _Walk:
                 f"or put their images back"
             )
         if self.others:
-            log.info("%s: %s that are no images are not used (%s)", self.root, _files(self.others), self.in_words())
+            log.info("%s: files that are no images are not used: %s", self.root, self.in_words())
 
     def in_words(self) -> str:
         """Return how many files of which kind there are beside images."""
@@ -195,11 +195,6 @@ def _warn_of_similar_names(root: Path, names: Sequence[str]) -> None:
     for same in alike.values():
         if len(same) > 1:
             log.warning("%s: the classes %s differ only in upper and lower case", root, " and ".join(same))
-
-
-def _files(counts: Counter[str]) -> str:
-    number = sum(counts.values())
-    return f"{number:,} file{'s' if number > 1 else ''}"
 
 
 def _join(folder: str, name: str) -> str:
