@@ -72,6 +72,11 @@ def first_ten(items: Sequence[object]) -> str:
     return ", ".join(map(printable, items[:10])) + more
 
 
+def counted(items: Sequence[object], one: str, several: str | None = None) -> str:
+    """Return how many items there are, as `1 image` or `2,000 images`. several: the plural, if it is not one + s."""
+    return f"{len(items):,} {one if len(items) == 1 else several or f'{one}s'}"
+
+
 def printable(item: object) -> str:
     """Return a text, such as the name of a file, with every character escaped that would not be seen."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item))

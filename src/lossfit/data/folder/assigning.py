@@ -12,7 +12,7 @@ from lossfit.data.folder import duplicates
 from lossfit.data.folder.samples import SPLITS, Samples
 from lossfit.data.folder.splits import folded, held_out, pooled, strata_of_sets, strata_of_values
 from lossfit.data.folder.targets import TaskName
-from lossfit.errors import first_ten
+from lossfit.errors import counted, first_ten
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +86,10 @@ def check_counts(samples: Samples, names: Sequence[str]) -> None:
     least = 1 if samples.given is not None else 2
     few = [name for name in names if counts[name] < least]
     if few:
-        number = "no image that can be read" if least == 1 else "fewer than two images"
+        number = "no image that can be read" if least == 1 else "fewer than two images, for training and for validation"
         raise DataError(
-            f"{len(few):,} classes have {number} ({first_ten(few)}): add images, or name the other classes in "
-            f"data.classes"
+            f"{counted(few, 'class', 'classes')} with {number}: {first_ten(few)}; add images, or name the other "
+            f"classes in data.classes"
         )
 
 
@@ -107,8 +107,8 @@ def check_classes(splits: Sequence[str], target: Tensor, names: Sequence[str], g
         unknown = [name for name in names if name in found[split] - found["train"]]
         if unknown and given:
             raise DataError(
-                f"{split} has {len(unknown):,} classes that train has no image of ({first_ten(unknown)}): move some of "
-                f"their images to train, or name the other classes in data.classes"
+                f"{split} has {counted(unknown, 'class', 'classes')} that train has no image of "
+                f"({first_ten(unknown)}): move some of their images to train, or name the other classes in data.classes"
             )
     for split, has in found.items():
         if lacking := [name for name in names if name not in has]:

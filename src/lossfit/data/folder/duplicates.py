@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lossfit.data.folder.samples import Samples
-from lossfit.errors import first_ten
+from lossfit.errors import counted, first_ten
 
 ENDS = 4096  # bytes at both ends of a file that are compared before all of them
 THREADS = 8
@@ -33,17 +33,17 @@ def remarks(samples: Samples, groups: Sequence[Sequence[int]]) -> Iterator[str]:
     """Yield a line for each kind of trouble that images with the same bytes are."""
     if not groups:
         return
-    copies = sum(len(group) - 1 for group in groups)
-    kept = "" if samples.given else ", and stay together in one split"
-    yield f"{copies:,} images are copies of others, with the same bytes{kept}: {_shown(samples, groups)}"
+    copies = [i for group in groups for i in group[1:]]
+    kept = "" if samples.given else ", which stay together in one split"
+    yield f"{counted(copies, 'copy', 'copies')} of other images, with the same bytes{kept}: {_shown(samples, groups)}"
     given = samples.given
     if given is not None and (apart := [group for group in groups if len({given[i] for i in group}) > 1]):
         yield (
-            f"{len(apart):,} images are in several splits, so that what is measured on these is too good: "
+            f"{counted(apart, 'image')} in several splits, so that what is measured on these is too good: "
             f"{_shown(samples, apart)}"
         )
     if differ := [group for group in groups if len({tuple(samples.cells[i]) for i in group}) > 1]:
-        yield f"{len(differ):,} images are there with different targets: {_shown(samples, differ)}"
+        yield f"{counted(differ, 'image')} several times with different targets: {_shown(samples, differ)}"
 
 
 def _shown(samples: Samples, groups: Sequence[Sequence[int]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lossfit.data.folder.samples import Samples
-from lossfit.errors import UserError, first_ten, printable
+from lossfit.errors import UserError, counted, first_ten, printable
 
 HEADER = ("path", "split", "target", "bytes")
 
@@ -47,13 +47,13 @@ def _changes(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[st
     shared = before.keys() & now.keys()
     other = {HEADER[i]: [name for name in shared if before[name][i - 1] != now[name][i - 1]] for i in range(1, 4)}
     kinds = {
-        "gone": before.keys() - now.keys(),
-        "new": now.keys() - before.keys(),
+        "gone": [*before.keys() - now.keys()],
+        "added": [*now.keys() - before.keys()],
         "with another target": other["target"],
         "with other bytes": other["bytes"],
         "in another split": other["split"],
     }
-    return [f"{len(names):,} {kind} ({first_ten(sorted(names))})" for kind, names in kinds.items() if names]
+    return [f"{counted(names, 'image')} {kind} ({first_ten(sorted(names))})" for kind, names in kinds.items() if names]
 
 
 def _rows(content: str) -> dict[str, list[str]]:

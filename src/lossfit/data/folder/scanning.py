@@ -9,7 +9,7 @@ from pathlib import Path
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder.samples import SPLIT_NAMES, Samples
 from lossfit.data.pictures import SUFFIXES
-from lossfit.errors import first_ten, printable
+from lossfit.errors import counted, first_ten, printable
 
 SILENT = frozenset({".ds_store", "desktop.ini", "icon\r", "thumbs.db"})  # files of file managers, in lower case
 NO_CLASSES = frozenset({"__macosx", "@eadir", "lost+found"})  # folders of programs, in lower case
@@ -114,10 +114,9 @@ class _Walk:
     def report(self) -> None:
         """Refuse links to nowhere, and log what was not used."""
         if self.dangling:
-            count = len(self.dangling)
             raise DataError(
-                f"dir={self.root}: {count:,} links to images lead nowhere ({first_ten(self.dangling)}): remove them, "
-                f"or put their images back"
+                f"dir={self.root}: {counted(self.dangling, 'link')} to images that are not there "
+                f"({first_ten(self.dangling)}): remove them, or put their images back"
             )
         if self.others:
             log.info("%s: files that are no images are not used: %s", self.root, self.in_words())
@@ -161,8 +160,8 @@ def _check_classes(
     if empty and split in ("", "train"):
         there = f" (beside images, there are {walk.in_words()})" if walk.others else ""
         raise DataError(
-            f"{_told(walk, folder)} has {len(empty):,} classes without images: {first_ten(empty)}{there}: remove these "
-            f"folders, or add images to them"
+            f"{_told(walk, folder)} has {counted(empty, 'class', 'classes')} without images: "
+            f"{first_ten(empty)}{there}: remove these folders, or add images to them"
         )
     if len(folders) == 1 and not split:
         raise DataError(
@@ -170,14 +169,14 @@ def _check_classes(
             f"classes; if the classes are the folders in {folders[0]!r}, give data.dir={walk.root / folders[0]}"
         )
     if stray:
-        log.warning("%s: %d images lie in no class and are not used: %s", walk.root, len(stray), first_ten(stray))
+        log.warning("%s: not used, since in no class: %s", walk.root, first_ten(stray))
 
 
 def _refuse_without_classes(walk: _Walk, folder: str, images: Sequence[str]) -> None:
     if images:
         tables = sorted(path.name for path in walk.root.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
         raise DataError(
-            f"{_told(walk, folder)} has {len(images):,} images and no folders: put the images of each class into a "
+            f"{_told(walk, folder)} has {counted(images, 'image')} and no folders: put the images of each class into a "
             f"folder, or name a table of their targets with data.table={tables[0] if tables else 'labels.csv'}"
         )
     there = f"; it has {walk.in_words()}" if walk.others else " and no folders"

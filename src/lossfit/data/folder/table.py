@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder.samples import SPLIT_NAMES, SPLITS, Samples
-from lossfit.errors import did_you_mean, first_ten, one_line
+from lossfit.errors import counted, did_you_mean, first_ten, one_line
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SPLIT = "split"  # the column that says the split of each image
@@ -150,7 +150,7 @@ class Table:
             if longer:
                 hint = f": paths must have their suffix, as {longer[0]}"
         told = [f"{where[i]}: {names[i] or 'no path'}" for i in missing]
-        raise DataError(f"table={self.name} has {len(missing):,} paths that are no files ({first_ten(told)}){hint}")
+        raise DataError(f"table={self.name} has {counted(missing, 'path')} without a file ({first_ten(told)}){hint}")
 
     def _check_once(self, names: Sequence[str], where: Sequence[str]) -> None:
         rows = defaultdict(list)
@@ -159,8 +159,8 @@ class Table:
         twice = [f"{same[0][0]} in {' and '.join(row for _, row in same)}" for same in rows.values() if len(same) > 1]
         if twice:
             raise DataError(
-                f"table={self.name} has {len(twice):,} images in several rows ({first_ten(twice)}): keep one row for "
-                f"each image; several classes of one image stand in its cell as a;b"
+                f"table={self.name} has {counted(twice, 'image')} in several rows ({first_ten(twice)}): keep one row "
+                f"for each image; several classes of one image stand in its cell as a;b"
             )
 
     def _splits(self, cells: Sequence[str], where: Sequence[str]) -> list[str]:
@@ -168,7 +168,7 @@ class Table:
         if wrong:
             told = first_ten([f"{where[i]}: {cells[i]!r}" for i in wrong])
             raise DataError(
-                f"table={self.name}: column {self.split_column!r} must have {', '.join(SPLITS)}, and {len(wrong):,} "
-                f"rows do not ({told}); data.target_columns takes it as a target"
+                f"table={self.name}: column {self.split_column!r} must have {', '.join(SPLITS)}, and "
+                f"{counted(wrong, 'row')} has another ({told}); data.target_columns takes it as a target"
             )
         return [SPLIT_NAMES[cell.lower()] for cell in cells]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder.samples import Samples
-from lossfit.errors import did_you_mean, first_ten
+from lossfit.errors import counted, did_you_mean, first_ten
 from lossfit.plain_values import is_name
 
 TaskName = Literal["classification", "multilabel", "regression"]
@@ -82,7 +82,9 @@ def classes(samples: Samples, task: TaskName, wanted: Sequence[str | int] | None
             raise DataError(f"classes must be different, got {list(wanted)}")
         found = [str(name) for name in wanted]
     if len(found) < 2:
-        raise DataError(f"the images have {len(found)} classes ({first_ten(found)}): at least two are needed")
+        raise DataError(
+            f"there is only {counted(found, 'class', 'classes')} ({first_ten(found)}): at least two are needed"
+        )
     return found
 
 
@@ -105,14 +107,14 @@ def check_classes(samples: Samples) -> None:
     none = [samples.told(i) for i, row in enumerate(samples.cells) if not row[0]]
     if none:
         raise DataError(
-            f"column {samples.columns[0]!r} has {len(none):,} empty cells ({first_ten(none)}): each image needs a "
-            f"class; with data.task=multilabel, an empty cell is an image of no class"
+            f"{samples.source}: column {samples.columns[0]!r} has {counted(none, 'empty cell')} ({first_ten(none)}): "
+            f"each image needs a class; with data.task=multilabel, an empty cell is an image of no class"
         )
     several = [f"{samples.told(i)}: {row[0]}" for i, row in enumerate(samples.cells) if SEVERAL in row[0]]
     if several:
         raise DataError(
-            f"column {samples.columns[0]!r} has {len(several):,} images of several classes ({first_ten(several)}): "
-            f"data.task=multilabel takes them"
+            f"{samples.source}: column {samples.columns[0]!r} has {counted(several, 'image')} of several classes "
+            f"({first_ten(several)}): data.task=multilabel takes them"
         )
 
 
@@ -155,8 +157,8 @@ def values(samples: Samples) -> Tensor:
     if wrong:
         remedy = "; data.task=classification takes them as classes" if len(samples.columns) == 1 else ""
         raise DataError(
-            f"{first_ten(samples.columns)}: {len(wrong):,} targets are no finite numbers ({first_ten(wrong)}): correct "
-            f"them, with a point for decimals{remedy}"
+            f"{samples.source}: {first_ten(samples.columns)} has {counted(wrong, 'cell')} without a finite number "
+            f"({first_ten(wrong)}): correct them, with a point for decimals{remedy}"
         )
     return torch.tensor([[float(cell) for cell in row] for row in samples.cells], dtype=torch.float32)
 
