@@ -25,7 +25,7 @@ def main() -> None:
     """Read the runs, compare them, print the table and write files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER", help="a run, a sweep, or a folder of them")
-    parser.add_argument("--metric", default="val/acc", help="any number of result.json (default val/acc)")
+    parser.add_argument("--metric", help="any number of result.json (default: of the task, val/acc for classes)")
     parser.add_argument("--direction", choices=("min", "max"), help="which is better (default: by the metric's name)")
     parser.add_argument("--top", type=int, metavar="N", help="show the best N settings only")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to FILE as CSV, with all digits")

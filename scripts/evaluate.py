@@ -1,12 +1,14 @@
-"""Measure the classifier of a run on its test or validation split, with 95% intervals.
+"""Measure the model of a run on its test or validation split, with 95% intervals.
 
     python scripts/evaluate.py RUN
     python scripts/evaluate.py RUN/checkpoints/last.ckpt --split val --tta
 
-RUN is a run folder, whose best checkpoint is used, or a checkpoint. Prints accuracy, negative log-likelihood, Brier
-score, expected calibration error, the cost if the run has costs, and each class's recall, precision and F1. Writes
-evaluation_<split>.json, confusion_<split>.png and reliability_<split>.png into the run folder, or beside a checkpoint
-that is in no run folder.
+RUN is a run folder, whose best checkpoint is used, or a checkpoint. Prints, of a classifier, accuracy, negative
+log-likelihood, Brier score, expected calibration error, the cost if the run has costs, with two classes also AUROC and
+average precision, and each class's recall, precision and F1; where images have several classes, the mean average
+precision, F1 and each class's; of a regression, the mean and the median absolute error, the root of the mean squared
+error and R2. Writes evaluation_<split>.json and pictures, such as confusion_<split>.png, into the run folder, or beside
+a checkpoint that is in no run folder.
 
 The intervals (Wilson's for proportions, the normal distribution's for means) say how much the metrics would vary with
 another sample of as many images. They do not include how much another training would vary.
@@ -21,12 +23,13 @@ from typing import Any
 import torch
 
 from lossfit import load, runs
-from lossfit.callbacks.pictures import confusion_figure
 from lossfit.errors import exit_on_error
 from lossfit.inference import evaluation
 from lossfit.runs import checkpoints
 from lossfit.system import files
 from lossfit.tasks import metric_names
+
+HEADS = {"f1": "F1"}  # of columns whose heads are not their keys
 
 
 def main() -> None:
@@ -46,32 +49,34 @@ def main() -> None:
     )
     parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
-    classifier = load(options.run, trust_code=options.trust_code)
-    images, labels = evaluation.split(classifier, options.split, options.data)
-    logits = evaluation.logits_of(classifier, images)
-    found = evaluation.measure(logits[None], labels, classifier)
-    print(f"{options.split} split, {found['samples']:,} images, weights of epoch {classifier.epochs}")
+    model = load(options.run, trust_code=options.trust_code)
+    task = model.of_task
+    images, target = evaluation.split(model, options.split, options.data)
+    outputs = evaluation.outputs_of(model, images)
+    found = task.measure(outputs[None], target)
+    print(f"{options.split} split, {found['samples']:,} images, weights of epoch {model.epochs}")
     print("\n".join(summary(found)))
     if options.tta:
-        mirrored = evaluation.logits_of(classifier, images.flip(3))
-        tta = evaluation.measure(torch.stack([logits, mirrored]), labels, classifier)
-        print("\nThe same with test-time augmentation, probabilities averaged over each image and its mirror image")
+        mirrored = evaluation.outputs_of(model, images, mirrored=True)
+        tta = task.measure(torch.stack([outputs, mirrored]), target)
+        print(f"\nThe same with test-time augmentation, {task.returns} averaged over each image and its mirror image")
         print("\n".join(summary(tta)))
         found["tta"] = tta
-    print("\n" + "\n".join(class_table(found["classes"])))
+    print("\n" + "\n".join(table(found[task.rows])))
     folder = checkpoints.home(options.run)
     about = {
         "checkpoint": str(checkpoints.find(options.run)),
-        "epochs": classifier.epochs,
+        "epochs": model.epochs,
         "split": options.split,
         "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": runs.versions(),
     }
-    targets = [folder / f"{name}_{options.split}" for name in ("evaluation", "confusion", "reliability")]
-    files.write_json(targets[0].with_suffix(".json"), about | found)
-    confusion_figure(torch.tensor(found["confusion"]), classifier.classes).savefig(f"{targets[1]}.png", dpi=100)
-    evaluation.reliability_figure(found["calibration"], found["ece"]).savefig(f"{targets[2]}.png", dpi=100)
-    print(f"\n{targets[0]}.json  {targets[1].name}.png  {targets[2].name}.png")
+    file = folder / f"evaluation_{options.split}.json"
+    files.write_json(file, about | found)
+    pictures = {f"{name}_{options.split}.png": one for name, one in task.report_figures(found, outputs, target).items()}
+    for name, figure in pictures.items():
+        figure.savefig(folder / name, dpi=100)
+    print("\n" + "  ".join([str(file), *pictures]))
 
 
 def summary(found: dict[str, Any]) -> list[str]:
@@ -80,22 +85,20 @@ def summary(found: dict[str, Any]) -> list[str]:
     return [f"  {name:11}  {shown(found[name])}" for name in names]
 
 
-def class_table(classes: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the lines of a table with one row for each class."""
-    name = max(len("class"), *map(len, classes))
-    lines = [f"  {'class':{name}}  {'recall':25}  {'precision':25}  {'F1':6}  support"]
-    for key, row in classes.items():
-        f1 = shown(row["f1"])
-        lines.append(
-            f"  {key:{name}}  {shown(row['recall']):25}  {shown(row['precision']):25}  {f1}  {row['support']:7,}"
-        )
-    return lines
+def table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the lines of a table with a row for each class or value."""
+    cells = [["", *(HEADS.get(key, key) for key in next(iter(rows.values())))]]
+    for name, row in rows.items():
+        cells.append([name, *(f"{v:,}" if key == "support" else shown(v) for key, v in row.items())])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [[f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)] for row in cells]
+    return [f"  {'  '.join(row)}".rstrip() for row in padded]
 
 
 def shown(value: dict[str, float] | float | None) -> str:
     """Return a number as text, with its interval if it has one."""
     if value is None:
-        return "-     "
+        return "-"
     if isinstance(value, dict):
         return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
     return f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""Export the classifier of a run for other programs, and verify the files on the whole test split.
+"""Export the model of a run for other programs, and verify the files on the whole test split.
 
     python scripts/export.py RUN
     python scripts/export.py RUN --formats onnx --out served
@@ -7,10 +7,11 @@ RUN is a run folder, whose best checkpoint is used, or a checkpoint. Writes into
 
     classifier.pt2    for torch.export.load(file).module()
     classifier.onnx   for ONNX Runtime and other programs
-    classifier.json   the model card: classes, input, output, metrics, config, versions, the files' SHA-256
+    classifier.json   the model card: names, input, output, metrics, config, versions, the files' SHA-256
 
-Both models take uint8 pixels (N, C, H, W), any N, and return probabilities (N, num_classes). The files are written only
-if they make the model's predictions on all test images, with probabilities within 1e-4.
+Both models take uint8 pixels (N, C, H, W), any N, and return probabilities (N, C), or for a regression values (N, D) in
+their own unit. The files are written only if they make the model's predictions on all test images, with probabilities
+within 1e-4, values within 1e-4 standard deviations of the targets.
 
 Exit status: 0; 1 if a file does not agree with the model; 2 for a mistake, such as a RUN that does not exist.
 """
@@ -50,16 +51,17 @@ def main() -> None:
                 raise UserError(reason)
             print(f"Left out: {reason}", file=sys.stderr)
             formats.remove(name)
-    classifier = load(options.run, trust_code=options.trust_code)
-    images, labels = split(classifier, "test", options.data)
+    model = load(options.run, trust_code=options.trust_code)
+    images, target = split(model, "test", options.data)
     folder = options.out or checkpoints.home(options.run) / "export"
-    card = export.export(classifier, images, labels, formats, folder)
+    card = export.export(model, images, target, formats, folder)
+    returns = card["output"]["name"]
     for name, file in card["files"].items():
         print(
             f"{folder / name}  {file['bytes'] / 1e6:.2f} MB; on {file['images_compared']:,} test images "
-            f"{file['predictions_that_differ']} predictions differ, probabilities by {file['largest_difference']:.1e}"
+            f"{file['predictions_that_differ']} predictions differ, {returns} by {file['largest_difference']:.1e}"
         )
-    print(f"{folder / export.STEM}.json  the model card: classes, input, output, metrics, config, versions, SHA-256")
+    print(f"{folder / export.STEM}.json  the model card: names, input, output, metrics, config, versions, SHA-256")
 
 
 if __name__ == "__main__":

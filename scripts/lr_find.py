@@ -47,7 +47,8 @@ def main() -> None:
         run = build_run(config, folder)
     module = run.module.to(run.trainer.strategy.root_device)
     batches = run.data.train_dataloader()
-    test = range_test(module.model, module.loss, module.optimizer, batches, options.low, options.high, options.steps)
+    limits = options.low, options.high, options.steps
+    test = range_test(module.model, module.loss, module.optimizer, batches, module.task.encode, *limits)
     folder.mkdir(parents=True)
     with (folder / "lr_find.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("lr", "loss"), *zip(test.rates, test.losses, strict=True)])

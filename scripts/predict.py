@@ -1,4 +1,4 @@
-"""Classify image files with the model of a run.
+"""Predict the classes or values of image files with the model of a run.
 
     python scripts/predict.py RUN coat.jpg photos/ 'more/**/*.png'
     find . -name '*.webp' | python scripts/predict.py RUN - --format csv > classes.csv
@@ -11,6 +11,9 @@ kept, and padded with its background, the median of its outermost pixels (which 
 Fashion-MNIST's 70,000 images). Transparent images are pasted on white. If the training images are grey and light on
 dark, as Fashion-MNIST's are, an image with a light background is inverted, and a line on stderr says so; likewise the
 reverse. --invert yes and no override this.
+
+Prints the likeliest classes with their probabilities; where images have several classes, the predicted ones first; of a
+regression the values, with 95% intervals if the loss was gaussian_nll.
 
 Exit status: 0 if all images were read; 1 if some were not, each with a line on stderr; 2 for a mistake, such as a RUN
 that does not exist.
@@ -28,14 +31,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossfit import TrainedClassifier, load
-from lossfit.decisions import probabilities
+from lossfit import TrainedModel, load
 from lossfit.errors import UserError, exit_on_error
 from lossfit.inference import image_files as images
 
 INVERT = {"auto": None, "yes": True, "no": False}
 BATCH = 64  # images
-Result = dict[str, Any]  # file, predicted, inverted, top: [(class, probability), ...]
+Result = dict[str, Any]  # file, inverted, and what the task says: predicted and top, or values by name
 
 
 def main() -> int:
@@ -52,18 +54,18 @@ def main() -> int:
     options = parser.parse_args()
     if options.top < 1:
         parser.error(f"--top must be >= 1, got {options.top}")
-    classifier = load(options.run, trust_code=options.trust_code)
+    model = load(options.run, trust_code=options.trust_code)
     listed = [line.rstrip("\n") for line in sys.stdin] if "-" in options.images else []
     files, unread = images.find([name for name in [*options.images, *listed] if name not in ("-", "")])
     if not files:
         raise UserError("\n".join(["no image found", *unread]))
     inverted: list[str] = []
-    results = predictions(classifier, files, options.top, INVERT[options.invert], unread, inverted)
+    results = predictions(model, files, options.top, INVERT[options.invert], unread, inverted)
     WRITERS[options.format](results)
     for line in unread:
         print(f"Not read: {line}", file=sys.stderr)
     if inverted and options.invert == "auto":
-        why = "dark background" if classifier.light_background else "light background"
+        why = "dark background" if model.light_background else "light background"
         more = f" and {len(inverted) - 3} more" if len(inverted) > 3 else ""
         names = ", ".join(inverted[:3])
         print(f"Inverted for their {why} (--invert no leaves them as they are): {names}{more}", file=sys.stderr)
@@ -72,7 +74,7 @@ def main() -> int:
 
 @torch.inference_mode()
 def predictions(
-    classifier: TrainedClassifier,
+    model: TrainedModel,
     files: list[Path],
     top: int,
     invert: bool | None,
@@ -84,51 +86,57 @@ def predictions(
         batch: list[tuple[Path, Tensor, bool]] = []
         for file in files[start : start + BATCH]:
             try:
-                batch.append((file, *images.read(file, classifier.image_shape, invert, classifier.light_background)))
+                batch.append((file, *images.read(file, model.image_shape, invert, model.light_background)))
             except UserError as error:
                 unread.append(str(error))
         if not batch:
             continue
         inverted += [str(file) for file, _, negative in batch if negative]
-        logits = classifier.logits(torch.stack([pixels for _, pixels, _ in batch]))
-        shares = probabilities(logits, classifier.link)
-        order = logits.argsort(1, descending=True)[:, :top]
-        predicted = classifier.decide(logits)
-        for row, (file, _, negative) in enumerate(batch):
-            yield {
-                "file": str(file),
-                "predicted": classifier.classes[predicted[row]],
-                "inverted": negative,
-                "top": [(classifier.classes[k], round(shares[row, k].item(), 6)) for k in order[row].tolist()],
-            }
+        said = model.results(torch.stack([pixels for _, pixels, _ in batch]), top)
+        for (file, _, negative), result in zip(batch, said, strict=True):
+            yield {"file": str(file), "inverted": negative, **result}
 
 
 def table(results: Iterable[Result]) -> None:
     """Print one line for each image, with the predicted class where costs make it another than the likeliest."""
     found = list(results)
     file = max((len(result["file"]) for result in found), default=0)
-    name = max((len(name) for result in found for name, _ in result["top"]), default=0)
+    name = max((len(name) for result in found for name, _ in result.get("top", ())), default=0)
     for result in found:
-        classes = "  ".join(f"{share:.3f} {likely:{name}}" for likely, share in result["top"])
-        cheapest = "" if result["predicted"] == result["top"][0][0] else f"  cheapest: {result['predicted']}"
-        print(f"{result['file']:{file}}  {classes}{cheapest}".rstrip())
+        if "top" in result:
+            said = "  ".join(f"{share:.3f} {likely:{name}}" for likely, share in result["top"])
+            predicted = result["predicted"]
+            if isinstance(predicted, list):
+                said = f"{', '.join(predicted) or 'none'}: {said}"
+            elif predicted != result["top"][0][0]:
+                said += f"  cheapest: {predicted}"
+        else:
+            said = "  ".join(f"{key} {value:.6g}" for key, value in values(result).items())
+        print(f"{result['file']:{file}}  {said}".rstrip())
+
+
+def values(result: Result) -> Result:
+    """Return what a result says beside file, inverted and top."""
+    return {key: value for key, value in result.items() if key not in ("file", "inverted", "top")}
 
 
 def as_csv(results: Iterable[Result]) -> None:
-    """Print one row for each image: file, predicted, inverted, class_1, probability_1, class_2, ..."""
+    """Print a row for each image: file, predicted, inverted, class_1, probability_1, ...; or the values by name."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, result in enumerate(results):
         if not number:
-            ranks = range(1, len(result["top"]) + 1)
+            ranks = range(1, len(result.get("top", ())) + 1)
             header = [name for rank in ranks for name in (f"class_{rank}", f"probability_{rank}")]
-            writer.writerow(["file", "predicted", "inverted", *header])
-        pairs = [value for pair in result["top"] for value in pair]
-        writer.writerow([result["file"], result["predicted"], str(result["inverted"]).lower(), *pairs])
+            writer.writerow(["file", *values(result), "inverted", *header])
+        pairs = [value for pair in result.get("top", ()) for value in pair]
+        said = [";".join(value) if isinstance(value, list) else value for value in values(result).values()]
+        writer.writerow([result["file"], *said, str(result["inverted"]).lower(), *pairs])
 
 
 def as_json(results: Iterable[Result]) -> None:
     """Print a list with an object for each image; top maps classes to probabilities, the likeliest first."""
-    print(json.dumps([{**result, "top": dict(result["top"])} for result in results], indent=2))
+    found = [{**result, **({"top": dict(result["top"])} if "top" in result else {})} for result in results]
+    print(json.dumps(found, indent=2))
 
 
 WRITERS = {"table": table, "csv": as_csv, "json": as_json}

@@ -21,6 +21,7 @@ FACTS = {
     "image_shape": (1, 28, 28),
     "class_counts": [50] * 10,
     "class_names": list("abcdefghij"),
+    "task": "classification",
     "cost_matrix": None,
     "logit_scale": 30.0,
 }

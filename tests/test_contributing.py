@@ -226,25 +226,25 @@ def test_the_steps_are_counted(tmp_path: Path) -> None:
         Edit(
             "src/lossfit/tasks/metric_names.py",
             """
-    MetricName("outside_2", "min", EVALUATED, table=("test",)),""",
+    MetricName("outside_2", "min", _ONE, EVALUATED, table=("test",)),""",
             after="""
-    MetricName("cost_argmax", "min", EVALUATED, needs_costs=True, evaluated=True),""",
+    MetricName("cost_argmax", "min", _ONE, EVALUATED, "costs", evaluated=True),""",
         ),
         Edit(
-            "src/lossfit/metrics/evaluation.py",
+            "src/lossfit/tasks/classification.py",
             """
-    "outside_2": lambda b: (b.logits.topk(2).indices != b.target[:, None]).all(1).float().sum(),""",
+    "outside_2": lambda logits, target, task: (logits.topk(2).indices != target[:, None]).all(1).float().sum(),""",
             after="""
-    "nll": lambda b: F.cross_entropy(b.logits.float(), b.target, reduction="sum"),""",
+    "nll": lambda logits, target, task: F.cross_entropy(logits, target, reduction="sum"),""",
         ),
         Edit(
             "tests/test_evaluation.py",
             """
 
 def test_outside_2_counts_labels_that_are_not_among_the_two_largest_logits() -> None:
-    from lossfit.metrics import Evaluation
+    from lossfit.tasks.classification import Classification
 
-    measured = Evaluation(3)
+    measured = Classification("abc").evaluation()
     measured.update(torch.tensor(0.0), torch.tensor([[3.0, 2, 1], [1, 2, 3]]), torch.tensor([1, 0]))
     assert measured.compute()["outside_2"] == 0.5
 """,

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lossfit.decisions import cheapest, cost_matrix, probabilities
-from lossfit.metrics import Evaluation
 from tests.conftest import ROOT, compose, fit
 
 NAMES = ["Shirt", "Coat", "Bag"]

@@ -1,4 +1,8 @@
-"""Every loss against an implementation that is not ours, and the laws that all of them keep."""
+"""Every loss of classes against an implementation that is not ours, and the laws that all of them keep.
+
+test_losses_tasks.py is for the other tasks, test_losses_values.py and test_losses_labels.py for what is particular to
+them.
+"""
 
 import inspect
 import re
@@ -17,7 +21,7 @@ from sklearn.metrics import brier_score_loss, hinge_loss
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from lossfit.config import build
+from lossfit.config import build, locate
 from lossfit.losses.custom import Custom
 from lossfit.losses.focal import Focal
 from lossfit.losses.loss import Loss
@@ -26,8 +30,17 @@ from tests.conftest import ROOT, compose
 
 C = 10
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml"))
-OURS = [name for name in NAMES if name != "custom"]
-WEIGHTED = [name for name in OURS if "weights: null" in (ROOT / "conf" / "loss" / f"{name}.yaml").read_text()]
+NODES = {name: yaml.safe_load((ROOT / "conf" / "loss" / f"{name}.yaml").read_text()) for name in NAMES}
+
+
+def for_task(task: str) -> list[str]:
+    """The losses for a task, but custom."""
+    kinds: dict[str, Any] = {name: locate(NODES[name]["_target_"], "loss") for name in NAMES if name != "custom"}
+    return [name for name, kind in kinds.items() if task in kind.tasks]
+
+
+OURS = for_task("classification")
+WEIGHTED = [name for name in OURS if NODES[name].get("weights", "") is None]
 
 
 COSTS = (torch.arange(100.0).view(C, C) % 7 * (1 - torch.eye(C))).tolist()
@@ -41,12 +54,13 @@ def make(
     num_classes: int = C,
     class_counts: list[int] | None = None,
     costs: list[list[float]] | None = None,
+    task: str = "classification",
     **options: Any,
 ) -> Loss:
     extra = [f"loss.{key}={str(value).replace(' ', '')}" for key, value in options.items()]
     node = composed(f"loss={name}", *extra)["loss"]
     counts = class_counts or [7] * num_classes
-    facts = {"class_counts": counts, "cost_matrix": costs, "logit_scale": 30.0}
+    facts = {"class_counts": counts, "cost_matrix": costs, "logit_scale": 30.0, "task": task}
     return build(node, "loss", num_classes=num_classes, **facts)
 
 
@@ -189,17 +203,6 @@ def test_focal_gradients_are_finite_and_gamma_0_is_cross_entropy(gamma: float) -
     assert logits.grad.isfinite().all()
     if gamma == 0:
         torch.testing.assert_close(value, F.cross_entropy(logits, target))
-
-
-def test_two_classes_give_the_binary_textbook_forms() -> None:
-    logits, target = batch(1, num_classes=2)
-    z, sign = logits[:, 1] - logits[:, 0], 2.0 * target - 1
-    cross_entropy = F.binary_cross_entropy_with_logits(z, target.double())
-    torch.testing.assert_close(make("cross_entropy", 2)(logits, target), cross_entropy)
-    p = (sign * z).sigmoid()
-    torch.testing.assert_close(make("focal", 2)(logits, target), (-((1 - p) ** 2) * p.log()).mean())
-    torch.testing.assert_close(make("hinge", 2)(logits, target), F.relu(1 - sign * z).mean())
-    torch.testing.assert_close(make("mae", 2)(logits, target), 2 * (1 - p).mean())
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -376,8 +379,8 @@ def test_ranges_end_where_the_message_says(
 
 def test_a_loss_made_in_python_has_the_defaults_of_the_command_line() -> None:
     listed: dict[tuple[type, str], list[Any]] = defaultdict(list)
-    for name in OURS:
-        for argument, value in yaml.safe_load((ROOT / "conf" / "loss" / f"{name}.yaml").read_text()).items():
+    for name in [name for name in NAMES if name != "custom"]:
+        for argument, value in NODES[name].items():
             if argument != "_target_":
                 listed[type(make(name)), argument].append(value)
     for (kind, argument), values in listed.items():

@@ -28,11 +28,10 @@ from lossfit.data.mix import CutMix, Mix, Mixup
 from lossfit.data.sources import DebianPackage, Mirror
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
-from lossfit.metrics import Evaluation
 from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-from lossfit.training.classifier import Classifier
+from lossfit.training.module import TrainingModule
 from tests import forks
 from tests.conftest import QUICK, ROOT, fit
 from tests.test_losses import COSTS, OURS, WEIGHTED, C, batch, make, mixed

@@ -219,7 +219,7 @@ LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "l
 def test_code_that_loads_a_run(code: str, trained: Path) -> None:
     scope = {"lossfit": lossfit, "images": sample()[0], "Net": Linear}
     exec(re.sub(r'"(logs/train/runs/)?RUN"', repr(str(trained)), code), scope)
-    assert isinstance(scope["classifier"], lossfit.TrainedClassifier)
+    assert isinstance(scope["classifier"], lossfit.TrainedModel)
     if "probabilities" in code:
         assert scope["probabilities"].shape == (200, 10)
 

@@ -22,7 +22,7 @@ from lossfit.system import files
 from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-from lossfit.training.classifier import Classifier
+from lossfit.training.module import TrainingModule
 from lossfit.training.initial_weights import start_from
 from tests import forks
 from tests.conftest import QUICK, ROOT, Command, compose, fit, whole_and_resumed
@@ -191,16 +191,16 @@ def test_a_stopped_run_prints_how_to_resume_and_resumes(train_py: Run, tmp_path:
 def test_a_signal_stops_a_run_after_its_step_and_it_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    training_step = Classifier.training_step
+    training_step = TrainingModule.training_step
 
-    def signalled(self: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+    def signalled(self: TrainingModule, batch: Any, batch_idx: int) -> torch.Tensor:
         if self.trainer.global_step == 11:
             os.kill(os.getpid(), number)
         return training_step(self, batch, batch_idx)
 
     before = {stop: signal.getsignal(stop) for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", signalled)
+        patch.setattr(TrainingModule, "training_step", signalled)
         with pytest.raises(Interrupted, match=f"python train.py resume={tmp_path}/run"):
             fit(tmp_path / "run", *THREE)
     assert {stop: signal.getsignal(stop) for stop in before} == before

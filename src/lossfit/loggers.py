@@ -13,12 +13,10 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from lossfit.config import logged
 from lossfit.option_files import chosen
 from lossfit.plain_values import float32_digits
 from lossfit.runs import names
 from lossfit.system import files
-from lossfit.tasks import metric_names
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +27,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     metrics: the metrics that the HPARAMS tab shows, under result/, with their values in result.json at the end of the
     run; null for all of validation and test. hparams: the options that it shows, each a group or a dotted key; null for
     all. first_step: the step from which a resumed run continues; its curves from there on are written again.
+    all_metrics: those of validation and test.
     """
 
     def __init__(
@@ -37,9 +36,11 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         metrics: Sequence[str] | None = None,
         hparams: Sequence[str] | None = None,
         first_step: int = 0,
+        all_metrics: Sequence[str] = (),
     ) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=first_step or None)
-        self.metrics, self.hparams_shown = metrics, hparams
+        self.metrics = all_metrics if metrics is None else metrics
+        self.hparams_shown = hparams
 
     @rank_zero_only
     def log_hyperparams(
@@ -54,15 +55,13 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         if self.hparams_shown is not None:
             choices = {part: str(option) for part, option in chosen(config).items()}
             shown = {key: value for key, value in (shown | choices).items() if key in self.hparams_shown}
-        if self.metrics is None:
-            self.metrics = logged(config, metric_names.EVALUATED)
         for summary in hparams(shown, {f"result/{name}": 0.0 for name in self.metrics}):
             self.experiment._get_file_writer().add_summary(summary)
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, float], step: int) -> None:
         """Write the values of the HPARAMS tab, at the end of the run."""
-        for name in self.metrics or ():
+        for name in self.metrics:
             if name in metrics:
                 self.experiment.add_scalar(f"result/{name}", metrics[name], step)
         self.experiment.flush()

@@ -27,6 +27,12 @@ def meaning(file: Path) -> str:
     return ""
 
 
+def target(group: str, option: str) -> str:
+    """Return the `_target_` of an option."""
+    text = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
+    return re.findall(r"^_target_: (\S+)", text, re.MULTILINE)[0]
+
+
 def groups() -> str:
     """Describe every group and option by the first comment of its file, for --help."""
     lines = []

@@ -11,20 +11,22 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from lossfit import overrides as override_keys
 from lossfit import runs, sweeps
+from lossfit.config import task_of
 from lossfit.errors import RunError, UserError
 from lossfit.sweeps.pool import Job
-from lossfit.tasks.metric_names import direction_of
+from lossfit.tasks.metric_names import direction_of, headline
 
 
 class GridSweeper(RunFolderSweeper):
     """Trains each combination once.
 
-    metric: the metric that the console shows for each job. max_jobs: a sweep with more jobs is refused.
+    metric: the metric that the console shows for each job; null for the headline metric of its task. max_jobs: a sweep
+    with more jobs is refused.
     """
 
-    def __init__(self, metric: str = "val/acc", extend: bool = False, max_jobs: int = 1000) -> None:
+    def __init__(self, metric: str | None = None, extend: bool = False, max_jobs: int = 1000) -> None:
         super().__init__(extend)
-        if direction_of(metric) is None:
+        if metric is not None and direction_of(metric) is None:
             raise UserError(
                 f"hydra.sweeper.metric={metric}: its name does not say which way is better; "
                 f"take val/acc, val/nll or val/loss"
@@ -42,6 +44,7 @@ class GridSweeper(RunFolderSweeper):
         composed = {tuple(overrides): self.composed(overrides) for overrides in combinations(parsed)}
         configs = {overrides: self.checked(config) for overrides, config in composed.items()}  # before any is trained
         self.rehearse(configs.values())
+        metric = self.metric or headline(task_of(next(iter(configs.values()))))
         with self.locked():
             jobs = sweeps.SweepFolder(self.folder)
             folders = {
@@ -50,7 +53,7 @@ class GridSweeper(RunFolderSweeper):
             }
             left = [Job(folder, text) for folder, text in folders.items() if runs.status(folder) not in runs.FINISHED]
             print(f"{len(folders)} jobs in {self.folder}, {len(folders) - len(left)} of them done already")
-            self.train(iter(left), len(left), self.metric)
+            self.train(iter(left), len(left), metric)
             self.table(self.metric)
             lost = [folder for folder in folders if runs.status(folder) not in runs.FINISHED]
             if lost:

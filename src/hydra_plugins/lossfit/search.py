@@ -12,12 +12,12 @@ from hydra_plugins.lossfit.space import SearchSpace
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from hydra_plugins.lossfit.trials import Trials
 from lossfit import cli, runs, sweeps
-from lossfit.config import Config, build, locate, watchable
+from lossfit.config import Config, build, locate, task_of, watchable
 from lossfit.config import arguments as arguments_of
 from lossfit.errors import RunError, UserError
 from lossfit.option_files import PRUNING
 from lossfit.sweeps.pool import Job
-from lossfit.tasks.metric_names import direction_of
+from lossfit.tasks.metric_names import direction_of, headline
 
 TPE = {
     "n_startup_trials": 10,  # are sampled at random
@@ -36,7 +36,8 @@ class OptunaSweeper(RunFolderSweeper):
     params: a range for each key as typed, `tag(log, interval(1e-4, 1e-1))`, or one for each option of the key's own
     group, `{adamw: ..., nesterov: ...}`; ranges on the command line replace them. A key that the trial's options do not
     have, such as `optimizer.momentum` with adamw, is not sampled.
-    metric: the objective, by its name in result.json; several for several objectives, with a direction each.
+    metric: the objective, by its name in result.json; several for several objectives, with a direction each; null for
+    the headline metric of the task.
     direction: maximize or minimize; null for the metric's own.
     n_trials: completed, pruned and diverged trials in all, those before a resume included.
     max_failures: the search ends when more trials have failed.
@@ -63,9 +64,8 @@ class OptunaSweeper(RunFolderSweeper):
             if not isinstance(value, int) or value < least:
                 raise UserError(f"hydra.sweeper.{name} must be a whole number >= {least}, got {value}")
         self.n_trials, self.max_failures, self.seed, self.batch = n_trials, max_failures, seed, batch
-        self.metrics = [metric] if isinstance(metric, str) else list(metric)
+        self.metrics = [metric] if isinstance(metric, str) else list(metric or [])
         self.directions = [direction] if isinstance(direction, str) else list(direction or [])
-        self.directions = self.directions or [optuna_direction(one) for one in self.metrics]
         self._check_objectives()
         self.params: dict[str, Any] = _plain(params)
         self.sampler: dict[str, Any] = _plain(sampler) or {"_target_": "optuna.samplers.TPESampler", **TPE}
@@ -74,9 +74,18 @@ class OptunaSweeper(RunFolderSweeper):
                 f"hydra.sweeper.sampler={self.sampler['_target_']}: cannot be used in lossfit's searches; for a "
                 f"grid take -m without it, for a search TPESampler, CmaEsSampler or RandomSampler"
             )
-        self.pruning = self._pruning(_plain(pruner))
+        self.pruner = _plain(pruner)
+        self.pruning = self._pruning()
+
+    def _take_headline(self, config: Config) -> None:
+        """Search for the headline metric of a config's task, if no metric was given."""
+        if not self.metrics:
+            self.metrics = [headline(task_of(config))]
+            self._check_objectives()
+            self.pruning = self._pruning()
 
     def _check_objectives(self) -> None:
+        self.directions = self.directions or [optuna_direction(one) for one in self.metrics]
         for metric in self.metrics:
             if metric.startswith("test/"):
                 raise UserError(
@@ -85,19 +94,19 @@ class OptunaSweeper(RunFolderSweeper):
         for direction in self.directions:
             if direction not in ("maximize", "minimize"):
                 raise UserError(f"hydra.sweeper.direction must be maximize or minimize, got {direction}")
-        if len(self.directions) != len(self.metrics):
+        if self.metrics and len(self.directions) != len(self.metrics):
             raise UserError("hydra.sweeper.direction: give one for each metric")
 
-    def _pruning(self, pruner: Any) -> list[str]:
+    def _pruning(self) -> list[str]:
         """Return the override that adds the pruning callback to a trial, if there is a pruner."""
-        if pruner is None:
+        if self.pruner is None or not self.metrics:
             return []
         if len(self.metrics) > 1 or not self.metrics[0].startswith(("train/", "val/")):
             raise UserError(
                 f"hydra.sweeper.pruner: Optuna prunes by one metric of each epoch, such as {', '.join(watchable({}))}; "
                 f"for others set hydra.sweeper.pruner=null"
             )
-        node = {"_target_": PRUNING, "monitor": self.metrics[0], "pruner": pruner}
+        node = {"_target_": PRUNING, "monitor": self.metrics[0], "pruner": self.pruner}
         return [f"++callbacks.pruning={_as_override(node)}"]
 
     def sweep(self, arguments: list[str]) -> None:
@@ -111,6 +120,7 @@ class OptunaSweeper(RunFolderSweeper):
         configs: list[Config] = []
         self.space.check(lambda config: configs.append(self.checked(config)))
         self.rehearse(configs)
+        self._take_headline(configs[0])
         with self.locked():
             distributions = self.space.distributions()
             self.trials = Trials(self.folder, self.metrics, self.directions, distributions, self.max_failures)

@@ -138,7 +138,7 @@ class RunFolderSweeper(Sweeper):
                 if result.get("status") == "failed":
                     print(f"#{job.folder.name} {job.text}: failed: {result['reason']}")
 
-    def table(self, metric: str, direction: Direction | None = None) -> None:
+    def table(self, metric: str | None, direction: Direction | None = None) -> None:
         """Print the table of all jobs, the best first."""
         found = [compare.read(folder) for folder in compare.find([self.folder])]
         show(compare.leaderboard(found, metric, direction), top=20)

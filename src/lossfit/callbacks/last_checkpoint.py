@@ -21,7 +21,7 @@ from lossfit.ranges import Count, Positive, checked
 from lossfit.runs import checkpoint_schema, names
 from lossfit.system import signals
 from lossfit.training import lightning_internals
-from lossfit.training.classifier import Classifier
+from lossfit.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +155,8 @@ class LastCheckpoint(Checkpoint):
         self.handlers = {}
 
 
-def _classifier(module: LightningModule) -> Classifier:
-    assert isinstance(module, Classifier)
+def _classifier(module: LightningModule) -> TrainingModule:
+    assert isinstance(module, TrainingModule)
     return module
 
 

@@ -1,4 +1,4 @@
-"""Runs grouped into settings, and the settings in order of a metric. Runs of one setting differ only by their seed."""
+"""Runs grouped into settings, which differ by seed and fold only, and the settings in order of a metric."""
 
 import statistics
 from collections import defaultdict
@@ -15,7 +15,7 @@ from lossfit.tasks.metric_names import Direction
 
 @dataclass(frozen=True)
 class Setting:
-    """Completed runs with the same options, one for each seed."""
+    """Completed runs with the same options, one for each seed and fold."""
 
     options: Mapping[str, str]
     runs: Sequence[RunSummary]
@@ -53,11 +53,15 @@ class Leaderboard:
         return pick(self.settings[0].runs, key=lambda run: run.metrics[self.metric])
 
 
-def leaderboard(found: Sequence[RunSummary], metric: str, direction: Direction | None = None) -> Leaderboard:
+def leaderboard(
+    found: Sequence[RunSummary], metric: str | None = None, direction: Direction | None = None
+) -> Leaderboard:
     """Group runs into settings and sort these, in the metric's own direction unless one is given.
 
-    Raises UserError if runs are completed and none has the metric, or if its direction is not known.
+    metric: None for the headline metric of the runs' task. Raises UserError if runs are completed and none has the
+    metric, if its direction is not known, and if there is no metric and the runs have several tasks.
     """
+    metric = metric or _headline(found)
     counted: dict[tuple[Any, ...], RunSummary] = {}
     others = []
     for run in sorted(found, key=lambda run: run.started):
@@ -68,7 +72,8 @@ def leaderboard(found: Sequence[RunSummary], metric: str, direction: Direction |
         elif metric not in run.metrics:
             others.append(replace(run, reason=f"has no {metric}"))
         else:
-            key = (*sorted(run.options.items()), run.seed if run.seed is not None else run.folder)
+            repetition = (run.seed if run.seed is not None else run.folder, run.fold)
+            key = (*sorted(run.options.items()), repetition)
             if key in counted:  # not an independent sample: it would make the deviation too small
                 others.append(replace(counted[key], reason="repeated by a later run of the same seed"))
             counted[key] = run
@@ -82,6 +87,18 @@ def leaderboard(found: Sequence[RunSummary], metric: str, direction: Direction |
     members: dict[tuple[Any, ...], list[RunSummary]] = defaultdict(list)
     for key, run in counted.items():
         members[key[:-1]].append(run)
-    settings = [Setting(some[0].options, sorted(some, key=lambda run: run.seed or 0)) for some in members.values()]
+    settings = [
+        Setting(some[0].options, sorted(some, key=lambda run: (run.seed or 0, run.fold or 0)))
+        for some in members.values()
+    ]
     settings.sort(key=lambda setting: statistics.fmean(setting.values(metric)), reverse=direction == "max")
     return Leaderboard(metric, direction, columns(run.options for run in found), settings, others)
+
+
+def _headline(found: Sequence[RunSummary]) -> str:
+    """Return the headline metric of the completed runs, or of all if none is completed."""
+    completed = [run for run in found if run.status == "completed"]
+    headlines = sorted({run.headline for run in completed or found})
+    if len(headlines) > 1:
+        raise UserError(f"the runs are of different tasks, measured by {' and '.join(headlines)}: give --metric")
+    return headlines[0] if headlines else metric_names.headline()

@@ -11,9 +11,9 @@ from typing import Any
 from lossfit import option_files
 from lossfit.config import Config
 
-IGNORED_OPTIONS = frozenset(  # they cannot change the metrics of a completed run
+IGNORED_OPTIONS = frozenset(  # they cannot change the metrics of a completed run, or tell repetitions apart
     {
-        *("seed", "choices", "logger", "experiment", "debug", "search", "resume", "test", "metrics"),
+        *("seed", "data.fold", "choices", "logger", "experiment", "debug", "search", "resume", "test", "metrics"),
         "data.eval_batch_size",
         *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_model_summary", "detect_anomaly", "profiler")),
     }

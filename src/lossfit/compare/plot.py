@@ -28,7 +28,7 @@ def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> byt
         raise UserError(f"--png: no completed run has {board.metric} yet")
     figure = Figure(figsize=(12, 3 + 0.35 * len(settings)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    name = curve_of(board.metric)
+    name = curve_of(board.metric, settings[0].runs[0].headline)
     colors = list(colormaps["tab10"](range(len(settings))))
     _draw_curves(left, settings, name, x, colors)
     _draw_values(right, settings, board.metric, colors)

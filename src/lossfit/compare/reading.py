@@ -15,6 +15,7 @@ from lossfit.compare.options import options
 from lossfit.errors import UserError
 from lossfit.runs import names
 from lossfit.system import locks
+from lossfit.tasks import metric_names
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class RunSummary:
     but no process works on the folder; waiting if the run has not started; unreadable if result.json or config.yaml is
     damaged. reason: why the run failed, or why it does not count. options: see options.py. metrics: the finite numbers
     of result.json, timings in seconds and the number of parameters among them. not_finite: the other metrics.
+    headline: the metric that stands for a run of its task. fold: of cross-validation, if
+    the run is one.
     """
 
     folder: Path
@@ -35,6 +38,8 @@ class RunSummary:
     started: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     not_finite: frozenset[str] = frozenset()
+    headline: str = metric_names.headline()
+    fold: int | None = None
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -84,7 +89,8 @@ def read(folder: Path) -> RunSummary:
     numbers = _finite(metrics | _mapping(result.get("timings")) | {"parameters": result.get("parameters")})
     return RunSummary(
         folder, str(status), str(reason), options(config), config.get("seed"), str(result.get("started", "")),
-        numbers, frozenset(metrics) - frozenset(numbers),
+        numbers, frozenset(metrics) - frozenset(numbers), str(result.get("headline") or metric_names.headline()),
+        _mapping(config.get("data")).get("fold"),
     )  # fmt: skip
 
 

@@ -76,11 +76,12 @@ def by_status(board: Leaderboard) -> list[tuple[str, list[RunSummary]]]:
 
 def describe(board: Leaderboard, run: RunSummary) -> str:
     """Return a line about a run that does not count: folder, options, last epoch and why it ended."""
-    name = metric_names.curve_of(board.metric)
+    name = metric_names.curve_of(board.metric, run.headline)
     epochs, curve = (runs.curve(run.folder, column) for column in ("epoch", name))
     parts = [
         label(board.columns, run.options),
         f"seed={run.seed}" if run.seed is not None else "",
+        f"fold={run.fold}" if run.fold is not None else "",
         f"epoch {max(epochs)}" if epochs else "",
         f"{name} {format_number(curve[max(curve)])}" if curve else "",
     ]

@@ -1,6 +1,7 @@
 """From a config to objects: `check` finds a config's mistakes, `build` makes what it describes. Imports no torch."""
 
-from lossfit.config.mistakes import PARTS, check, logged, metric_name, watchable
+from lossfit.config.mistakes import PARTS, check, metric_name, own_metrics, watchable
+from lossfit.config.monitors import check_monitors, task_of, with_monitors
 from lossfit.config.nodes import FACTS, Config, arguments, build, call, locate
 
 __all__ = [
@@ -11,8 +12,11 @@ __all__ = [
     "build",
     "call",
     "check",
+    "check_monitors",
     "locate",
-    "logged",
     "metric_name",
+    "own_metrics",
+    "task_of",
     "watchable",
+    "with_monitors",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 from lossfit.config import trainer_bounds
 from lossfit.config.annotations import fits, type_in_words
+from lossfit.config.monitors import WATCHING, monitors, task_of, with_monitors
 from lossfit.config.nodes import FACTS, MISSING, SPECIAL, Config, arguments, locate
 from lossfit.errors import ConfigError, did_you_mean
 from lossfit.ranges import problem
@@ -33,6 +34,11 @@ A_CALL = "a mapping with a _target_"
 def check(cfg: Config) -> None:
     """Raise ConfigError with every mistake, a line each, before anything is built."""
     mistakes = [*_in_other_keys(cfg)]
+    try:
+        cfg = with_monitors(cfg, metric_names.headline(task_of(cfg)))
+    except ConfigError as error:
+        mistakes.append(str(error))
+        cfg = with_monitors(cfg, metric_names.headline())
     for part in PARTS:
         node = cfg.get(part)
         if part not in OPTIONAL and not (isinstance(node, dict) and "_target_" in node):
@@ -43,8 +49,10 @@ def check(cfg: Config) -> None:
     if isinstance(cfg.get("trainer"), dict):
         mistakes += trainer_bounds.mistakes(cfg["trainer"])
     if not mistakes and cfg["trainer"].get("limit_val_batches") == 0:
-        for key in _validation_monitors(cfg, ""):
-            mistakes.append(f"{key} needs the validation that trainer.limit_val_batches=0 turns off")
+        for part in WATCHING:
+            for key, metric in monitors(cfg.get(part), part):
+                if str(metric).startswith("val/"):
+                    mistakes.append(f"{key}={metric} needs the validation that trainer.limit_val_batches=0 turns off")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
@@ -54,17 +62,24 @@ def metric_name(key: str, metric: Mapping[str, Any]) -> str:
     return str(metric.get("function") or key).rpartition(".")[2]
 
 
-def logged(cfg: Config, splits: Sequence[str]) -> list[str]:
-    """Return the keys of the metrics that a run of this config logs once an epoch for the splits."""
+def own_metrics(cfg: Config) -> list[str]:
+    """Return the names of the user's own metrics in a config."""
     metrics = cfg.get("metrics")
     own = metrics.items() if isinstance(metrics, dict) else ()
-    names = [metric_name(key, node) for key, node in own if isinstance(node, dict)]
-    return metric_names.keys(splits, costs=bool(cfg.get("costs")), own=names)
+    return [metric_name(key, node) for key, node in own if isinstance(node, dict)]
 
 
 def watchable(cfg: Config) -> list[str]:
-    """Return the metrics that schedules and callbacks of a config can watch."""
-    return logged(cfg, ("train", "val"))
+    """Return the metrics that schedules and callbacks of a config can watch, as far as the config says it.
+
+    Those of two classes are among them: how many classes there are, the data say.
+    """
+    needs: list[metric_names.Needs] = ["two classes", "costs"] if cfg.get("costs") else ["two classes"]
+    try:
+        task = task_of(cfg)
+    except ConfigError:
+        task = metric_names.CLASSIFICATION
+    return metric_names.keys(task, ("train", "val"), needs, own_metrics(cfg))
 
 
 def _in_other_keys(cfg: Config) -> Iterator[str]:
@@ -147,11 +162,3 @@ def _in_members(node: Any, part: str) -> Iterator[str]:
 
 def _shown(value: Any) -> str:
     return "a mapping without" if isinstance(value, dict) else repr(value)
-
-
-def _validation_monitors(node: Any, prefix: str) -> Iterator[str]:
-    """Yield `key=value` of each key that names a validation metric to watch."""
-    for name, value in node.items() if isinstance(node, dict) else ():
-        if name == "monitor" and str(value).startswith("val/"):
-            yield f"{prefix}{name}={value}"
-        yield from _validation_monitors(value, f"{prefix}{name}.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lossfit.data.augment import Augmentation
 from lossfit.data.mix import Mix
-from lossfit.data.stores.images import Stored
+from lossfit.data.stores.images import Images, stream
 
 
 class Normalize(nn.Module):
@@ -47,7 +47,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor | Stored,
+        images: Images,
         labels: Tensor,
         batch_size: int,
         normalize: Normalize,
@@ -122,9 +122,9 @@ class Batches:
         if isinstance(images, Tensor):
             for cpu_index in indices:
                 index = cpu_index.to(images.device, non_blocking=True)
-                yield self._moved(images[index], labels[index])
+                yield self._moved(images.index_select(0, index), labels.index_select(0, index))  # faster than []
         else:
-            for index, pixels in zip(indices, images.stream(indices, self._pins), strict=True):
+            for index, pixels in zip(indices, stream(images, indices, self._pins), strict=True):
                 yield self._moved(pixels, labels[index])
 
     @property

@@ -11,12 +11,12 @@ from torch import Tensor
 from lossfit.data.augment import Augmentation
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.mix import Mix
-from lossfit.data.stores.images import Stored
+from lossfit.data.stores.images import Images
 from lossfit.data.stores.mapped import MappedImages
 from lossfit.ranges import Count, checked
 from lossfit.tasks.task import Task
 
-Split = tuple[Tensor | Stored, Tensor]  # images (N, C, H, W) uint8; target, a row for each: see lossfit.tasks
+Split = tuple[Images, Tensor]  # the target has a row for each image: see lossfit.tasks
 
 SHARE_OF_FREE_MEMORY = 0.25  # the largest part of an accelerator's free memory that a split may take
 

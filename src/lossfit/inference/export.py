@@ -1,6 +1,7 @@
-"""Export a trained classifier for other programs, as torch.export's .pt2 and as ONNX, and verify the files.
+"""Export a trained model for other programs, as torch.export's .pt2 and as ONNX, and verify the files.
 
-Both take uint8 pixels (N, C, H, W), any N, and return probabilities (N, num_classes); they include the normalisation.
+Both take uint8 pixels (N, C, H, W), any N, and return probabilities (N, C) or values (N, D) as
+TrainedModel does; they include the normalisation.
 """
 
 import hashlib
@@ -18,18 +19,19 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from lossfit.data.stores.images import Images
 from lossfit.errors import RunError
-from lossfit.inference.classifier import TrainedClassifier
+from lossfit.inference.evaluation import batches_of
+from lossfit.inference.trained_model import TrainedModel
 from lossfit.plain_values import float32_digits
 from lossfit.runs import versions
 from lossfit.system import files
 
 FORMATS = ("pt2", "onnx")
 STEM = "classifier"  # of the file names
-TOLERANCE = 1e-4  # of a probability
-TIE = 1e-6  # a smaller difference of two probabilities is rounding: float32 has seven digits
+TOLERANCE = 1e-4  # of a probability, or of a value in standard deviations of the targets
 BATCH = 499  # images; the last batch is usually smaller, so that three batch sizes are verified
-Predictor = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> probabilities (N, num_classes)
+Predictor = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> probabilities or values (N, K)
 
 
 def missing_packages(name: str) -> list[str]:
@@ -38,85 +40,88 @@ def missing_packages(name: str) -> list[str]:
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
 
-def export(
-    classifier: TrainedClassifier, images: Tensor, labels: Tensor, formats: Sequence[str], folder: Path
-) -> dict[str, Any]:
+def export(model: TrainedModel, images: Images, target: Tensor, formats: Sequence[str], folder: Path) -> dict[str, Any]:
     """Write classifier.pt2 and classifier.onnx, by `formats`, and the model card classifier.json; return the card.
 
-    images (N, C, H, W) uint8 and labels (N,) are the test split. On all of it each file must make the model's
-    predictions, with probabilities within TOLERANCE. If one does not, raises RunError and leaves older files as they
-    are.
+    images and target are the test split. On all of it each file must make the model's predictions, with probabilities
+    within TOLERANCE, values within TOLERANCE standard deviations. If one does not, raises RunError and leaves older
+    files as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
-        expected = torch.cat([classifier(batch) for batch in images.split(BATCH)])
+        expected = torch.cat([model(batch) for batch in batches_of(images, BATCH)])
     with _silenced():
-        example = torch.zeros(2, *classifier.image_shape, dtype=torch.uint8)  # is saved in the file
-        program = torch.export.export(classifier, (example,), dynamic_shapes=({0: Dim("batch")},))
+        example = torch.zeros(2, *model.image_shape, dtype=torch.uint8)  # is saved in the file
+        program = torch.export.export(model, (example,), dynamic_shapes=({0: Dim("batch")},))
     written = {}
     with ExitStack() as replacements:  # the files are moved to their names when all are verified
         for name in formats:
-            target = folder / f"{STEM}.{name}"
-            part = replacements.enter_context(files.replacing(target))
+            path = folder / f"{STEM}.{name}"
+            part = replacements.enter_context(files.replacing(path))
             with _silenced():
-                predictor = _write_pt2(program, part) if name == "pt2" else _write_onnx(program, part)
-            written[target.name] = {
-                **compare_with_model(predictor, images, expected, target.name),
+                write = _write_pt2 if name == "pt2" else _write_onnx
+                predictor = write(program, part, model.of_task.returns)
+            written[path.name] = {
+                **compare_with_model(predictor, model, images, expected, path.name),
                 "bytes": part.stat().st_size,
                 "sha256": hashlib.sha256(part.read_bytes()).hexdigest(),
             }
-    accuracy = (expected.argmax(1) == labels).double().mean().item()
-    card = model_card(classifier, formats) | {"files": written}
-    card["metrics"] |= {"test/acc": float32_digits(accuracy)}
+    card = model_card(model, formats) | {"files": written}
+    name, value = model.of_task.score(expected, target)
+    card["metrics"] |= {f"test/{name}": float32_digits(value)}
     files.write_json(folder / f"{STEM}.json", card)
     return card
 
 
-def compare_with_model(predictor: Predictor, images: Tensor, expected: Tensor, name: str) -> dict[str, Any]:
-    """Compare the probabilities of a file with the model's; images (N, C, H, W), expected (N, num_classes).
+def compare_with_model(
+    predictor: Predictor, model: TrainedModel, images: Images, expected: Tensor, name: str
+) -> dict[str, Any]:
+    """Compare what a file returns for images with what the model does, (N, K).
 
-    Raises RunError if a prediction differs by more than rounding, or a probability by more than TOLERANCE.
+    Raises RunError if a prediction differs by more than rounding, or a probability or value by more than TOLERANCE.
     """
     with torch.inference_mode():
-        found = torch.cat([predictor(images[:1]), *(predictor(batch) for batch in images[1:].split(BATCH))])
-    difference = (found - expected).abs().max().item()
-    chosen = found.argmax(1)
-    wrong = int((expected.amax(1) - expected.gather(1, chosen[:, None])[:, 0] > TIE).sum())
-    if not difference <= TOLERANCE or wrong:  # `not <=`, for NaN
+        first, *others = torch.arange(len(images)).tensor_split([1])
+        indices = [first, *(part for other in others for part in other.split(BATCH) if len(part))]
+        found = torch.cat([predictor(images[index]) for index in indices])
+    compared = model.of_task.compared(found, expected)
+    if not compared.largest <= TOLERANCE or compared.wrong:  # `not <=`, for NaN
         raise RunError(
-            f"{name} is not the model: of {len(images)} test images {wrong} are predicted otherwise, and "
-            f"probabilities differ by up to {difference:.2g} (allowed: {TOLERANCE:g}); it was not put in place"
+            f"{name} is not the model: of {len(images)} test images {compared.wrong} are predicted otherwise, and "
+            f"{model.of_task.returns} differ by up to {compared.largest:.2g} (allowed: {TOLERANCE:g}); it was not put "
+            f"in place"
         )
     return {
         "images_compared": len(images),
-        "predictions_that_differ": int((chosen != expected.argmax(1)).sum()),
-        "largest_difference": difference,
+        "predictions_that_differ": compared.different,
+        "largest_difference": compared.largest,
     }
 
 
-def model_card(classifier: TrainedClassifier, formats: Sequence[str]) -> dict[str, Any]:
+def model_card(model: TrainedModel, formats: Sequence[str]) -> dict[str, Any]:
     """Return what a program needs to know to use the files, and where they come from."""
-    brightness = "light" if classifier.light_background else "dark"
+    brightness = "light" if model.light_background else "dark"
     extra = ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ()
     return {
-        "classes": list(classifier.classes),
+        "task": model.task,
+        **model.of_task.card,
         "input": {
             "name": "images",
-            "shape": ["batch", *classifier.image_shape],
+            "shape": ["batch", *model.image_shape],
             "dtype": "uint8",
             "meaning": f"pixels, 0 to 255, mostly {brightness} as the training images are",
         },
         "output": {
-            "name": "probabilities",
-            "shape": ["batch", len(classifier.classes)],
+            "name": model.of_task.returns,
+            "shape": ["batch", model.of_task.outputs],
             "dtype": "float32",
-            "meaning": "the probability of each class, in the order of classes; a row sums to 1",
+            "meaning": model.of_task.meaning,
         },
-        "costs": classifier.costs,
-        "epochs": classifier.epochs,
-        "metrics": dict(classifier.metrics),
+        "costs": model.costs,
+        "epochs": model.epochs,
+        "metrics": dict(model.metrics),
         "versions": versions() | {package: version(package) for package in extra},
-        "config": classifier.config,
+        "config": model.config,
     }
 
 
@@ -133,17 +138,17 @@ def _silenced() -> Iterator[None]:
         logging.disable(before)
 
 
-def _write_pt2(program: ExportedProgram, file: Path) -> Predictor:
+def _write_pt2(program: ExportedProgram, file: Path, output: str) -> Predictor:
     with file.open("wb") as stream:
         torch.export.save(program, stream)
     with file.open("rb") as stream:
         return torch.export.load(stream).module()
 
 
-def _write_onnx(program: ExportedProgram, file: Path) -> Predictor:
+def _write_onnx(program: ExportedProgram, file: Path, output: str) -> Predictor:
     import onnxruntime
 
-    written = torch.onnx.export(program, input_names=["images"], output_names=["probabilities"], verbose=False)
+    written = torch.onnx.export(program, input_names=["images"], output_names=[output], verbose=False)
     assert written is not None
     written.save(file)
     options = onnxruntime.SessionOptions()

@@ -1,1 +1,1 @@
-"""Losses: (logits, target) -> scalar; one file per family. `loss.py` has the contract that all share."""
+"""Losses: (outputs, target) -> scalar; one file per family. `loss.py` has the contract that all share."""

@@ -6,21 +6,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lossfit.losses.loss import Loss, Weights
+from lossfit.losses.loss import Loss, Task, Weights
 from lossfit.own_code import locate
 
 
 class Custom(Loss):
-    """Whatever `function` computes: a callable f(logits, target), or an nn.Module class with that forward.
+    """Whatever `function` computes: a callable f(outputs, target), or an nn.Module class with that forward.
 
     function: an import path such as my_losses.tempered; the module may be a file in the folder that the command
-    is run from. It gets logits (N, C) in float32 and the target as the data give it, (N,) int64 or (N, C)
-    float, and returns a scalar or one value per sample, (N,). options: keyword arguments, bound to a function
-    or given to a class. weights need one value per sample, and act in training mode only.
+    is run from. It gets the model's outputs in float32 and the target, and returns a scalar or one value per sample,
+    (N,). For classes these are logits (N, C), and (N,) int64 or (N, C) float; for several labels an image, logits
+    (N, C) and (N, C) of 0 and 1; for values, (N, D) and (N, D) in standard deviations of the training targets, from
+    their mean. options: keyword arguments, bound to a function or given to a class. weights are for classes, need one
+    value per sample, and act in training mode only.
 
     Parameters of a class are trained with the model's, without weight decay. If a class has an attribute `progress`,
     it is set before each training step to the fraction of the training that is done, from 0 to 1.
     """
+
+    tasks = ("classification", "multilabel", "regression")
 
     def __init__(
         self,
@@ -29,8 +33,9 @@ class Custom(Loss):
         class_counts: Sequence[int] | None = None,
         weights: Weights = None,
         options: Mapping[str, Any] | None = None,
+        task: Task = "classification",
     ) -> None:
-        super().__init__(num_classes, class_counts, weights)
+        super().__init__(num_classes, class_counts, weights, task=task)
         self.function = function
         found, options = locate(function), dict(options or {})
         # one of the two is None, so that a module is registered once
@@ -42,14 +47,14 @@ class Custom(Loss):
         if self.module is not None and hasattr(self.module, "progress"):
             setattr(self.module, "progress", progress)  # noqa: B010  nn.Module's type knows modules and tensors only
 
-    def _batch_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _batch_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the function's scalar, or the mean of its values."""
-        values = (self.module or self.call)(logits, target)  # type: ignore[misc]
-        if not isinstance(values, Tensor) or values.shape not in ((), logits.shape[:1]):
+        values = (self.module or self.call)(outputs, target)  # type: ignore[misc]
+        if not isinstance(values, Tensor) or values.shape not in ((), outputs.shape[:1]):
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(f"function={self.function} must return a scalar or ({len(logits)},), got {got}")
+            raise ValueError(f"function={self.function} must return a scalar or ({len(outputs)},), got {got}")
         if values.ndim:
-            return self._reduce(values, self._distribution(target, logits))
+            return self._reduce(values, self._rows(target, outputs))
         if self.weights is not None:
             raise ValueError(f"weights need a function that returns one value per sample; {self.function} is a scalar")
         return values

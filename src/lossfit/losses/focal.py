@@ -35,7 +35,7 @@ class Asymmetric(Loss):
     The single-label form: smoothing gives the wrong classes a little target probability, and gamma_neg reduces
     their terms where the class is improbable anyway, so that easy negatives count for little. gamma_pos,
     gamma_neg >= 0; with both 0 it is cross-entropy with that smoothing, and without smoothing the wrong
-    classes' terms are 0. Takes class indices only.
+    classes' terms are 0. Takes class indices only. For several labels an image there is asymmetric_bce.
     """
 
     soft_targets = False

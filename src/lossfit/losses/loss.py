@@ -1,12 +1,19 @@
 """The contract of every loss, and the one place where class weights, label smoothing and the mean are applied.
 
-Shapes: logits (N, C) float; target (N,) int64 class indices, or (N, C) float distributions over the classes
-when labels are soft; the result is a scalar. Computed in float32 whatever the precision of the logits (in
-float64 if they are). Hard labels and the same labels as one-hot give the same number.
+What a loss gets, by the task; the result is a scalar:
+
+    classification  logits (N, C) float; target (N,) int64 class indices, or (N, C) float distributions over the
+                    classes when labels are soft. Hard labels and the same labels as one-hot give the same number.
+    multilabel      logits (N, C) float; target (N, C) float, 1 for each label that the image has, else 0.
+    regression      values (N, D) float, or (N, D * outputs_per_target); target (N, D) float. Both are in standard
+                    deviations of the training targets, from their mean.
+
+Computed in float32 whatever the precision of the outputs (in float64 if they are).
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +22,7 @@ from torch import Tensor, nn
 from lossfit.ranges import From0Below1, checked
 
 Weights = str | Sequence[float] | Mapping[str, float] | None  # what a config can give as class weights
+Task = Literal["classification", "multilabel", "regression"]
 
 
 class Loss(nn.Module):
@@ -25,17 +33,24 @@ class Loss(nn.Module):
     scaled so that their mean over the training samples is 1, and the result is the sum of weight times value,
     divided by N. (torch divides by the sum of the batch's weights.) So the loss keeps its scale, and equal
     shards of a batch average exactly, under DDP and accumulation. A soft target's weight is its classes'
-    weights in proportion. smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C.
+    weights in proportion. smoothing: e in [0, 1); the target q becomes (1 - e) q + e / C, and with several labels
+    an image (1 - e) q + e / 2, since each is a yes/no question. Weights are for classification only, and smoothing is
+    not for regression.
 
     Weights and smoothing act in training mode only: in eval mode the plain loss is computed, so that
     validation losses can be compared.
 
-    A constant, such as the class weights, is a tensor in a plain attribute: `forward` moves it to the logits' device.
+    task: what the target is; each loss says for which `tasks` it is, and refuses the others. num_classes: the number
+    of outputs of the model.
+
+    A constant, such as the class weights, is a tensor in a plain attribute: `forward` moves it to the outputs' device.
     It is no buffer, because a cast of the module to half precision would round it, and DDP would send it to all ranks
     in every step.
     """
 
-    link = "softmax"  # logits -> probabilities; "sigmoid" where each class is a yes/no question
+    tasks: tuple[str, ...] = ("classification",)
+    outputs_per_target = 1  # outputs of the model for each number of the target
+    link = "softmax"  # logits -> probabilities; "sigmoid" where each class is a yes/no question, "identity" for values
     soft_targets = True
 
     @checked
@@ -45,8 +60,15 @@ class Loss(nn.Module):
         class_counts: Sequence[int] | None = None,
         weights: Weights = None,
         smoothing: From0Below1 = 0.0,
+        task: Task = "classification",
     ) -> None:
         super().__init__()
+        if task not in self.tasks:
+            raise ValueError(f"{type(self).__name__} is for {' and '.join(self.tasks)}, not for {task}")
+        _refuse_options_for_classes(task, weights, smoothing)
+        self.task = task
+        if task != "classification":
+            self.link = {"multilabel": "sigmoid", "regression": "identity"}[task]
         self.num_classes = num_classes
         self.smoothing = smoothing
         self.weights = None if weights is None else class_weights(weights, num_classes, class_counts)
@@ -54,20 +76,24 @@ class Loss(nn.Module):
     def set_progress(self, progress: float) -> None:
         """Take the fraction of the training that is done, 0 to 1, before each training step; most losses ignore it."""
 
-    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the value of each sample, (N, C) logits and (N, C) target distributions -> (N,)."""
+    def per_sample(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the value of each sample (N,).
+
+        outputs and target have one row per sample: logits (N, C) with distributions over the classes or labels (N, C),
+        or values (N, D) with values (N, D).
+        """
         raise NotImplementedError
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of a batch."""
-        with torch.autocast(logits.device.type, enabled=False):
-            self._move_constants(logits.device)
-            return self._batch_loss(logits if logits.dtype == torch.float64 else logits.float(), target)
+        with torch.autocast(outputs.device.type, enabled=False):
+            self._move_constants(outputs.device)
+            return self._batch_loss(outputs if outputs.dtype == torch.float64 else outputs.float(), target)
 
-    def _batch_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of a batch whose logits are in float32 or float64."""
-        target = self._distribution(target, logits)
-        return self._reduce(self.per_sample(logits, self._smooth(target)), target)
+    def _batch_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of a batch whose outputs are in float32 or float64."""
+        target = self._rows(target, outputs)
+        return self._reduce(self.per_sample(outputs, self._smooth(target)), target)
 
     def _move_constants(self, device: torch.device) -> None:
         for name, value in list(vars(self).items()):  # parameters and buffers are not in vars
@@ -77,30 +103,68 @@ class Loss(nn.Module):
     def _smooth(self, target: Tensor) -> Tensor:
         if not (self.training and self.smoothing):
             return target
-        return (1 - self.smoothing) * target + self.smoothing / self.num_classes
+        answers = 2 if self.task == "multilabel" else self.num_classes
+        return (1 - self.smoothing) * target + self.smoothing / answers
 
     def _reduce(self, values: Tensor, target: Tensor) -> Tensor:
-        """Weighted mean of (N,) values; target (N, C), before smoothing."""
+        """Weighted mean of (N,) values; target (N, C) or (N, D), before smoothing."""
         if self.training and self.weights is not None:
             values = values * (target * self.weights).sum(1)
         return values.mean()
 
-    def _distribution(self, target: Tensor, logits: Tensor) -> Tensor:
-        """(N,) class indices or (N, C) distributions -> (N, C) distributions."""
-        if target.ndim == 1:
-            return F.one_hot(target, self.num_classes).to(logits.dtype)
-        if not self.soft_targets:
+    def _rows(self, target: Tensor, outputs: Tensor) -> Tensor:
+        """Return the target as a row per sample, in the outputs' dtype: a class becomes its one-hot row (N, C)."""
+        if self.task == "classification" and target.ndim == 1:
+            return F.one_hot(target, self.num_classes).to(outputs.dtype)
+        if self.task == "classification" and not self.soft_targets:
             raise ValueError(f"{type(self).__name__} takes class indices (N,), not soft targets {tuple(target.shape)}")
-        return target.to(logits.dtype)
+        if self.task != "classification":
+            self._check_shapes(target, outputs)  # outputs (N, 1) and a target (N,) would be broadcast to (N, N)
+        return target.to(outputs.dtype)
+
+    def _check_shapes(self, target: Tensor, outputs: Tensor) -> None:
+        each = self.outputs_per_target
+        if target.ndim != 2 or outputs.shape != (len(target), each * target.shape[1]):
+            raise ValueError(
+                f"target must be (N, D) for outputs (N, {each if each > 1 else ''}D), "
+                f"got {tuple(target.shape)} for {tuple(outputs.shape)}"
+            )
 
 
 class HardLabelLoss(Loss):
-    """A loss that is defined for class indices only, so it takes neither soft targets nor smoothing."""
+    """A loss that is defined for hard labels only, so it takes neither soft targets nor smoothing."""
 
     soft_targets = False
 
-    def __init__(self, num_classes: int, class_counts: Sequence[int] | None = None, weights: Weights = None) -> None:
-        super().__init__(num_classes, class_counts, weights)
+    def __init__(
+        self,
+        num_classes: int,
+        class_counts: Sequence[int] | None = None,
+        weights: Weights = None,
+        task: Task = "classification",
+    ) -> None:
+        super().__init__(num_classes, class_counts, weights, task=task)
+
+
+class ValueLoss(Loss):
+    """A loss that is defined for values only."""
+
+    tasks = ("regression",)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, task="regression")
+
+
+def _refuse_options_for_classes(task: Task, weights: Weights, smoothing: float) -> None:
+    if task == "multilabel" and weights is not None:
+        raise ValueError(
+            f"weights must be null where an image has several labels, got {weights!r}: for labels that few images "
+            f"have, take loss=asymmetric_bce or loss=focal_bce"
+        )
+    if task == "regression" and weights is not None:
+        raise ValueError(f"weights must be null for values, since they are weights of classes, got {weights!r}")
+    if task == "regression" and smoothing:
+        raise ValueError(f"smoothing must be 0 for values, since it is for the labels of classes, got {smoothing}")
 
 
 def class_weights(

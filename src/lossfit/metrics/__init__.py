@@ -1,5 +1,1 @@
-"""What is measured on a split. The option `custom` of conf/metrics adds the user's own metrics."""
-
-from lossfit.metrics.evaluation import Evaluation
-
-__all__ = ["Evaluation"]
+"""The user's own metrics, which are measured beside the task's: the option `custom` of conf/metrics."""

@@ -14,8 +14,9 @@ from lossfit.own_code import locate
 class Custom(Metric):
     """Measures validation and test with `function`; logged as val/NAME and test/NAME with the name of the function.
 
-    function: the import path, such as my_metrics.top3, of a callable f(logits, target) or of a torchmetrics.Metric
-    class. A function gets logits (N, C) float32 and labels (N,) int64 and returns one value for each sample, (N,); the
+    function: the import path, such as my_metrics.top3, of a callable f(outputs, target) or of a torchmetrics.Metric
+    class. A function gets the model's outputs (N, K) float32 and the target as the data have it, for classes logits
+    (N, C) and labels (N,) int64, and returns one value for each sample, (N,); the
     mean over the split is logged, exact under DDP. A Metric's update gets the same, and its compute returns a scalar.
     options: keyword arguments of the function or the class.
     """
@@ -34,14 +35,14 @@ class Custom(Metric):
         else:
             self.per_sample = partial(found, **options)
 
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add a batch: logits (N, C), labels (N,)."""
-        logits, target = logits.float().clone(), target.clone()  # the function may change them in place
+    def update(self, outputs: Tensor, target: Tensor) -> None:
+        """Add a batch: outputs (N, K) and the target."""
+        outputs, target = outputs.float().clone(), target.clone()  # the function may change them in place
         if self.per_sample is None:
-            self.metric.update(logits, target)
+            self.metric.update(outputs, target)
             return
-        values = self.per_sample(logits, target)
-        if not isinstance(values, Tensor) or values.shape != target.shape:
+        values = self.per_sample(outputs, target)
+        if not isinstance(values, Tensor) or values.shape != target.shape[:1]:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"function={self.function} must return one value a sample, ({len(target)},), got {got}")
         self.metric.update(values.float())

@@ -13,8 +13,11 @@ import torch
 
 from lossfit.config import Config
 from lossfit.plain_values import is_finite, is_name, is_number, is_plain
+from lossfit.tasks import metric_names
+from lossfit.tasks.restored import restored
+from lossfit.tasks.task import Task
 
-LINKS = ("softmax", "sigmoid")
+LINKS = ("softmax", "sigmoid", "identity")
 MAX_CLASSES = 100_000
 MAX_PIXELS = 2**26  # values of one image
 
@@ -23,8 +26,11 @@ MAX_PIXELS = 2**26  # values of one image
 class Description:
     """The hyper_parameters of a checkpoint: what is needed to use its weights without the run folder.
 
-    class_names: C texts. image_shape: [channels, height, width]. mean, std: one number a channel, of pixels from 0 to
-    1. link: softmax or sigmoid, which makes probabilities of logits. costs: C x C, true class by predicted; or None.
+    class_names: the names of the classes or values. image_shape: [channels, height, width]. mean, std: one number a
+    channel, of pixels from 0 to 1. link: softmax or sigmoid, which makes probabilities of logits; identity for values.
+    costs: C x C, true class by predicted; or None. task: its name; files from before there were tasks have none.
+    outputs: of the model for each image; None for one for each name. units, target_mean, target_std: of each value, for
+    regression.
     """
 
     config: Config
@@ -34,16 +40,34 @@ class Description:
     std: list[float]
     link: str
     costs: list[list[float]] | None
+    task: str | None = None
+    outputs: int | None = None
+    units: list[str] | None = None
+    target_mean: list[float] | None = None
+    target_std: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as they are saved."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def make_task(self) -> Task:
+        """Return the task; files from before there were tasks are of classifiers."""
+        return restored(
+            self.task,
+            self.class_names,
+            self.outputs,
+            self.link,
+            self.costs,
+            self.units,
+            self.target_mean,
+            self.target_std,
+        )
+
     @property
     def facts(self) -> dict[str, Any]:
         """The facts that a model is built with."""
         return {
-            "num_classes": len(self.class_names),
+            "num_classes": self.outputs or len(self.class_names),
             "image_shape": tuple(self.image_shape),
             "class_names": self.class_names,
         }
@@ -129,8 +153,11 @@ def _problem(content: Any) -> str | None:
 
 def _problem_of_description(about: dict[str, Any]) -> str | None:
     names, shape, config = about.get("class_names"), about.get("image_shape"), about["config"]
-    if not (isinstance(names, list) and 2 <= len(names) <= MAX_CLASSES and all(map(is_name, names))):
-        return f"its class_names are not a list of 2 to {MAX_CLASSES} texts"
+    least = 1 if about.get("task") == metric_names.REGRESSION else 2
+    if not (isinstance(names, list) and least <= len(names) <= MAX_CLASSES and all(map(is_name, names))):
+        return f"its class_names are not a list of {least} to {MAX_CLASSES} texts"
+    if problem := _problem_of_task(about, len(names)):
+        return problem
     if not (isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))):
         return "its image_shape is not three sizes"
     if not 0 < math.prod(shape) <= MAX_PIXELS:
@@ -156,6 +183,24 @@ def _problem_of_description(about: dict[str, Any]) -> str | None:
     if not is_plain(config):
         return "its config holds more than plain values"
     return None
+
+
+def _problem_of_task(about: dict[str, Any], count: int) -> str | None:
+    """Say what is wrong with the fields of the task; count: of its names."""
+    task, outputs = about.get("task"), about.get("outputs")
+    if task is not None and task not in metric_names.TASKS:
+        return f"its task is not {' or '.join(metric_names.TASKS)}"
+    if outputs is not None and not (_is_count(outputs) and outputs in (count, 2 * count)):
+        return "its outputs are not one or two for each name"
+    if task != metric_names.REGRESSION:
+        return None
+    units, mean, std = (about.get(key) for key in ("units", "target_mean", "target_std"))
+    if not (isinstance(units, list) and len(units) == count and all(unit == "" or is_name(unit) for unit in units)):
+        return "its units are not a text for each value"
+    for key, values in (("target_mean", mean), ("target_std", std)):
+        if not (isinstance(values, list) and len(values) == count and all(map(is_finite, values))):
+            return f"its {key} is not a number for each value"
+    return None if all(value > 0 for value in std or ()) else "its target_std is not positive"
 
 
 def _is_weight(item: tuple[Any, Any]) -> bool:

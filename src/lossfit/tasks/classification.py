@@ -1,9 +1,190 @@
 """Classification: each image belongs to one of C classes. Target (N,) int64, outputs logits (N, C)."""
 
-from lossfit.tasks.task import Task
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
+from lossfit.decisions import cheapest, cost_matrix, probabilities
+from lossfit.tasks import classification_report as report
+from lossfit.tasks import metric_names
+from lossfit.tasks.figures import confusion_figure, reliability_figure
+from lossfit.tasks.task import TIE, Comparison, Evaluation, Report, Task, gathered
+
+# the sum over a batch's samples of a metric: f(logits (N, C), target (N,), task)
+SUMS: dict[str, Callable[[Tensor, Tensor, "Classification"], Tensor]] = {
+    "nll": lambda logits, target, task: F.cross_entropy(logits, target, reduction="sum"),
+    "cost": lambda logits, target, task: task.cost_tensor(logits)[target, task.decide(logits)].sum(),
+}
+# f(confusion (C, C), task) -> scalar
+FROM_CONFUSION: dict[str, Callable[[Tensor, "Classification"], Tensor]] = {
+    "acc": lambda confusion, task: confusion.trace() / confusion.sum(),
+    "cost_argmax": lambda confusion, task: (task.cost_tensor(confusion) * confusion).sum() / confusion.sum(),
+    "precision": lambda confusion, task: confusion[1, 1] / confusion[:, 1].sum().clamp(min=1),
+    "recall": lambda confusion, task: confusion[1, 1] / confusion[1].sum().clamp(min=1),
+    "f1": lambda confusion, task: 2 * confusion[1, 1] / (confusion[1].sum() + confusion[:, 1].sum()).clamp(min=1),
+}
+# of the second of two classes: f(its probability (N,), whether an image is of it (N,)) -> scalar
+OF_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "auroc": binary_auroc,
+    "average_precision": binary_average_precision,
+}
+
+
+class ClassificationEvaluation(Evaluation):
+    """confusion (C, C), how often class `row` was predicted as class `column`, and the metrics of the task.
+
+    nll is the mean of -log softmax(z)_y, in nats, for every loss; acc the fraction of samples whose largest logit is
+    that of the label. With costs, cost is the mean cost of the decisions with the least expected cost by the
+    probabilities that the link makes of the logits, and cost_argmax that of the most probable classes. With two
+    classes, auroc, average_precision, precision, recall and f1 are those of the second.
+    """
+
+    confusion: Tensor
+    sums: Tensor
+    scores: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, task: "Classification") -> None:
+        super().__init__()
+        self.task = task
+        names = metric_names.keys(task.name, ("val",), task.needs_met)
+        self.names = [key.partition("/")[2] for key in names]
+        self.summed = [name for name in self.names if name in SUMS]
+        self.add_state("confusion", torch.zeros(task.outputs, task.outputs, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(len(self.summed)), dist_reduce_fx="sum")
+        if task.is_binary:
+            self.add_state("scores", [], dist_reduce_fx="cat")
+            self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def add(self, outputs: Tensor, target: Tensor) -> None:
+        """Add logits (N, C) and labels (N,)."""
+        self.sums += torch.stack([SUMS[name](outputs, target, self.task) for name in self.summed])
+        self.confusion += report.confusion_matrix(target, outputs.argmax(1), self.task.outputs)
+        if self.task.is_binary:
+            self.scores.append(self.task.second_class_score(outputs))
+            self.labels.append(target)
+
+    def measured(self) -> dict[str, Tensor]:
+        """Return the metrics and the confusion matrix."""
+        found = dict(zip(self.summed, self.sums / self.count, strict=True))
+        found |= {name: f(self.confusion, self.task) for name, f in FROM_CONFUSION.items() if name in self.names}
+        if self.task.is_binary:
+            scores, labels = gathered(self.scores), gathered(self.labels)
+            found |= {name: f(scores, labels) for name, f in OF_SCORES.items()}
+        return found | {"confusion": self.confusion}
 
 
 class Classification(Task):
     """One class for each image. names: of the classes."""
 
     name = "classification"
+    train_metric = "acc"
+    returns = "probabilities"
+    rows = "classes"
+
+    def take_loss(self, loss: Any) -> None:
+        """Take the link, which makes probabilities of the logits."""
+        super().take_loss(loss)
+        self.link = loss.link
+
+    def take_costs(self, costs: Mapping[str, Mapping[str, float]]) -> None:
+        """Take the costs of mistakes; those that are not given are 1."""
+        self.costs = cost_matrix(costs, self.names)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether there are two classes."""
+        return len(self.names) == 2
+
+    @property
+    def needs_met(self) -> list[metric_names.Needs]:
+        """Costs and two classes, if there are."""
+        found: list[metric_names.Needs] = ["costs"] if self.costs is not None else []
+        return [*found, "two classes"] if self.is_binary else found
+
+    def cost_tensor(self, like: Tensor) -> Tensor:
+        """Return the costs (C, C) on the device of a tensor."""
+        return torch.tensor(self.costs, device=like.device)
+
+    def trial_target(self) -> Tensor:
+        """Return the first two classes."""
+        return torch.tensor([0, 1])
+
+    def train_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return how many samples have their largest logit at the label, or at the largest share of a mixed one."""
+        return (outputs.argmax(1) == (target if target.ndim == 1 else target.argmax(1))).sum()
+
+    def evaluation(self) -> ClassificationEvaluation:
+        """Return what measures a split."""
+        return ClassificationEvaluation(self)
+
+    def figures(self, measured: Mapping[str, Tensor]) -> dict[str, Figure]:
+        """Return the confusion matrix."""
+        return {"confusion": confusion_figure(measured["confusion"], self.names)}
+
+    def second_class_score(self, logits: Tensor) -> Tensor:
+        """(N, 2) logits -> (N,) float64 probabilities of the second class, without ties by rounding."""
+        logits = logits.double()
+        scores = F.logsigmoid(logits) if self.link == "sigmoid" else logits
+        return (scores[:, 1] - scores[:, 0]).sigmoid()
+
+    def returned(self, outputs: Tensor) -> Tensor:
+        """(N, C) logits -> probabilities (N, C) that sum to 1."""
+        return probabilities(outputs, self.link)
+
+    def decide(self, outputs: Tensor) -> Tensor:
+        """(N, C) logits -> classes (N,): the likeliest, or with costs those of lowest expected cost."""
+        if self.costs is None:
+            return outputs.argmax(1)
+        return cheapest(outputs, self.link, self.cost_tensor(outputs))
+
+    @property
+    def meaning(self) -> str:
+        """What a row of `returned` is, in words."""
+        return "the probability of each class, in the order of classes; a row sums to 1"
+
+    def score(self, returned: Tensor, target: Tensor) -> tuple[str, float]:
+        """Return the accuracy of probabilities (N, C)."""
+        return "acc", (returned.argmax(1) == target).double().mean().item()
+
+    def compared(self, found: Tensor, expected: Tensor) -> Comparison:
+        """Compare probabilities (N, C)."""
+        chosen = found.argmax(1)
+        wrong = expected.amax(1) - expected.gather(1, chosen[:, None])[:, 0] > TIE
+        different = chosen != expected.argmax(1)
+        return Comparison(int(different.sum()), int(wrong.sum()), (found - expected).abs().max().item())
+
+    def measure(self, outputs: Tensor, target: Tensor) -> Report:
+        """Return the metrics of logits (V, N, C); see classification_report."""
+        costs = None if self.costs is None else self.cost_tensor(target)
+        decided = self.decide(outputs[0]) if len(outputs) == 1 else None
+        found = report.measure(outputs, target, self.names, self.link, costs, decided)
+        if self.is_binary and len(outputs) == 1:
+            scores = self.second_class_score(outputs[0])
+            found |= {name: f(scores, target).item() for name, f in OF_SCORES.items()}
+            found |= {key: found["classes"][self.names[1]][key] for key in ("precision", "recall", "f1")}
+        return found
+
+    def report_figures(self, found: Report, outputs: Tensor, target: Tensor) -> dict[str, Figure]:
+        """Return the confusion matrix and the reliability diagram."""
+        return {
+            "confusion": confusion_figure(torch.tensor(found["confusion"]), self.names),
+            "reliability": reliability_figure(found["calibration"], found["ece"]),
+        }
+
+    def results(self, outputs: Tensor, top: int) -> list[dict[str, Any]]:
+        """Return the predicted class, and the likeliest classes with their probabilities."""
+        shares, predicted = self.returned(outputs), self.decide(outputs)
+        order = outputs.argsort(1, descending=True)[:, :top]
+        return [
+            {
+                "predicted": self.names[predicted[row]],
+                "top": [(self.names[k], round(shares[row, k].item(), 6)) for k in order[row].tolist()],
+            }
+            for row in range(len(outputs))
+        ]

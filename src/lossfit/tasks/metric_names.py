@@ -12,21 +12,26 @@ from typing import Literal
 Direction = Literal["min", "max"]
 
 
+CLASSIFICATION, MULTILABEL, REGRESSION = TASKS = ("classification", "multilabel", "regression")
+Needs = Literal["", "costs", "two classes"]
+
+
 @dataclass(frozen=True)
 class MetricName:
     """A metric.
 
-    splits: where it is logged once an epoch; metrics.Evaluation computes it for val and test, training.Classifier for
-    train.
-    needs_costs: whether it is there only if the config has costs. epoch_line: the splits whose value is in the
-    console's line for an epoch. table: those whose value is a column of scripts/compare.py; "" is the whole run.
-    evaluated: whether scripts/evaluate.py prints it. end_line: its words in the line that a run prints after its test.
+    tasks: the tasks that it is measured for. splits: where it is logged once an epoch; the task's Evaluation computes
+    it for val and test, training.TrainingModule for train. needs: what else there must be, the config's costs or two
+    classes. epoch_line: the splits whose value is in the console's line for an epoch. table: those whose value is a
+    column of scripts/compare.py; "" is the whole run. evaluated: whether scripts/evaluate.py prints it. end_line: its
+    words in the line that a run prints after its test.
     """
 
     name: str
     direction: Direction
+    tasks: Sequence[str] = TASKS
     splits: Sequence[str] = ()
-    needs_costs: bool = False
+    needs: Needs = ""
     epoch_line: Sequence[str] = ()
     table: Sequence[str] = ()
     evaluated: bool = False
@@ -35,34 +40,58 @@ class MetricName:
 
 SPLITS = ("train", "val", "test")
 EVALUATED = ("val", "test")
+_ONE = (CLASSIFICATION,)
+_SETS = (MULTILABEL,)
+_VALUES = (REGRESSION,)
 METRICS = (
-    MetricName("loss", "min", SPLITS, epoch_line=("train", "val")),
-    MetricName("acc", "max", SPLITS, epoch_line=("val",), table=EVALUATED, evaluated=True, end_line="accuracy"),
-    MetricName("nll", "min", EVALUATED, table=("val",), evaluated=True, end_line="nll"),
-    MetricName("brier", "min", evaluated=True),
-    MetricName("ece", "min", evaluated=True),
-    MetricName("cost", "min", EVALUATED, needs_costs=True, table=("test",), evaluated=True, end_line="cost"),
-    MetricName("cost_argmax", "min", EVALUATED, needs_costs=True, evaluated=True),
-    MetricName("recall", "max"),  # this and the next two are measured of each class
-    MetricName("precision", "max"),
-    MetricName("f1", "max"),
+    MetricName("loss", "min", splits=SPLITS, epoch_line=("train", "val")),
+    MetricName(
+        "acc", "max", _ONE, SPLITS, epoch_line=("val",), table=EVALUATED, evaluated=True, end_line="accuracy"
+    ),
+    MetricName(
+        "map", "max", _SETS, EVALUATED, epoch_line=("val",), table=EVALUATED, evaluated=True,
+        end_line="mean average precision",
+    ),
+    MetricName("macro_f1", "max", _SETS, EVALUATED, table=("test",), evaluated=True, end_line="macro F1"),
+    MetricName("micro_f1", "max", _SETS, EVALUATED, table=("test",), evaluated=True, end_line="micro F1"),
+    MetricName("mae", "min", _VALUES, SPLITS, epoch_line=("val",), table=EVALUATED, evaluated=True, end_line="MAE"),
+    MetricName("rmse", "min", _VALUES, EVALUATED, table=("test",), evaluated=True, end_line="RMSE"),
+    MetricName("median_ae", "min", _VALUES, EVALUATED, evaluated=True, end_line="median absolute error"),
+    MetricName("r2", "max", _VALUES, EVALUATED, table=("test",), evaluated=True, end_line="R2"),
+    MetricName("nll", "min", (*_ONE, *_SETS), EVALUATED, table=("val",), evaluated=True, end_line="nll"),
+    MetricName("brier", "min", _ONE, evaluated=True),
+    MetricName("ece", "min", _ONE, evaluated=True),
+    MetricName("auroc", "max", _ONE, EVALUATED, "two classes", table=("test",), evaluated=True, end_line="AUROC"),
+    MetricName("average_precision", "max", _ONE, EVALUATED, "two classes", evaluated=True),
+    MetricName("precision", "max", _ONE, EVALUATED, "two classes", evaluated=True),
+    MetricName("recall", "max", _ONE, EVALUATED, "two classes", evaluated=True),
+    MetricName("f1", "max", _ONE, EVALUATED, "two classes", table=("test",), evaluated=True, end_line="F1"),
+    MetricName("cost", "min", _ONE, EVALUATED, "costs", table=("test",), evaluated=True, end_line="cost"),
+    MetricName("cost_argmax", "min", _ONE, EVALUATED, "costs", evaluated=True),
     MetricName("fit_s", "min", table=("",)),
     MetricName("parameters", "min"),
     MetricName("s", "min"),  # at the end of names of times: test_s, train/epoch_s
     MetricName("seconds", "min"),
-)
-HEADLINE = "acc"  # the metric that stands for a run where one is wanted
+)  # fmt: skip
+HEADLINES = {CLASSIFICATION: "acc", MULTILABEL: "map", REGRESSION: "mae"}  # the metric that stands for a run
 BUILT_IN = tuple(metric.name for metric in METRICS if metric.splits)
 
 
-def keys(splits: Sequence[str], costs: bool = False, own: Sequence[str] = ()) -> list[str]:
+def headline(task: str = CLASSIFICATION) -> str:
+    """Return the key of the metric that stands for a run where one is wanted."""
+    return f"val/{HEADLINES[task]}"
+
+
+def keys(task: str, splits: Sequence[str], needs: Sequence[Needs] = (), own: Sequence[str] = ()) -> list[str]:
     """Return the keys that are logged once an epoch for these splits.
 
-    costs: whether the config has costs. own: the user's own metrics, of which there are val's and test's.
+    needs: what there is. own: the user's own metrics, of which there are val's and test's.
     """
     found = []
     for split in splits:
-        logged = [one.name for one in METRICS if split in one.splits and (costs or not one.needs_costs)]
+        logged = [
+            one.name for one in METRICS if split in one.splits and task in one.tasks and one.needs in ("", *needs)
+        ]
         found += [f"{split}/{name}" for name in (*logged, *(own if split in EVALUATED else ()))]
     return found
 
@@ -100,7 +129,7 @@ def end_line(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{words} {metrics[key]:.4f}" for words, key in shown if key in metrics)
 
 
-def curve_of(key: str) -> str:
-    """Return the key whose curve goes with a metric: val's for test's, the headline's for a figure of the run."""
+def curve_of(key: str, headline: str) -> str:
+    """Return the key whose curve goes with a metric: val's for test's, the headline for a figure of the run."""
     split, _, name = key.rpartition("/")
-    return key if split in ("train", "val") else f"val/{name if split else HEADLINE}"
+    return key if split in ("train", "val") else f"val/{name}" if split else headline

@@ -1,11 +1,51 @@
-"""Regression: D numbers for each image. Target (N, D) float32 in its own unit, outputs in standard deviations."""
+"""Regression: D numbers for each image. Target (N, D) float32 in its own unit, outputs in standard deviations.
 
-from collections.abc import Sequence
+A loss for one output a value gives (N, D) outputs, the values; gaussian_nll gives (N, 2 D): the means, then the
+logarithms of the variances.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
-from lossfit.tasks.task import Task
+from lossfit.plain_values import float32_digits
+from lossfit.tasks.figures import agreement_figure, residuals_figure
+from lossfit.tasks.intervals import Z, mean
+from lossfit.tasks.task import Comparison, Evaluation, Report, Task, gathered
+
+SAME = 1e-4  # standard deviations: values that differ by less are the same prediction
+
+
+class RegressionEvaluation(Evaluation):
+    """predicted and true (N, D), and the metrics of the task: means over the D values, each in its own unit.
+
+    mae is the mean absolute error, rmse the root of the mean squared error, median_ae the median absolute error, and r2
+    the share of the variance that is explained, which needs at least two samples.
+    """
+
+    predicted: list[Tensor]
+    true: list[Tensor]
+
+    def __init__(self, task: "Regression") -> None:
+        super().__init__()
+        self.task = task
+        self.add_state("predicted", [], dist_reduce_fx="cat")
+        self.add_state("true", [], dist_reduce_fx="cat")
+
+    def add(self, outputs: Tensor, target: Tensor) -> None:
+        """Add outputs (N, K) and targets (N, D)."""
+        self.predicted.append(self.task.decide(outputs))
+        self.true.append(target)
+
+    def measured(self) -> dict[str, Tensor]:
+        """Return the metrics, and all predictions and targets."""
+        predicted, true = gathered(self.predicted), gathered(self.true)
+        means = {name: value.mean() for name, value in metrics(predicted, true).items()}
+        return means | {"predicted": predicted, "true": true}
 
 
 class Regression(Task):
@@ -15,12 +55,147 @@ class Regression(Task):
     """
 
     name = "regression"
+    train_metric = "mae"
+    returns = "values"
+    rows = "values"
+    mixes = False
 
     def __init__(self, names: Sequence[str], units: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(names)
         self.units, self.mean, self.std = tuple(units), tuple(mean), tuple(std)
+        self.link = "identity"
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The fields of a checkpoint's Description that the task decides."""
+        targets = {"units": list(self.units), "target_mean": list(self.mean), "target_std": list(self.std)}
+        return super().description | targets
+
+    @property
+    def has_variances(self) -> bool:
+        """Whether the model also returns the variance of each value."""
+        return self.outputs == 2 * len(self.names)
+
+    def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(v, dtype=like.dtype, device=like.device) for v in (self.mean, self.std))
+        return mean, std
 
     def encode(self, target: Tensor) -> Tensor:
         """(N, D) in the targets' own unit -> (N, D) in standard deviations from the mean."""
-        mean, std = (torch.tensor(v, dtype=target.dtype, device=target.device) for v in (self.mean, self.std))
+        mean, std = self._scale(target)
         return (target - mean) / std
+
+    def trial_target(self) -> Tensor:
+        """Return the mean, and a value one standard deviation above it."""
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return torch.stack([mean, mean + std])
+
+    def train_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the sum over the samples of the absolute error, the mean over the D values."""
+        return (self.decide(outputs) - target).abs().mean(1).sum()
+
+    def evaluation(self) -> RegressionEvaluation:
+        """Return what measures a split."""
+        return RegressionEvaluation(self)
+
+    def figures(self, measured: Mapping[str, Tensor]) -> dict[str, Figure]:
+        """Return the predicted against the true values, and the residuals."""
+        return self._figures(measured["predicted"], measured["true"])
+
+    def _figures(self, predicted: Tensor, true: Tensor) -> dict[str, Figure]:
+        labels = [f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)]
+        return {
+            "predicted": agreement_figure(predicted, true, labels),
+            "residuals": residuals_figure(predicted, true, labels),
+        }
+
+    def returned(self, outputs: Tensor) -> Tensor:
+        """(N, K) outputs -> values (N, D) in their own unit; with variances (N, 2 D), then the standard deviations."""
+        values = self.decide(outputs)
+        return torch.cat([values, self.deviations(outputs)], 1) if self.has_variances else values
+
+    def decide(self, outputs: Tensor) -> Tensor:
+        """(N, K) outputs -> values (N, D) in their own unit."""
+        mean, std = self._scale(outputs.float())
+        return outputs[:, : len(self.names)].float() * std + mean
+
+    def deviations(self, outputs: Tensor) -> Tensor:
+        """(N, 2 D) outputs -> standard deviations (N, D) in the values' own unit."""
+        _, std = self._scale(outputs.float())
+        return (outputs[:, len(self.names) :].float() / 2).exp() * std
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a model card says of the targets."""
+        return super().card | {"units": list(self.units)}
+
+    @property
+    def meaning(self) -> str:
+        """What a row of `returned` is, in words."""
+        more = ", then the standard deviation of each" if self.has_variances else ""
+        return f"the values in their own units, in the order of values{more}"
+
+    def score(self, returned: Tensor, target: Tensor) -> tuple[str, float]:
+        """Return the mean absolute error of values (N, K)."""
+        return "mae", (returned[:, : len(self.names)] - target).abs().mean().item()
+
+    def compared(self, found: Tensor, expected: Tensor) -> Comparison:
+        """Compare values (N, K)."""
+        _, std = self._scale(expected)
+        difference = (found - expected).abs() / std.repeat(expected.shape[1] // len(self.names))
+        wrong = int((difference > SAME).any(1).sum())
+        return Comparison(wrong, wrong, difference.max().item())
+
+    def measure(self, outputs: Tensor, target: Tensor) -> Report:
+        """Return the metrics of outputs (V, N, K); the values of several views are averaged."""
+        predicted = torch.stack([self.decide(view) for view in outputs]).mean(0)
+        error = (predicted - target).abs()
+        each = {name: [float32_digits(v) for v in row.tolist()] for name, row in metrics(predicted, target).items()}
+        report: Report = {
+            "samples": len(target),
+            **{name: float32_digits(sum(values) / len(values)) for name, values in each.items()},
+            "mae": mean(error.mean(1)),
+        }
+        rows: dict[str, dict[str, Any]] = {
+            name: {"mae": mean(error[:, d])} | {key: values[d] for key, values in each.items() if key != "mae"}
+            for d, name in enumerate(self.names)
+        }
+        if self.has_variances and len(outputs) == 1:
+            inside = error <= Z * self.deviations(outputs[0])
+            for d, row in enumerate(rows.values()):
+                row["within_95"] = float32_digits(inside[:, d].double().mean().item())
+        return {**report, "values": rows}
+
+    def report_figures(self, report: Report, outputs: Tensor, target: Tensor) -> dict[str, Figure]:
+        """Return the predicted against the true values, and the residuals."""
+        return self._figures(self.decide(outputs), target)
+
+    def results(self, outputs: Tensor, top: int) -> list[dict[str, Any]]:
+        """Return the values, with 95% intervals if the model has variances."""
+        values = self.decide(outputs)
+        half = Z * self.deviations(outputs) if self.has_variances else None
+        found = []
+        for row in range(len(outputs)):
+            result: dict[str, Any] = {}
+            for d, name in enumerate(self.names):
+                value = values[row, d].item()
+                result[name] = float32_digits(value)
+                if half is not None:
+                    result[f"{name}_low"] = float32_digits(value - half[row, d].item())
+                    result[f"{name}_high"] = float32_digits(value + half[row, d].item())
+            found.append(result)
+        return found
+
+
+def metrics(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+    """Return mae, rmse, median_ae and r2 of predictions and targets (N, D), each (D,); no r2 of a single sample."""
+    count = true.shape[1]
+    error = (predicted - true).abs()
+    found = {
+        "mae": mean_absolute_error(predicted, true, num_outputs=count),
+        "rmse": mean_squared_error(predicted, true, squared=False, num_outputs=count),
+        "median_ae": error.quantile(0.5, dim=0) if len(error) < 2**24 else error.median(0).values,
+    }
+    if len(true) > 1:
+        found["r2"] = r2_score(predicted, true, multioutput="raw_values")
+    return {name: value.reshape(count) for name, value in found.items()}

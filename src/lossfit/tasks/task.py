@@ -1,22 +1,178 @@
-"""The contract of a task."""
+"""The contract of a task, which the training, the evaluation, the export and the scripts ask.
 
-from collections.abc import Sequence
-from typing import ClassVar
+N images; K outputs of the model for each; V views of each image, 1 without test-time augmentation.
+"""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lossfit.tasks import metric_names
+
+Report = dict[str, Any]  # what `measure` finds: plain values, by name
+
+TIE = 1e-6  # a smaller difference of two probabilities is rounding: float32 has seven digits
+
+
+class Comparison(NamedTuple):
+    """How many predictions of two forms of a model differ, how many of them by more than rounding, and how far.
+
+    largest: the largest difference of two probabilities, or of two values in standard deviations of the targets.
+    """
+
+    different: int
+    wrong: int
+    largest: float
+
+
+class Evaluation(Metric):
+    """What is measured on one split; exact under DDP, where torchmetrics gathers the states of the ranks.
+
+    compute() returns scalars, which are logged under their names in metric_names.METRICS, and larger tensors, of which
+    `Task.figures` makes pictures. `loss` is the configured one, without the weights and the smoothing of training.
+    """
+
+    full_state_update = False
+    loss_sum: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, outputs: Tensor, target: Tensor) -> None:
+        """Add a batch: its mean loss, the model's outputs (N, K) and the target as the data have it."""
+        self.loss_sum += loss.float() * len(target)
+        self.count += len(target)
+        self.add(outputs.float(), target)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return what was measured, by name."""
+        return {"loss": self.loss_sum / self.count, **self.measured()}
+
+    def add(self, outputs: Tensor, target: Tensor) -> None:
+        """Add a batch to the states of the task."""
+        raise NotImplementedError
+
+    def measured(self) -> dict[str, Tensor]:
+        """Return the task's metrics of all samples."""
+        raise NotImplementedError
 
 
 class Task:
     """What the targets of a data set are. Holds plain values only.
 
-    A target has a row for each image: see the subclasses. names: of the classes, or of the values.
+    names: of the classes, or of the values. outputs: how many outputs the model has for each image. link: what makes
+    probabilities or values of them; it comes from the loss. costs: of mistakes, true class by predicted; or None.
     """
 
     name: ClassVar[str]
+    train_metric: ClassVar[str | None] = None  # measured in training beside the loss
+    returns: ClassVar[str]  # what a trained model returns, in one word
+    rows: ClassVar[str]  # the key of a report that has a row for each class or value
+    mixes: ClassVar[bool] = True  # whether mixup and cutmix have a meaning
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
+        self.outputs = len(self.names)
+        self.link = "softmax"
+        self.costs: list[list[float]] | None = None
+
+    def take_loss(self, loss: Any) -> None:
+        """Take the number of outputs and the link from a loss, an instance or its class."""
+        self.outputs = len(self.names) * getattr(loss, "outputs_per_target", 1)
+
+    def take_costs(self, costs: Mapping[str, Mapping[str, float]]) -> None:
+        """Take the costs of mistakes, true class -> predicted class -> cost."""
+        if costs:
+            raise ValueError(f"a {self.name} task has no costs of mistakes between classes: leave out costs")
+
+    @property
+    def headline(self) -> str:
+        """The key of the metric that stands for a run."""
+        return metric_names.headline(self.name)
+
+    @property
+    def needs_met(self) -> list[metric_names.Needs]:
+        """What of metric_names.Needs there is."""
+        return []
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The fields of a checkpoint's Description that the task decides."""
+        return {
+            "task": self.name,
+            "class_names": list(self.names),
+            "outputs": self.outputs,
+            "link": self.link,
+            "costs": self.costs,
+        }
 
     def encode(self, target: Tensor) -> Tensor:
         """Return a batch's target as the loss gets it."""
         return target
+
+    def trial_target(self) -> Tensor:
+        """Return a target of two samples, to try a loss."""
+        raise NotImplementedError
+
+    def train_sum(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the sum over a batch of `train_metric`; target as the data have it, or mixed."""
+        return outputs.new_zeros(())
+
+    def evaluation(self) -> Evaluation:
+        """Return what measures a split."""
+        raise NotImplementedError
+
+    def figures(self, measured: Mapping[str, Tensor]) -> dict[str, Figure]:
+        """Return pictures of what an Evaluation computed, by name."""
+        raise NotImplementedError
+
+    def returned(self, outputs: Tensor) -> Tensor:
+        """(N, K) outputs -> what a trained model returns: probabilities (N, C), or values in their own unit."""
+        raise NotImplementedError
+
+    def decide(self, outputs: Tensor) -> Tensor:
+        """(N, K) outputs -> predictions, in the form of the target."""
+        raise NotImplementedError
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a model card says of the targets."""
+        return {self.rows: list(self.names)}
+
+    @property
+    def meaning(self) -> str:
+        """What a row of `returned` is, in words."""
+        raise NotImplementedError
+
+    def score(self, returned: Tensor, target: Tensor) -> tuple[str, float]:
+        """Return a metric of what the model returns (N, K) that needs nothing else, with its name."""
+        raise NotImplementedError
+
+    def compared(self, found: Tensor, expected: Tensor) -> "Comparison":
+        """Compare what two forms of a model return for N images."""
+        raise NotImplementedError
+
+    def measure(self, outputs: Tensor, target: Tensor) -> Report:
+        """(V, N, K) outputs -> metrics with 95% intervals, and a row for each class or value under `rows`."""
+        raise NotImplementedError
+
+    def report_figures(self, report: Report, outputs: Tensor, target: Tensor) -> dict[str, Figure]:
+        """Return the pictures of a report, by the first word of their files' names."""
+        raise NotImplementedError
+
+    def results(self, outputs: Tensor, top: int) -> list[dict[str, Any]]:
+        """(N, K) outputs -> what scripts/predict.py says of each image. top: how many classes."""
+        raise NotImplementedError
+
+
+def gathered(states: list[Tensor] | Tensor) -> Tensor:
+    """Return the rows that an Evaluation kept of all batches."""
+    return dim_zero_cat(states)

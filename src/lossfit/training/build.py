@@ -10,21 +10,21 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from torchmetrics import Metric
 
-from lossfit.config import Config, build, call, metric_name
+from lossfit.config import Config, build, call, check_monitors, metric_name, own_metrics, with_monitors
 from lossfit.data import ImageDataModule
-from lossfit.decisions import cost_matrix
 from lossfit.errors import ConfigError, UserError
 from lossfit.models.closed import without_pretrained
 from lossfit.models.head import logit_scale
 from lossfit.optim.traits import Traits
 from lossfit.runs import names
 from lossfit.runs.checkpoint_schema import Checkpoint, Description
-from lossfit.tasks.metric_names import BUILT_IN
+from lossfit.tasks import metric_names
+from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-from lossfit.training.classifier import Classifier
 from lossfit.training.initial_weights import check_same_model, start_from
+from lossfit.training.module import TrainingModule
 from lossfit.training.rank_launcher import check_ranks
-from lossfit.training.trials import check_accelerator, try_loss, try_model, try_optimizer
+from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_optimizer
 
 DOUBLE = ("64-true", 64, "64")  # trainer.precision
 Facts = dict[str, Any]  # arguments that targets may take, by name; lossfit.config.FACTS lists them
@@ -37,7 +37,7 @@ class Run:
     config: Config
     folder: Path
     data: ImageDataModule
-    module: Classifier
+    module: TrainingModule
     trainer: Trainer
     checkpoint: Checkpoint | None
     notes: list[str]
@@ -46,7 +46,7 @@ class Run:
 def build_run(
     config: Config, folder: Path, checkpoint: Checkpoint | None = None, data: ImageDataModule | None = None
 ) -> Run:
-    """Build and try the data module, which is set up, the classifier and the trainer of a run, by its seed.
+    """Build and try the data module, which is set up, the module and the trainer of a run, by its seed.
 
     data: the data module, if it is set up already. Raises ConfigError for what cannot be built or would not work, and
     UserError for a checkpoint that this run cannot go on from.
@@ -55,9 +55,12 @@ def build_run(
     seed_everything(seed, workers=True, verbose=False)
     check_accelerator(config["trainer"])
     data = data or load_data(config, seed)
-    facts = _facts(data, folder)
-    module, traits, notes = _build_module(config, data, facts, checkpoint)
-    trainer = _build_trainer(config, facts, folder, traits, checkpoint)
+    task = task_of_run(config, data)
+    facts = _facts(config, data, task, folder)
+    resolved = with_monitors(config, task.headline)
+    check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
+    module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
+    trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
@@ -70,44 +73,55 @@ def load_data(config: Config, seed: int) -> ImageDataModule:
     return data
 
 
-def _facts(data: ImageDataModule, folder: Path) -> Facts:
+def task_of_run(config: Config, data: ImageDataModule) -> Task:
+    """Return the data's task with the config's costs and what the loss says; raise ConfigError if they do not go."""
+    task = deepcopy(data.task)
+    call(task.take_costs, "costs", config.get("costs") or {})
+    if data.mix and not task.mixes:
+        raise ConfigError(f"data.mix: images of a {task.name} task are not mixed: set data/mix=none")
+    check_loss(config["loss"], task)
+    return task
+
+
+def _facts(config: Config, data: ImageDataModule, task: Task, folder: Path) -> Facts:
     """Return what is known once the data are there."""
     return {
-        "task": data.task.name,
-        "num_classes": len(data.task.names),
-        "class_names": data.task.names,
+        "task": task.name,
+        "num_classes": task.outputs,
+        "class_names": task.names,
         "class_counts": data.class_counts,
+        "cost_matrix": task.costs,
         "image_shape": data.image_shape,
         "batches_per_epoch": len(data.train_dataloader()),
+        "all_metrics": metric_names.keys(task.name, metric_names.EVALUATED, task.needs_met, own_metrics(config)),
         "save_dir": str(folder),
         "dirpath": str(folder / names.CHECKPOINTS),
     }
 
 
 def _build_module(
-    config: Config, data: ImageDataModule, facts: Facts, checkpoint: Checkpoint | None
-) -> tuple[Classifier, Traits, list[str]]:
-    """Return the classifier, the traits of its optimizer, and lines for the log."""
+    config: Config, data: ImageDataModule, task: Task, facts: Facts, checkpoint: Checkpoint | None
+) -> tuple[TrainingModule, Traits, list[str]]:
+    """Return the module, the traits of its optimizer, and lines for the log."""
     node = config["model"] if checkpoint is None else without_pretrained(config["model"])
     model = build(node, "model", **facts)
     fresh = config.get("init_from") and checkpoint is None
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
-    costs = call(cost_matrix, "costs", config.get("costs") or {}, data.task.names)
-    loss = build(config["loss"], "loss", **facts, cost_matrix=costs, logit_scale=logit_scale(model))
-    logits = try_model(model, data)
+    loss = build(config["loss"], "loss", **facts, logit_scale=logit_scale(model))
+    task.take_loss(loss)
+    outputs = try_model(model, data.image_shape, task)
     if checkpoint is not None:
         check_same_model(model, checkpoint)
-    try_loss(deepcopy(loss), logits, data)
+    try_loss(deepcopy(loss), outputs, task, mixed=data.mix is not None)
     metrics = _own_metrics(build(config.get("metrics"), "metrics", **facts))
     if config["compile"]:
         model.compile()
     optimizer = build(config["optimizer"], "optimizer", **facts)
     scheduler = build(config["scheduler"], "scheduler", **facts)
     traits = try_optimizer(optimizer, scheduler)
-    description = Description(
-        config, list(data.task.names), list(data.image_shape), list(data.mean), list(data.std), loss.link, costs
-    )
-    module = Classifier(model, loss, optimizer, scheduler, description.to_dict(), costs, metrics)
+    mean, std = list(data.mean), list(data.std)
+    description = Description(config, image_shape=list(data.image_shape), mean=mean, std=std, **task.description)
+    module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics)
     if config["trainer"].get("precision") in DOUBLE:
         module.double()  # before a checkpoint is restored: Lightning's plugin does so after it
     return module, traits, notes
@@ -150,7 +164,7 @@ def _own_metrics(metrics: dict[str, Any] | None) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for key, metric in (metrics or {}).items():
         name = metric_name(key, vars(metric))
-        if name in (*found, *BUILT_IN):
+        if name in (*found, *metric_names.BUILT_IN):
             raise ConfigError(f"metrics.{key}: there is a metric named {name} already; give the function another name")
         found[name] = metric
     return found

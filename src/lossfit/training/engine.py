@@ -163,6 +163,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
     folder, trainer, module = run.folder, run.trainer, run.module
     use_run_folder_launcher(folder, trainer, lambda reason: runs.write_failed(folder, reason))
     with torn_down(trainer):
+        result["headline"] = module.task.headline
         result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
         _say([*run.notes, *opening_lines(run.config, run.data, result["parameters"], trainer, run.checkpoint)])
         warn_of_missing_callbacks(run.config)

@@ -1,6 +1,6 @@
 """The learning-rate range test: raise the rate from tiny to huge and see where the loss falls (Smith, 1506.01186)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,7 @@ def range_test(
     loss: Loss,
     optimizer: partial[Optimizer],
     batches: Iterable[tuple[Tensor, Tensor]],
+    encode: Callable[[Tensor], Tensor] = lambda target: target,
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 200,
@@ -48,8 +49,9 @@ def range_test(
 ) -> RangeTest:
     """Train a copy of the model for up to `steps` batches with rates evenly spaced in log from low to high.
 
-    The loss is an exponential mean with `smoothing`, corrected for its start. The test ends early when the loss exceeds
-    `stop` times its best or is not finite. The model and the loss themselves are not changed.
+    encode: turns a batch's target into what the loss gets. The loss is an exponential mean with `smoothing`, corrected
+    for its start. The test ends early when the loss exceeds `stop` times its best or is not finite. The model and the
+    loss themselves are not changed.
     """
     if not 0 < low < high:
         raise ValueError(f"low must be > 0 and < high={high}, got {low}")
@@ -68,7 +70,7 @@ def range_test(
         for group, share in zip(stepper.param_groups, shares, strict=True):
             group["lr"] = share * rate
         stepper.zero_grad()
-        value = loss(model(images.to(device)), target.to(device))
+        value = loss(model(images.to(device)), encode(target.to(device)))
         value.backward()
         stepper.step()
         mean = smoothing * mean + (1 - smoothing) * value.item()

@@ -59,9 +59,9 @@ def closing_lines(folder: Path, result: dict[str, Any]) -> list[str]:
     """Say why the run ended early, if it did, how it tested, and where its curves are."""
     metrics = result["metrics"]
     lines = [result["reason"][0].upper() + result["reason"][1:]] if result.get("reason") else []
-    if f"test/{metric_names.HEADLINE}" in metrics:
+    if tested := metric_names.end_line(metrics):
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
-        lines.append(f"Test {metric_names.end_line(metrics)}{at}")
+        lines.append(f"Test {tested}{at}")
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shlex.quote(str(shown))}"]

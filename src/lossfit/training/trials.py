@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lossfit import schedules
-from lossfit.config import Config, call
-from lossfit.data import ImageDataModule
+from lossfit import option_files, schedules
+from lossfit.config import Config, call, locate
 from lossfit.errors import ConfigError
 from lossfit.optim import traits
 from lossfit.optim.traits import Traits
+from lossfit.tasks.task import Task
 
 
 def check_accelerator(trainer: Config) -> None:
@@ -28,36 +28,58 @@ def check_accelerator(trainer: Config) -> None:
         )
 
 
-def try_model(model: nn.Module, data: ImageDataModule) -> torch.Tensor:
-    """Return the logits of two random images; raise ConfigError unless they are logits (2, num_classes)."""
-    shape = "x".join(map(str, data.image_shape))
+def check_loss(node: Config, task: Task) -> None:
+    """Take the number of outputs from a loss's class; raise ConfigError for a loss that is not for the task."""
+    target = locate(node["_target_"], "loss")
+    tasks = getattr(target, "tasks", None)
+    if tasks is not None and task.name not in tasks:
+        raise ConfigError(
+            f"loss: {target.__name__} is for {' and '.join(tasks)}, and the data are for {task.name}: take "
+            f"loss={', '.join(losses_for(task.name))}"
+        )
+    task.outputs = len(task.names) * getattr(target, "outputs_per_target", 1)
+
+
+def losses_for(task: str) -> list[str]:
+    """Return the options of the group `loss` that are for a task."""
+    targets = {name: option_files.target("loss", name) for name in option_files.options("loss")}
+    return [name for name, path in targets.items() if task in getattr(locate(path, "loss"), "tasks", (task,))]
+
+
+def try_model(model: nn.Module, image_shape: tuple[int, ...], task: Task) -> torch.Tensor:
+    """Return the outputs for two random images; raise ConfigError unless they are (2, task.outputs)."""
     training = model.training
     try:
         with torch.no_grad():
-            logits = model.eval()(torch.randn(2, *data.image_shape, generator=torch.Generator().manual_seed(0)))
+            outputs = model.eval()(torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0)))
     except Exception as error:
         raise ConfigError(
-            f"model: cannot take images of {shape}: {error}; for torchvision's models set model.resize=224"
+            f"model: cannot take images of {'x'.join(map(str, image_shape))}: {error}; for torchvision's models set "
+            f"model.resize=224"
         ) from error
     finally:
         model.train(training)
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, len(data.task.names)):
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ConfigError(f"model: must give logits (N, {len(data.task.names)}), got {got} for two images")
-    if (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones(2)):
+    classes = task.returns == "probabilities"
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != (2, task.outputs):
+        got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        wanted = f"{'logits' if classes else 'outputs'} (N, {task.outputs})"
+        raise ConfigError(f"model: must give {wanted}, got {got} for two images")
+    if classes and (outputs >= 0).all() and torch.allclose(outputs.sum(1), torch.ones(2)):
         raise ConfigError("model: gives probabilities, and the loss needs logits: leave out its last softmax")
-    return logits
+    return outputs
 
 
-def try_loss(loss: nn.Module, logits: torch.Tensor, data: ImageDataModule) -> None:
+def try_loss(loss: nn.Module, outputs: torch.Tensor, task: Task, mixed: bool) -> None:
     """Compute the loss of two samples; raise ConfigError unless it is finite and has a gradient."""
-    labels = torch.tensor([0, 1])
-    target = F.one_hot(labels, len(data.task.names)).float() if data.mix else labels
-    value = call(loss, "loss", logits.requires_grad_().clone(), target)  # which it may write into
+    target = task.encode(task.trial_target())
+    if mixed and target.ndim == 1:
+        target = F.one_hot(target, len(task.names)).float()
+    value = call(loss, "loss", outputs.requires_grad_().clone(), target)  # which it may write into
     if not value.is_floating_point() or not value.requires_grad:
         raise ConfigError(
             f"loss: its value has {'no gradient' if value.is_floating_point() else f'dtype {value.dtype}'}: compute it "
-            f"from the logits with torch's functions, without detach, argmax, item or numpy"
+            f"from the {'logits' if task.returns == 'probabilities' else 'outputs'} with torch's functions, without "
+            f"detach, argmax, item or numpy"
         )
     if not value.isfinite():
         raise ConfigError(f"loss: its value is {value.item():g} for the untrained model's outputs of two images")

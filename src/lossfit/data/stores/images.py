@@ -54,7 +54,7 @@ class Decode(Protocol):
         """Plain values that decide the pixels: size, channels, the versions of the libraries that decode."""
 
     def __call__(self, path: str) -> Any:
-        """Return the pixels (C, H, W) as uint8, an array or a tensor; raise an exception for an unreadable file."""
+        """Return the pixels (C, H, W) as uint8, an array or a tensor; raise UserError for a file that is unreadable."""
 
 
 AnyImages = TypeVar("AnyImages", Tensor, Stored, Tensor | Stored)
@@ -66,14 +66,15 @@ def take(images: AnyImages, index: Tensor) -> AnyImages:
         return images.take(index)
     if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
         return images[int(index[0]) : int(index[0]) + len(index)]
-    return images[index]
+    return images.index_select(0, index)
 
 
-def stream(images: Tensor | Images, indices: Iterable[Tensor], pin: bool = False) -> Iterator[Tensor]:
+def stream(images: Images, indices: Iterable[Tensor], pin: bool = False) -> Iterator[Tensor]:
     """Yield `images[index]` for each index, in order. pin: in page-locked memory, if they are not on a device."""
     if isinstance(images, Stored):
         yield from images.stream(indices, pin)
         return
     for index in indices:
-        batch = images[index.to(images.device, non_blocking=True)]
+        index = index.to(images.device, non_blocking=True)  # noqa: PLW2901
+        batch = images.index_select(0, index) if isinstance(images, Tensor) else images[index]  # [] is slow for tensors
         yield batch.pin_memory() if pin and batch.device.type == "cpu" else batch

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lossfit.data.stores.images import Decode
-from lossfit.errors import UserError, one_line
+from lossfit.errors import UserError
 from lossfit.system import signals
 
 PREFETCH = 2  # batches that each worker has ready or at work
@@ -52,10 +52,12 @@ class Decoder(Dataset[Batch]):
             path = os.fsdecode(bytes(self.paths[number]))
             try:
                 rows[row] = self.decode(path)
-            except Exception as error:  # libraries raise many kinds of errors for damaged files
+            except UserError as error:
                 rows[row] = 0
-                own = isinstance(error, UserError)
-                batch.errors[row] = str(error) if own else f"{path}: {type(error).__name__}: {one_line(error)}"
+                batch.errors[row] = str(error)
+            except Exception as error:
+                error.add_note(f"while decoding {path}")
+                raise
         return batch
 
     def stream(self, indices: Sequence[Tensor], workers: int, pin: bool = False) -> Iterator[Batch]:

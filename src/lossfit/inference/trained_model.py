@@ -1,4 +1,4 @@
-"""Load a trained classifier from a run folder or a checkpoint, and use it on images. Needs no Hydra and no config."""
+"""Load a trained model from a run folder or a checkpoint, and use it on images. Needs no Hydra and no config."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from lossfit import runs
 from lossfit.config import build
 from lossfit.data.batches import Normalize
-from lossfit.decisions import cheapest, probabilities
 from lossfit.errors import ConfigError, UserError
 from lossfit.inference import image_files
 from lossfit.models.closed import builders, from_checkpoint
@@ -27,34 +26,42 @@ ACCEPTED = (
 )
 
 
-class TrainedClassifier(nn.Module):
-    """Images -> probabilities (N, num_classes), by the link of the loss that the model was trained with.
+class TrainedModel(nn.Module):
+    """Images -> probabilities (N, C) or values (N, D), as the task of the data and the loss say.
 
-    `classify` returns the names of the classes, `predict` their numbers, a call the probabilities. Each takes pixels, a
-    uint8 tensor (N, C, H, W), or what `pixels` turns into them: a path, a PIL image, an array, or a list of these.
+    A call takes pixels, a uint8 tensor (N, C, H, W), or what `pixels` turns into them: a path, a PIL image, an array,
+    or a list of these. It returns the probabilities of the classes, which sum to 1 if an image has one class, or the
+    values in their own unit; if the loss was gaussian_nll, (N, 2 D), the values and then their standard deviations.
+    `predict` returns decisions in the form of the targets, and `classify` the names of classes.
 
-    classes: the names of the classes. image_shape: (C, H, W) of the training images. costs: `costs[true][predicted]`
-    or None. metrics, epochs: the values measured when the checkpoint was written, and after how many epochs that was.
-    config: the run's config.
+    task: its name. names: of the classes or values; units: of the values. image_shape: (C, H, W) of the training
+    images. costs: `costs[true][predicted]` or None. metrics, epochs: the values measured when the checkpoint was
+    written, and after how many epochs that was. config: the run's config.
     """
 
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
         super().__init__()
         about = checkpoint.description
         self.model = model
-        self.classes: tuple[str, ...] = tuple(about.class_names)
+        self.of_task = about.make_task()
+        self.task = self.of_task.name
+        self.names: tuple[str, ...] = self.of_task.names
+        self.units: tuple[str, ...] = getattr(self.of_task, "units", ())
         channels, height, width = about.image_shape
         self.image_shape = (channels, height, width)
-        self.link: str = about.link
-        costs = about.costs
-        self.costs: list[list[float]] | None = None if costs is None else [list(map(float, row)) for row in costs]
+        self.costs = self.of_task.costs
         self.config = about.config
         self.metrics = checkpoint.metrics
         self.epochs = checkpoint.epochs
         self.normalize = Normalize(about.mean, about.std)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Pixels, uint8 (N, C, H, W) -> logits (N, num_classes)."""
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.names
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Pixels, uint8 (N, C, H, W) -> the model's outputs (N, K), for classes logits."""
         channels = self.image_shape[0]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
             got = f"{images.dtype} {tuple(images.shape)}"
@@ -62,21 +69,31 @@ class TrainedClassifier(nn.Module):
         return self.model(self.normalize(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pixels, uint8 (N, C, H, W) -> probabilities (N, num_classes) that sum to 1."""
-        return probabilities(self.logits(images), self.link)
+        """Pixels, uint8 (N, C, H, W) -> probabilities or values."""
+        return self.of_task.returned(self.outputs(images))
 
     def __call__(self, images: Images) -> Tensor:
-        """Images of any kind -> probabilities (N, num_classes) that sum to 1."""
+        """Images of any kind -> probabilities or values."""
         return super().__call__(self.pixels(images))
 
-    def classify(self, images: Images) -> list[str]:
-        """Images of any kind -> the name of the predicted class of each, also of a single one."""
-        return [self.classes[k] for k in self.predict(images).tolist()]
+    def classify(self, images: Images) -> list[Any]:
+        """Images of any kind -> the name of the predicted class of each, or the list of its classes; also for one."""
+        if self.of_task.returns != "probabilities":
+            raise TypeError(f"the model predicts values ({', '.join(self.names)}), not classes: use predict")
+        return [result["predicted"] for result in self.results(self.pixels(images), 1)]
 
     @torch.inference_mode()
     def predict(self, images: Images) -> Tensor:
-        """Images of any kind -> predicted classes (N,): the likeliest, or with costs those of lowest expected cost."""
-        return self.decide(self.logits(self.pixels(images)))
+        """Images of any kind -> predicted classes (N,), sets of classes (N, C) of 0 and 1, or values (N, D).
+
+        A class is the likeliest, or with costs that of lowest expected cost.
+        """
+        return self.of_task.decide(self.outputs(self.pixels(images)))
+
+    @torch.inference_mode()
+    def results(self, pixels: Tensor, top: int) -> list[dict[str, Any]]:
+        """Pixels, uint8 (N, C, H, W) -> what scripts/predict.py says of each image. top: how many classes."""
+        return self.of_task.results(self.outputs(pixels), top)
 
     def pixels(self, images: Images, invert: bool | None = None) -> Tensor:
         """Images of any kind and size -> pixels, uint8 (N, C, H, W), of the training images' size.
@@ -106,17 +123,9 @@ class TrainedClassifier(nn.Module):
         """Whether the training images are light rather than dark, in the mean."""
         return bool((-self.normalize.shift / self.normalize.scale).mean() > 127.5)
 
-    def decide(self, logits: Tensor) -> Tensor:
-        """Logits (N, num_classes) -> predicted classes (N,), as `predict` returns them."""
-        if self.costs is None:
-            return logits.argmax(1)
-        return cheapest(logits, self.link, torch.tensor(self.costs, device=logits.device))
 
-
-def load(
-    path: str | os.PathLike[str], *, model: nn.Module | None = None, trust_code: bool = False
-) -> TrainedClassifier:
-    """Return the classifier of a run folder (its best checkpoint) or of a checkpoint file, in eval mode on the CPU.
+def load(path: str | os.PathLike[str], *, model: nn.Module | None = None, trust_code: bool = False) -> TrainedModel:
+    """Return the model of a run folder (its best checkpoint) or of a checkpoint file, in eval mode on the CPU.
 
     A checkpoint is data: it may name the models of lossfit and torchvision's classification models, and loading it runs
     no code from it, imports nothing that it names and downloads nothing. If the model is the user's own code, pass it
@@ -144,7 +153,7 @@ def load(
         first = (str(error).splitlines()[1:2] or [str(error)])[0].strip()  # the first line is a headline
         name = type(model).__name__ if model is not None else node.get("_target_")
         raise UserError(f"{file}: its weights do not fit {name}: {first:.300}") from error
-    return TrainedClassifier(made, checkpoint).eval()
+    return TrainedModel(made, checkpoint).eval()
 
 
 def _composed_here(file: Path, node: dict[str, Any]) -> bool:

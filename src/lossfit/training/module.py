@@ -1,7 +1,7 @@
 """The LightningModule: a model with its loss, optimizer and schedule, which are passed in as objects."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -15,26 +15,26 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from lossfit.losses.loss import Loss
-from lossfit.metrics import Evaluation
 from lossfit.optim import make_optimizer, traits
 from lossfit.runs import checkpoint_schema
+from lossfit.tasks.task import Evaluation, Task
 from lossfit.training import divergence, lightning_internals
 
-Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target (N,) int64 or (N, C) float
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target: see the task, or mixed (N, C) float
 
 LOGGED_VALUES = 20  # of each parameter of the loss
 
 
-class Classifier(LightningModule):
-    """Trains and evaluates `model`, whose output is logits (N, num_classes).
+class TrainingModule(LightningModule):
+    """Trains and evaluates `model`, whose outputs (N, K) are what `task` says.
 
     optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is saved in every
-    checkpoint: the plain values of a runs.checkpoint_schema.Description. confusion has the confusion matrix (C, C) of
-    the last evaluation of each split.
+    checkpoint: the plain values of a runs.checkpoint_schema.Description. measured has what the task's Evaluation
+    computed of each split the last time.
 
-    Logged: {train,val,test}/loss and /acc and {val,test}/nll once an epoch (with costs, /cost too, and each of
-    `metrics` by its name), train/loss.NAME for the loss's own parameters, train/loss_step and train/lr_step every
-    log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for them.
+    Logged once an epoch: train/loss, the task's train_metric, and the metrics of its Evaluation and each of `metrics`
+    by its name, for val and test; train/loss.NAME for the loss's own parameters; train/loss_step and train/lr_step
+    every log_every_n_steps. The training sums stay on the device until the epoch ends, so that no step waits for them.
 
     Raises Diverged when the loss of a step or of the validation, or a weight to be saved, is not finite: immediately
     on one processor, within divergence.CHECK_EVERY steps on other devices and among ranks.
@@ -47,24 +47,24 @@ class Classifier(LightningModule):
         optimizer: partial[Optimizer],
         scheduler: Callable[..., dict[str, Any]],
         hparams: dict[str, Any],
-        costs: Sequence[Sequence[float]] | None = None,
+        task: Task,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(hparams)
         self.model, self.loss = model, loss
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.val_evaluation = Evaluation(loss.num_classes, loss.link, costs)
-        self.test_evaluation = Evaluation(loss.num_classes, loss.link, costs)
+        self.task = task
+        self.val_evaluation, self.test_evaluation = task.evaluation(), task.evaluation()
         self.val_metrics = nn.ModuleDict(dict(metrics or {}))
         self.test_metrics = deepcopy(self.val_metrics)
-        self.confusion: dict[str, Tensor] = {}  # by split
+        self.measured: dict[str, dict[str, Tensor]] = {}  # by split
         self.total_steps = 1
-        self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and correct answers, and of samples
+        self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and train_metric, and of samples
         self.last_counted_batch = -1  # the last batch in these sums
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, num_classes) logits."""
+        """(N, C, H, W) -> (N, K) outputs."""
         return self.model(images)
 
     def on_fit_start(self) -> None:
@@ -100,15 +100,14 @@ class Classifier(LightningModule):
         again = batch_idx == self.last_counted_batch  # LBFGS computes the loss several times a step
         if not again:
             self.loss.set_progress(min(1.0, self.trainer.global_step / self.total_steps))
-        logits = self.model(images)
+        outputs = self.model(images)
         with torch.no_grad():  # before the loss, which may change its arguments in place
-            label = target if target.ndim == 1 else target.argmax(1)
-            correct = (logits.argmax(1) == label).sum()
-        loss = self.loss(logits, target)
+            train_sum = self.task.train_sum(outputs, target)
+        loss = self.loss(outputs, self.task.encode(target))
         if not again:
             self.last_counted_batch = batch_idx
-            self.train_sums += torch.stack([loss.detach() * len(label), correct])
-            self.train_count += len(label)
+            self.train_sums += torch.stack([loss.detach() * len(target), train_sum])
+            self.train_count += len(target)
             divergence.check_step(self.trainer, loss.detach(), self.train_sums[0], batch_idx)
             every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
             if every and (self.trainer.global_step + 1) % every == 0:  # the steps at which Lightning writes
@@ -123,7 +122,9 @@ class Classifier(LightningModule):
         assert isinstance(totals, Tensor)
         if not math.isfinite(totals[0]):
             divergence.fail(self.trainer, f"the training loss was not finite in epoch {self.trainer.current_epoch + 1}")
-        self._log({"train/loss": totals[0] / totals[2], "train/acc": totals[1] / totals[2]})
+        self._log({"train/loss": totals[0] / totals[2]})
+        if self.task.train_metric:
+            self._log({f"train/{self.task.train_metric}": totals[1] / totals[2]})
         for name, parameter in self.loss.named_parameters():
             values = parameter.detach().flatten()[:LOGGED_VALUES].float()
             shown = f"train/loss.{name.removeprefix('module.')}"
@@ -214,18 +215,18 @@ class Classifier(LightningModule):
 
     def _evaluate(self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch) -> None:
         images, target = batch
-        logits = self.model(images)
-        evaluation.update(
-            self.loss(logits.clone(), target.clone()), logits, target
-        )  # a loss may change its arguments in place
+        outputs = self.model(images)
+        # a loss may change its arguments in place
+        evaluation.update(self.loss(outputs.clone(), self.task.encode(target.clone())), outputs, target)
         for metric in self._metrics(metrics).values():
-            metric.update(logits, target)
+            metric.update(outputs, target)
 
     def _log_evaluation(self, split: str, evaluation: Evaluation, metrics: nn.ModuleDict) -> None:
         values = evaluation.compute()
         evaluation.reset()
-        self.confusion[split] = values.pop("confusion")
-        for name in ("loss", "nll"):
+        self.measured[split] = values
+        values = {name: value for name, value in values.items() if value.ndim == 0}
+        for name in {"loss", "nll"} & values.keys():
             if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(values[name]):
                 what = f"{split}/{name} was {values[name]:g} after step {self.trainer.global_step}"
                 divergence.fail(self.trainer, what)
