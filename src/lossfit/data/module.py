@@ -1,8 +1,8 @@
 """What every data module has: the batches of its splits, each rank's share of them, and its task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -33,6 +33,7 @@ class ImageDataModule(LightningDataModule):
     task: Task
     mean: Sequence[float]  # of each channel, of pixels scaled to 0..1
     std: Sequence[float]
+    only_reading: ClassVar[Mapping[str, Any]] = {}  # options with which nothing is written
     source: str = ""  # where the files were found, in words for people
 
     @checked

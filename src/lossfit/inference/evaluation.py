@@ -10,7 +10,7 @@ from torch import Tensor
 import lossfit.data
 from lossfit.config import call
 from lossfit.data import ImageDataModule, InMemoryDataModule
-from lossfit.data.stores.images import Images
+from lossfit.data.stores.images import Images, stream
 from lossfit.errors import ConfigError, UserError
 from lossfit.inference.trained_model import TrainedModel
 from lossfit.plain_values import is_name, is_plain, shown
@@ -37,11 +37,12 @@ def split(model: TrainedModel, name: str, folder: str | Path | None = None) -> t
         raise UserError(f"the run's data module {shown(target)} is not one of lossfit's ({', '.join(modules)})")
     for key, value in node.items():
         digests = isinstance(value, dict) and all(is_name(k) and DIGEST.fullmatch(str(v)) for k, v in value.items())
-        plain = digests or (is_plain(value, depth=0) and str(value).isprintable())
+        plain = digests or (not isinstance(value, dict) and is_plain(value, depth=1) and str(value).isprintable())
         if not plain or not is_name(key) or not key.isidentifier():
             raise UserError(f"the run's data have {shown(key)}: {shown(value)}, which is not a plain value")
     if folder is not None:
         node["dir"] = str(folder)
+    node |= modules[target].only_reading
     try:
         data: ImageDataModule = call(modules[target], "data", **node)
         call(data.setup, "data")
@@ -58,8 +59,7 @@ def split(model: TrainedModel, name: str, folder: str | Path | None = None) -> t
 
 def batches_of(images: Images, size: int) -> Iterator[Tensor]:
     """Yield images, of any store, as pixels uint8 (B, C, H, W), `size` at a time."""
-    for index in torch.arange(len(images)).split(size):
-        yield images[index]
+    yield from stream(images, torch.arange(len(images)).split(size))
 
 
 @torch.inference_mode()

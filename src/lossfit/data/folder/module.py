@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -48,6 +49,8 @@ class FolderDataModule(ImageDataModule):
     memory_limit: bytes of memory that may be used, if fewer than are free. workers: processes that decode; null for as
     many as there are processors. The other arguments are those of ImageDataModule.
     """
+
+    only_reading = MappingProxyType({"store": "decoded", "workers": None})
 
     @checked
     def __init__(
@@ -112,7 +115,10 @@ class FolderDataModule(ImageDataModule):
         numbers = torch.tensor(readable)
         for split in SPLITS:
             rows = torch.tensor([i for i, its in enumerate(splits) if its == split])
-            self.splits[split] = (take(opened.images, numbers[rows]), target[rows])
+            images = take(opened.images, numbers[rows])
+            self.splits[split] = (images, target[rows])
+            if split == "train":
+                self._train = images
         self.task = _task(task, samples.columns, class_names, self.splits["train"][1])
         self.source = samples.source
         self.run_files[names.SPLITS] = listing.text(kept, splits)
@@ -123,7 +129,7 @@ class FolderDataModule(ImageDataModule):
     @cached_property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]]:
         """Mean and deviation of each channel over the training split, or over some thousand images of it."""
-        images = self.splits["train"][0]
+        images = self._train
         step = -(-len(images) // STATISTICS_OF)
         return channel_statistics(take(images, torch.arange(0, len(images), step)) if step > 1 else images)
 
