@@ -112,19 +112,18 @@ class FolderDataModule(ImageDataModule):
         readable = [i for i in range(len(samples)) if i not in opened.errors]
         kept, target = samples.kept(readable), target[readable]
         splits = self.assigning.splits(kept, target, task, class_names)
-        numbers = torch.tensor(readable)
+        found = {}
         for split in SPLITS:
             rows = torch.tensor([i for i, its in enumerate(splits) if its == split])
-            images = take(opened.images, numbers[rows])
-            self.splits[split] = (images, target[rows])
-            if split == "train":
-                self._train = images
-        self.task = _task(task, samples.columns, class_names, self.splits["train"][1])
+            found[split] = take(opened.images, torch.tensor(readable)[rows]), target[rows]
+        self._train, train_target = found["train"]
+        self.task = _task(task, samples.columns, class_names, train_target)
         self.source = samples.source
         self.run_files[names.SPLITS] = listing.text(kept, splits)
         if opened.errors:
             errors = {samples.names[i]: reason for i, reason in opened.errors.items()}
             self.run_files[names.SKIPPED] = listing.skipped_text(errors)
+        self.splits |= found
 
     @cached_property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]]:
