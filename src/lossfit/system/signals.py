@@ -54,3 +54,40 @@ def die_with_parent(number: int, parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it ended before prctl was called
             os.kill(os.getpid(), number)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Deliver stop signals after the block; a process forked in it gets none until it calls `obey_only`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_only(parent: int) -> None:
+    """Make this process, a worker of `parent`, ignore stop signals from all others, and end when `parent` ends.
+
+    Schedulers and Ctrl-C in a terminal send a stop signal to all processes of a job. Only the parent knows what to do;
+    a worker that ended by itself would make it fail. The parent's own SIGTERM ends the worker.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_sigterm, args=(parent,), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the sender cannot be known
+    if hasattr(signal, "SIGKILL"):
+        die_with_parent(signal.SIGKILL, parent)
+
+
+def _wait_for_sigterm(sender: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
+        pass
+    os._exit(0)

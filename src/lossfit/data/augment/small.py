@@ -34,7 +34,8 @@ class Augment:
         if self.flip:
             images = flip(images, torch.rand(count, generator=generator, device=device) < self.flip)
         if self.translate:
-            images = translate(images, draw(-self.translate, self.translate + 1, count, 2))
+            shift = draw(-self.translate, self.translate + 1, count, 2)
+            images = translate(images, shift, largest=self.translate)
         if self.erase:
             half = self.erase // 2  # the centre of the square is uniform over the image
             top, left = draw(0, height, count) - half, draw(0, width, count) - half

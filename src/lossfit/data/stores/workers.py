@@ -7,7 +7,6 @@ through shared memory without a copy.
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +75,9 @@ class Decoder(Dataset[Batch]):
             generator=torch.Generator(),  # else the loader draws from the global one, which dropout uses too
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
-        for batch in loader:
+        with signals.held_back():
+            batches = iter(loader)
+        for batch in batches:
             if pin:
                 batch.pixels = batch.pixels.pin_memory()
             yield batch
@@ -89,11 +90,8 @@ class Init:
     parent: int
 
     def __call__(self, worker: int) -> None:
-        """Leave stop signals, which may be sent to all processes of a job, to the parent, and end when it ends."""
-        for number in signals.STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        if hasattr(signal, "SIGKILL"):
-            signals.die_with_parent(signal.SIGKILL, self.parent)
+        """Leave stop signals to the parent, and end when it ends."""
+        signals.obey_only(self.parent)
 
 
 def fitting(nbytes: int) -> int:
