@@ -410,6 +410,15 @@ def test_a_value_that_is_not_allowed_is_refused_before_any_file_is_read(override
 def test_the_folder_must_be_given() -> None:
     with pytest.raises(ConfigError, match=r"data\.dir has no value yet: give data\.dir=VALUE"):
         check(compose("data=folder"))
+    with pytest.raises(ConfigError, match=r"^data\.dir has no value yet: give data\.dir=VALUE$"):
+        check(compose("data=folder", "data.table=labels.csv"))
+
+
+def test_a_table_that_is_not_there_is_told_with_the_other_mistakes(tmp_path: Path) -> None:
+    folder = photos.make(tmp_path / "photos")
+    with pytest.raises(ConfigError) as error:
+        check(compose("data=folder", f"data.dir={folder}", "data.table=labels.csv", "data.folds=1"))
+    assert [line.split("=")[0].split(" ")[0] for line in str(error.value).splitlines()] == ["data.table", "data.folds"]
 
 
 def test_a_table_is_looked_for_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

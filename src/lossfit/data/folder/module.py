@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lossfit.config.nodes import MISSING
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder import listing, reading, targets
 from lossfit.data.folder.assigning import Assigning
@@ -91,9 +92,11 @@ class FolderDataModule(ImageDataModule):
     def task_name(cls, **options: Any) -> str:
         """Return the name of the task of these options; of a table, only the first rows are read."""
         keys = ("dir", "table", "path_column", "target_columns", "task")
-        where = Where(**{key: options[key] for key in keys if key in options})
-        if where.task is not None or where.table is None:
-            return where.task or "classification"
+        where = Where(**{"dir": MISSING, **{key: options[key] for key in keys if key in options}})
+        if where.task in get_args(TaskName):
+            return str(where.task)
+        if where.dir == MISSING or not (isinstance(where.dir, str) and isinstance(where.table, str)):
+            return "classification"  # folders; or options that `check` refuses
         return where.task_name(where.open_table())
 
     def setup(self, stage: str | None = None) -> None:
