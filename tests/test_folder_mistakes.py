@@ -249,7 +249,17 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         r"not UTF-8 \(byte 0xff\): save it as CSV",
     ),
     "an open quote": (raw_table(b'file,class\n00.png,"a\n'), [TABLE], r"data\.table=labels\.csv is no CSV: line 2"),
-    "a column twice": (raw_table(b"file,age,age\n00.png,1,2\n"), [TABLE], r"columns must have names of their own, got"),
+    "a column twice": (
+        raw_table(b"file,age,age\n00.png,1,2\n"),
+        [TABLE],
+        r"columns must have different names, .* got 'age'$",
+    ),
+    "an index of pandas": (
+        raw_table(b",file,age\n0,00.png,1\n"),
+        [TABLE],
+        r"a first column without a name, .*index=False",
+    ),
+    "a column without a name": (raw_table(b"file,,age\n00.png,1,2\n"), [TABLE], r"columns must have .* got ''$"),
     "too many cells": (a_table_of("3.png,a,b"), [TABLE], r"row 22 has 3 cells and the header has 2: correct it"),
     "no path column": (
         a_table(*ROWS),

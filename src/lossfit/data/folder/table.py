@@ -11,6 +11,7 @@ from pathlib import Path
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder.samples import SPLIT_NAMES, SPLITS, Samples
 from lossfit.errors import counted, did_you_mean, first_ten, one_line
+from lossfit.plain_values import is_name
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SPLIT = "split"  # the column that says the split of each image
@@ -122,9 +123,17 @@ class Table:
             wanted = {",": "commas", "\t": "tabs"}[SEPARATORS[self.path.suffix.lower()]]
             remedy = f": separate its cells by {wanted}" if other else ": it needs one for paths and one for targets"
             raise DataError(f"table={self.name} has one column, {self.header[0]!r}{remedy}")
-        twice = [name for name in dict.fromkeys(self.header) if self.header.count(name) > 1 or not name]
-        if twice:
-            raise DataError(f"table={self.name}: columns must have names of their own, got {self.header}")
+        if not self.header[0]:
+            raise DataError(
+                f"table={self.name} has a first column without a name, as an index: leave it out (index=False in "
+                f"pandas), or name it and give data.path_column"
+            )
+        wrong = [name for name in self.header if self.header.count(name) > 1 or not is_name(name)]
+        if wrong:
+            raise DataError(
+                f"table={self.name}: columns must have different names, printable and of at most 200 characters, got "
+                f"{first_ten([repr(name) for name in dict.fromkeys(wrong)])}"
+            )
 
     def _check_names(self, key: str, names: Sequence[str]) -> None:
         for name in names:
