@@ -10,7 +10,8 @@ An image may have any size, mode and orientation. It is scaled to the size of th
 kept, and padded with its background, the median of its outermost pixels (which is the background in all but 2 of
 Fashion-MNIST's 70,000 images). Transparent images are pasted on white. If the training images are grey and light on
 dark, as Fashion-MNIST's are, an image with a light background is inverted, and a line on stderr says so; likewise the
-reverse. --invert yes and no override this.
+reverse. --invert yes and no override this. A model that was trained on image files (data=folder) gets images as they
+were resized in training, by data.resize, and none is inverted without --invert yes.
 
 Prints the likeliest classes with their probabilities; where images have several classes, the predicted ones first; of a
 regression the values, with 95% intervals if the loss was gaussian_nll.
@@ -86,7 +87,8 @@ def predictions(
         batch: list[tuple[Path, Tensor, bool]] = []
         for file in files[start : start + BATCH]:
             try:
-                batch.append((file, *images.read(file, model.image_shape, invert, model.light_background)))
+                options = model.image_shape, invert, model.light_background, model.resize
+                batch.append((file, *images.read(file, *options)))
             except UserError as error:
                 unread.append(str(error))
         if not batch:

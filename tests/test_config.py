@@ -31,6 +31,7 @@ LBFGS = {"_target_": "lossfit.optim.full_batch.LBFGS", "_partial_": True, "line_
 DDP = {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml"))
 NEEDED = {
+    "data/folder": ["data.dir=photos"],
     "loss/custom": ["loss.function=torch.nn.functional.cross_entropy"],
     "loss/ldam": ["model.cosine_scale=30"],
     "data/stream": ["data.url=FOLDER"],

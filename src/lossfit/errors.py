@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -64,3 +64,19 @@ def exit_on_error(explain: Callable[[Exception], str | None] = lambda error: Non
         print(f"Error: {text or unforeseen}", file=sys.stderr)
         print(f"({TRACEBACK}=1 shows the traceback)", file=sys.stderr)
         sys.exit(2 if text else 1)
+
+
+def first_ten(items: Sequence[object]) -> str:
+    """Return the first ten of several items for a message, in one line, and how many more there are."""
+    more = f" and {len(items) - 10:,} more" if len(items) > 10 else ""
+    return ", ".join(map(printable, items[:10])) + more
+
+
+def counted(items: Sequence[object], one: str, several: str | None = None) -> str:
+    """Return how many items there are, as `1 image` or `2,000 images`. several: the plural, if it is not one + s."""
+    return f"{len(items):,} {one if len(items) == 1 else several or f'{one}s'}"
+
+
+def printable(item: object) -> str:
+    """Return a text, such as the name of a file, with every character escaped that would not be seen."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item))

@@ -3,6 +3,7 @@
 from lossfit.data.augment import Augment
 from lossfit.data.digits import DigitsDataModule
 from lossfit.data.fashion_mnist import FashionMNISTDataModule
+from lossfit.data.folder import FolderDataModule
 from lossfit.data.in_memory import InMemoryDataModule
 from lossfit.data.module import ImageDataModule
 from lossfit.data.rotation import FashionMNISTRotationDataModule
@@ -14,6 +15,7 @@ __all__ = [
     "DigitsDataModule",
     "FashionMNISTDataModule",
     "FashionMNISTRotationDataModule",
+    "FolderDataModule",
     "ImageDataModule",
     "InMemoryDataModule",
     "StreamDataModule",

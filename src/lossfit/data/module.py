@@ -1,7 +1,8 @@
 """What every data module has: the batches of its splits, each rank's share of them, and its task."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -32,6 +33,7 @@ class ImageDataModule(LightningDataModule):
     task: Task
     mean: Sequence[float]  # of each channel, of pixels scaled to 0..1
     std: Sequence[float]
+    only_reading: ClassVar[Mapping[str, Any]] = {}  # options with which nothing is written
     source: str = ""  # where the files were found, in words for people
 
     @checked
@@ -47,6 +49,7 @@ class ImageDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.augment, self.mix = augment or None, mix or None
         self.corruption_log: dict[str, Any] = {}
+        self.run_files: dict[str, str] = {}  # what a run folder keeps about its data: texts by the names of files
         self.splits: dict[str, Split] = {}
 
     @classmethod
@@ -60,7 +63,10 @@ class ImageDataModule(LightningDataModule):
 
         place: where the data are now, if the user says it.
         """
-        return options | ({} if place is None else {"dir": place})
+        return options | cls.only_reading | ({} if place is None else {"dir": place})
+
+    def check_unchanged(self, folder: Path) -> None:
+        """Raise UserError if the data differ from those that the run in `folder`, which is resumed, began with."""
 
     @property
     def class_counts(self) -> list[int] | None:

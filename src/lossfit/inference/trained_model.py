@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lossfit import runs
 from lossfit.config import build
 from lossfit.data.batches import Normalize
+from lossfit.data.pictures import Resize
 from lossfit.errors import ConfigError, UserError
 from lossfit.inference import image_files
 from lossfit.models.closed import builders, from_checkpoint
@@ -106,7 +107,7 @@ class TrainedModel(nn.Module):
         several = images if isinstance(images, (list, tuple)) else [images]
         if not several:
             raise ValueError("images is an empty list")
-        options = self.image_shape, invert, self.light_background
+        options = self.image_shape, invert, self.light_background, self.resize
         found = []
         for image in several:
             if isinstance(image, (str, os.PathLike)):
@@ -117,6 +118,12 @@ class TrainedModel(nn.Module):
             else:
                 raise TypeError(f"images must be {ACCEPTED}; got {type(image).__name__}")
         return torch.stack(found).to(self.normalize.scale.device)
+
+    @property
+    def resize(self) -> Resize | None:
+        """The rule by which training images were resized, if the model was trained on image files."""
+        rule = self.config["data"].get("resize")
+        return rule if rule in get_args(Resize) else None
 
     @property
     def light_background(self) -> bool:

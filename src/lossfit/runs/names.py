@@ -7,6 +7,8 @@ METRICS = "metrics.csv"  # the curves, a row an epoch
 LOG = "train.log"  # the console's lines with times, and tracebacks
 CONSOLE = "console.log"  # stdout and stderr of a sweep's job
 CORRUPTIONS = "data_changes.json"  # what was done to the training data on purpose
+SPLITS = "splits.csv"  # which image of the user's own was in which split
+SKIPPED = "skipped_images.csv"  # which of them could not be read
 SIGNATURE = ".signature"  # which account composed the config
 
 CHECKPOINTS = "checkpoints"

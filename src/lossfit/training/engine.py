@@ -119,7 +119,9 @@ def _prepare(folder: Path, config: Config, file: Path | None = None) -> Run:
     if not runs.is_trusted(folder):
         trust.check(config, folder)
     check(config)
-    return build_run(config, folder, _resume_checkpoint(folder, config, file))
+    run = build_run(config, folder, _resume_checkpoint(folder, config, file))
+    run.data.check_unchanged(folder)
+    return run
 
 
 def _resume_checkpoint(folder: Path, config: Config, file: Path | None = None) -> Checkpoint | None:
@@ -167,6 +169,8 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         warn_of_missing_callbacks(run.config)
         if run.data.corruption_log:
             files.write_json(folder / names.CORRUPTIONS, run.data.corruption_log)
+        for name, text in run.data.run_files.items():
+            files.write(folder / name, text.encode(errors="surrogateescape"))  # a file name may be any bytes
         with _timed(result, "fit_s"):
             last = folder / names.LAST if run.checkpoint is not None else None
             trainer.fit(module, run.data, ckpt_path=last, weights_only=True)

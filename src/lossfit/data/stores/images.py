@@ -65,7 +65,7 @@ class Decode(Protocol):
         """Return the pixels (C, H, W) as uint8, an array or a tensor; raise UserError for a file that is unreadable."""
 
 
-AnyImages = TypeVar("AnyImages", Tensor, Stored)
+AnyImages = TypeVar("AnyImages", Tensor, Stored, Tensor | Stored)
 
 
 def take(images: AnyImages, index: Tensor) -> AnyImages:
