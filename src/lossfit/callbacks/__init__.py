@@ -4,5 +4,6 @@ from lossfit.callbacks.epochs import EpochReport, ProgressBar
 from lossfit.callbacks.last_checkpoint import LastCheckpoint
 from lossfit.callbacks.pictures import Pictures
 from lossfit.callbacks.pruning import Pruning
+from lossfit.callbacks.unfreeze import Unfreeze
 
-__all__ = ["EpochReport", "LastCheckpoint", "Pictures", "ProgressBar", "Pruning"]
+__all__ = ["EpochReport", "LastCheckpoint", "Pictures", "ProgressBar", "Pruning", "Unfreeze"]

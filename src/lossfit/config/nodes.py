@@ -48,6 +48,7 @@ FACTS = {  # arguments that are filled in when they are null or absent: who supp
     "batches_per_epoch": "the data, to optimizers that need all samples at each step",
     "cost_matrix": "the config's costs, to ExpectedCost and LogBilinear",
     "logit_scale": "the model, to LDAM",
+    "backbone_frozen": "the model, to Unfreeze",
     "total_steps": "the trainer, to schedules",
 }
 MISSING = "???"  # OmegaConf's mark for a value that must be given

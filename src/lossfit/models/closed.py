@@ -59,7 +59,8 @@ def from_checkpoint(node: Mapping[str, Any], weights: Mapping[str, Tensor], **fa
             f"lossfit.load(PATH, model=MyModel(...)), or, if you trust whoever made the file, trust_code=True "
             f"(--trust-code, trust_code=true)"
         )
-    values = {name: value for name, value in without_pretrained(node).items() if name != "_target_"}
+    left_out = ("_target_", "freeze")  # a loaded model is whole
+    values = {name: value for name, value in without_pretrained(node).items() if name not in left_out}
     for name, value in values.items():
         known = isinstance(name, str) and name.isidentifier() and len(name) < 100 and not name.startswith("_")
         if not known or not is_plain(value, MAX_DEPTH) or isinstance(value, dict) or not _is_small(value):

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossfit.models.finetuning import Freeze, fine_tuned
 from lossfit.models.head import head
-from lossfit.ranges import Count, From0Below1, Positive, checked
+from lossfit.ranges import Between0And1, Count, From0Below1, Positive, checked
 
 
 class PreActivationBlock(nn.Module):
@@ -32,7 +33,7 @@ class ResNet(nn.Sequential):
 
     depth: the number of blocks in a group; the network has 6 depth + 2 layers. width: the channels of the first group,
     doubled in each next one. dropout: the probability of zeroing a pooled feature in training. cosine_scale: see
-    `head`.
+    `head`. freeze, layer_decay: see `fine_tuned`.
     """
 
     @checked
@@ -44,6 +45,8 @@ class ResNet(nn.Sequential):
         width: Count = 16,
         dropout: From0Below1 = 0.0,
         cosine_scale: Positive | None = None,
+        freeze: Freeze | None = None,
+        layer_decay: Between0And1 | None = None,
     ) -> None:
         layers: list[nn.Module] = [nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)]
         inputs = width
@@ -57,3 +60,4 @@ class ResNet(nn.Sequential):
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers, head(inputs, num_classes, cosine_scale))
         self.to(memory_format=torch.channels_last)
+        fine_tuned(self, str(len(self) - 1), freeze, layer_decay)

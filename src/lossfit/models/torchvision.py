@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossfit.errors import did_you_mean
+from lossfit.models.finetuning import Freeze, fine_tuned
 from lossfit.models.head import head
-from lossfit.ranges import Positive, Range, checked
+from lossfit.models.pixel_statistics import for_channels
+from lossfit.ranges import Between0And1, Positive, Range, checked
 
 
 class Resized(nn.Module):
@@ -33,14 +35,17 @@ def torchvision_model(
     weights: str | None = None,
     resize: Annotated[int, Range(1, 4096)] | None = None,
     cosine_scale: Positive | None = None,
+    freeze: Freeze | None = None,
+    layer_decay: Between0And1 | None = None,
 ) -> nn.Module:
     """Build a torchvision classification model; replace its first convolution and its head where they do not fit.
 
     name: one of torchvision.models.list_models(). weights: a name such as "DEFAULT" for pretrained weights, which are
-    downloaded; the head then gets new weights, and a first convolution for another number of channels than the data
-    have gets the sum of its weights over the colours, divided by the number of channels. resize: the height and width
-    in pixels to which images are resized first, for models that need more than the data have (32 for vgg, 224 for
-    vision transformers). cosine_scale: see `head`.
+    downloaded; the head then gets new weights, a first convolution for another number of channels than the data have
+    gets the sum of its weights over the colours, divided by the number of channels, and pixels are normalised as for
+    these weights. resize: the height and width in pixels to which images are resized first, for models that need more
+    than the data have (32 for vgg, 224 for vision transformers). cosine_scale: see `head`. freeze, layer_decay: see
+    `fine_tuned`.
     """
     from torchvision import models
 
@@ -53,8 +58,13 @@ def torchvision_model(
     if two_heads:
         model.transform_input = False  # it would transform three colours
     _fit_first_convolution(model, image_shape[0])
-    _fit_head(model, num_classes, cosine_scale)
-    return model if resize is None else Resized(model, resize)
+    last = _fit_head(model, num_classes, cosine_scale)
+    if resize is not None:
+        model, last = Resized(model, resize), f"model.{last}"
+    if weights is not None:
+        preset = models.get_model_weights(name)[weights.rpartition(".")[2]].transforms()
+        model.pixel_statistics = for_channels((tuple(preset.mean), tuple(preset.std)), image_shape[0])
+    return fine_tuned(model, last, freeze, layer_decay)
 
 
 def _fit_first_convolution(model: nn.Module, channels: int) -> None:
@@ -76,7 +86,8 @@ def _fit_first_convolution(model: nn.Module, channels: int) -> None:
     model.set_submodule(name, new)
 
 
-def _fit_head(model: nn.Module, num_classes: int, cosine_scale: float | None) -> None:
+def _fit_head(model: nn.Module, num_classes: int, cosine_scale: float | None) -> str:
+    """Replace the last layer; return its name."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     name, old = layers[-1]
     new: nn.Module
@@ -87,3 +98,4 @@ def _fit_head(model: nn.Module, num_classes: int, cosine_scale: float | None) ->
     else:
         new = head(old.in_features, num_classes, cosine_scale)
     model.set_submodule(name, new)
+    return name

@@ -1,10 +1,15 @@
 """Parameter groups, and the optimizer that is made for them.
 
-The config's part `optimizer` is a partial of a torch.optim.Optimizer class. It is called once, with the groups.
+The config's part `optimizer` is a partial of a torch.optim.Optimizer class. It is called once, with the groups, which
+stay the same for the whole run: what is frozen at first is in them too. Optimizers skip a parameter without a gradient,
+so that a frozen one has no step, no weight decay and no state.
+
+A model may have two attributes, by the names of its parameters (models/finetuning.py): `frozen_at_first`, those that
+can be unfrozen later, and `lr_scales`, factors on the learning rate.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,17 +23,23 @@ def parameter_groups(model: nn.Module, loss: nn.Module | None = None) -> list[di
     """Split the trainable parameters: matrices and kernels get the optimizer's weight decay, 1-D parameters get none.
 
     Biases and the gains of norm layers are 1-D: a pull to zero limits what the layer can express and does not
-    regularise. The parameters of the loss, if it has any, are a third group, also without weight decay. Each parameter
-    is in one group; an empty group is left out.
+    regularise. Parameters with another `lr_scale`, and those that are frozen at first, are in groups of their own; the
+    first groups are those that train from the start with the largest learning rate. The parameters of the loss, if it
+    has any, are the last group, also without weight decay. Each parameter is in one group, and no group is empty.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    later: Collection[str] = getattr(model, "frozen_at_first", ())  # type: ignore[assignment]
+    scales: Mapping[str, float] = getattr(model, "lr_scales", {})  # type: ignore[assignment]
+    found: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad or name in later:
+            found.setdefault((name in later, -scales.get(name, 1.0), p.ndim <= 1), []).append(p)
+    groups: list[dict[str, Any]] = []
+    for (_, minus_scale, is_vector), parameters in sorted(found.items(), key=lambda item: item[0]):
+        groups.append({"params": parameters, **({"weight_decay": 0.0} if is_vector else {})})
+        if scales:
+            groups[-1]["lr_scale"] = -minus_scale
     of_loss = [p for p in loss.parameters() if p.requires_grad] if loss is not None else []
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.ndim > 1]},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        {"params": of_loss, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    return [*groups, {"params": of_loss, "weight_decay": 0.0}] if of_loss else groups
 
 
 def make_optimizer(
@@ -39,12 +50,17 @@ def make_optimizer(
     `fused` of the optimizer's config wins if it is not null.
     """
     groups = parameter_groups(model, loss)
+    options: dict[str, Any] = {}
     if optimizer.keywords.get("fused") is None and "fused" in inspect.signature(optimizer.func).parameters:
         device = groups[0]["params"][0].device.type
         supported = ("cpu",) if optimizer.func is Adagrad else ("cpu", "cuda", "mps")
         if allow_fused and device in supported:
-            return optimizer(groups, fused=True)
-    return optimizer(groups)
+            options["fused"] = True
+    made = optimizer(groups, **options)
+    for group in made.param_groups:
+        if "lr_scale" in group:  # scaled here, since an optimizer may have several rates, as Muon does
+            group["lr"] *= group.pop("lr_scale")
+    return made
 
 
 def as_groups(params: ParamsT) -> list[dict[str, Any]]:

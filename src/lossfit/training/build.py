@@ -60,6 +60,7 @@ def build_run(
     resolved = with_monitors(config, task.headline)
     check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
     module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
+    facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
     return Run(config, folder, data, module, trainer, checkpoint, notes)
@@ -107,6 +108,11 @@ def _build_module(
     model = build(node, "model", **facts)
     fresh = config.get("init_from") and checkpoint is None
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
+    notes += [model.weights_note] if getattr(model, "weights_note", None) else []
+    if checkpoint is not None:
+        data.mean, data.std = checkpoint.description.mean, checkpoint.description.std
+    elif statistics := getattr(model, "pixel_statistics", None):
+        data.mean, data.std = statistics
     loss = build(config["loss"], "loss", **facts, logit_scale=logit_scale(model))
     task.take_loss(loss)
     outputs = try_model(model, data.image_shape, task)
@@ -119,6 +125,8 @@ def _build_module(
     optimizer = build(config["optimizer"], "optimizer", **facts)
     scheduler = build(config["scheduler"], "scheduler", **facts)
     traits = try_optimizer(optimizer, scheduler)
+    if traits.finds_step_sizes and getattr(model, "lr_scales", None):
+        raise ConfigError("model.layer_decay must be null for an optimizer that finds its step sizes itself")
     mean, std = list(data.mean), list(data.std)
     description = Description(config, image_shape=list(data.image_shape), mean=mean, std=std, **task.description)
     module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics)

@@ -84,3 +84,11 @@ def ends_or_validates_after(trainer: Trainer, batch_idx: int) -> bool:
     count = batch_idx if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx
     last = batch_idx + 1 >= trainer.num_training_batches
     return last or (isinstance(every, int) and (count + 1) % every == 0)
+
+
+def allow_unused_parameters(trainer: Trainer) -> None:
+    """Let DistributedDataParallel leave out parameters that a step does not use; before the model is wrapped.
+
+    2.6.6, strategies/ddp.py; tests/test_finetuning.py.
+    """
+    trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
