@@ -1,15 +1,28 @@
 """Every model gives one logit a class, learns, and takes other shapes than Fashion-MNIST's."""
 
+import builtins
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
 import pytest
+import timm
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from lossfit.config import build
+from lossfit.errors import ConfigError
+from lossfit.models.closed import from_checkpoint
 from lossfit.models.cnn import CNN
 from lossfit.models.head import logit_scale
 from lossfit.models.mlp import MLP
 from lossfit.models.resnet import ResNet
+from lossfit.models.timm_model import timm_model
 from lossfit.models.torchvision import torchvision_model
+from tests import forks
 from tests.conftest import ROOT, compose
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "custom")
@@ -118,3 +131,244 @@ def test_a_linear_head_has_no_scale_and_a_convolution_takes_none() -> None:
         torchvision_model(10, (1, 28, 28), name="squeezenet1_1", cosine_scale=30)
     with pytest.raises(ValueError, match="cosine_scale must be > 0 or null, got 0"):
         MLP(10, (1, 28, 28), cosine_scale=0)
+
+
+@pytest.mark.parametrize("size", [96, 224])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_photographs(name: str, channels: int, size: int) -> None:
+    model = build(compose(f"model={name}")["model"], "model", num_classes=5, image_shape=(channels, size, size))
+    with torch.no_grad():
+        assert model.eval()(torch.randn(1, channels, size, size)).shape == (1, 5)
+
+
+# ---- timm ----
+
+
+def weights_file(folder: Path, name: str = "test_efficientnet", **options: Any) -> tuple[nn.Module, Path]:
+    """A model of timm's with random weights, and the file that has them."""
+    torch.manual_seed(7)
+    source = timm.create_model(name, **options)
+    save_file(source.state_dict(), folder / f"{name}.safetensors")
+    return source, folder / f"{name}.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [
+        *[(name, (1, 28, 28), {}) for name in ("test_resnet", "test_byobnet")],
+        ("test_convnext", (1, 64, 64), {}),
+        ("test_efficientnet", (3, 96, 96), {"drop_rate": 0.2, "drop_path": 0.1}),
+        ("test_vit", (3, 48, 32), {"drop_path": 0.1}),
+        ("test_vit", (1, 28, 28), {"resize": 64}),
+        ("vit_tiny_patch16_224", (3, 96, 96), {}),
+    ],
+)
+def test_timm_models_take_the_images_and_can_be_rebuilt_from_a_description(
+    name: str, shape: tuple[int, int, int], options: dict
+) -> None:
+    model = timm_model(4, shape, name=name, **options)
+    images = torch.randn(2, *shape)
+    assert model(images).shape == (2, 4)
+    node = {"_target_": "lossfit.models.timm_model.timm_model", "name": name, "weights": "hub", **options}
+    again = from_checkpoint(node, model.state_dict(), num_classes=4, image_shape=shape)
+    again.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert again.eval()(images).equal(model.eval()(images))
+
+
+def test_timms_dropout_rates_arrive() -> None:
+    model = timm_model(4, (1, 32, 32), name="test_efficientnet", drop_rate=0.3, drop_path=0.2)
+    assert model.drop_rate == 0.3
+    assert max(getattr(module, "drop_prob", 0.0) or 0.0 for module in model.modules()) > 0.1
+
+
+def test_a_file_gives_the_backbone_and_a_head_for_other_classes_is_new(tmp_path: Path) -> None:
+    source, file = weights_file(tmp_path)
+    model = timm_model(4, (3, 64, 64), name="test_efficientnet", weights=str(file))
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("classifier."):
+            assert tensor.equal(source.state_dict()[name]), name
+    assert model.weights_note == f"Weights from {file}; anew, for 4 classes: classifier.weight, classifier.bias"
+    assert model.pixel_statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_a_file_for_as_many_classes_gives_its_head_too(tmp_path: Path) -> None:
+    source, file = weights_file(tmp_path, num_classes=4)
+    model = timm_model(4, (3, 64, 64), name="test_efficientnet", weights=str(file))
+    assert model.classifier.weight.equal(source.classifier.weight)
+    assert model.weights_note == f"Weights from {file}"
+
+
+def test_grey_images_are_seen_as_equal_colours_and_normalised_by_the_average(tmp_path: Path) -> None:
+    source, file = weights_file(tmp_path)
+    model = timm_model(4, (1, 64, 64), name="test_efficientnet", weights=str(file))
+    grey = torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(model.conv_stem(grey), source.conv_stem(grey.expand(-1, 3, -1, -1)))
+    mean, std = model.pixel_statistics
+    assert (mean, std) == (pytest.approx((0.449,)), pytest.approx((0.226,)))
+
+
+def test_position_embeddings_are_fitted_to_the_image_size(tmp_path: Path) -> None:
+    source, file = weights_file(tmp_path, "test_vit")
+    model = timm_model(4, (3, 96, 96), name="test_vit", weights=str(file))
+    assert (source.pos_embed.shape[1], model.pos_embed.shape[1]) == (101, 37)  # 1 + (160 / 16)^2, 1 + (96 / 16)^2
+    assert model.blocks[0].attn.qkv.weight.equal(source.blocks[0].attn.qkv.weight)
+
+
+@pytest.mark.parametrize("layout", ["tensors.bin", "timm.pth", "averaged.pth.pt", "lossfit.ckpt"])
+def test_torch_files_in_the_layouts_of_timm_and_lossfit(layout: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = timm.create_model("test_resnet").state_dict()
+    other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    content: dict[str, Any] = {
+        "tensors.bin": state,
+        "timm.pth": {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 3},
+        "averaged.pth.pt": {"state_dict": other, "state_dict_ema": state},
+        "lossfit.ckpt": {
+            "state_dict": {"loss.t": torch.ones(1), **{f"model.{name}": tensor for name, tensor in state.items()}},
+            "hyper_parameters": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+        },
+    }[layout]
+    torch.save(content, tmp_path / layout)
+    model = timm_model(4, (3, 64, 64), name="test_resnet", weights=str(tmp_path / layout))
+    assert model.state_dict()["layer1.0.conv1.weight"].equal(state["layer1.0.conv1.weight"])
+    own = ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert model.pixel_statistics == (own if layout == "lossfit.ckpt" else ((0.5,) * 3, (0.5,) * 3))
+
+
+class Harmful:
+    """Makes a file if it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    _, file = weights_file(tmp_path, "test_resnet")
+    source, _ = weights_file(tmp_path)
+    half = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("blocks.3")}
+    save_file(half, tmp_path / "half.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(file.read_bytes()[:1000])
+    torch.save({"state_dict": Harmful(tmp_path / "harm")}, tmp_path / "code.pth")
+    torch.save({"epoch": 3}, tmp_path / "empty.bin")
+    cases = [
+        (f"{tmp_path}/no.safetensors", r"is not there: fetch https?://\S+/timm/test_efficientnet\S+ and put it there$"),
+        (str(file), "does not fit test_efficientnet: .*size mismatch"),
+        (f"{tmp_path}/half.safetensors", r"another model than test_efficientnet: it lacks \d+ .* such as blocks\.3"),
+        (f"{tmp_path}/torn.safetensors", "cannot be read: "),
+        (f"{tmp_path}/code.pth", "cannot be read: "),
+        (f"{tmp_path}/empty.bin", "it does not hold tensors by name"),
+        (f"{tmp_path}/weights.zip", r"weights must be null, hub or a file \(.safetensors, "),
+    ]
+    for weights, message in cases:
+        with pytest.raises(ValueError, match=message) as raised:
+            timm_model(4, (3, 64, 64), name="test_efficientnet", weights=weights)
+        assert "\n" not in str(raised.value)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """The hosts that were asked for; the hub's cache is empty."""
+    asked: list[Any] = []
+
+    def refused(*arguments: Any, **options: Any) -> None:
+        asked.append(arguments[0])
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(proxy, raising=False)
+    return asked
+
+
+def test_without_a_network_the_hub_names_the_file_to_fetch(no_network: list[Any]) -> None:
+    message = r"weights=hub cannot be fetched \(no network\): fetch https?://\S+/timm/test_vit\S+ on a machine with"
+    with pytest.raises(ValueError, match=message):
+        timm_model(4, (3, 64, 64), name="test_vit", weights="hub")
+    assert no_network
+
+
+def test_a_model_without_pretrained_weights_says_so(no_network: list[Any]) -> None:
+    names = {name.partition(".")[0] for name in timm.list_pretrained()}
+    name = next(name for name in timm.list_models("test_*") + timm.list_models("resnet*") if name not in names)
+    with pytest.raises(ValueError, match=f"weights=hub cannot be fetched .*: timm has no weights for {name}"):
+        timm_model(4, (3, 64, 64), name=name, weights="hub")
+
+
+def test_the_hubs_weights_are_timms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source, file = weights_file(tmp_path)
+    monkeypatch.setattr("lossfit.models.timm_weights._check_network", lambda source: None)
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda *_, **__: str(file))
+    model = timm_model(4, (3, 64, 64), name="test_efficientnet", weights="hub")
+    assert model.conv_stem.weight.equal(source.conv_stem.weight)
+    assert model.weights_note.startswith("Weights from timm/test_efficientnet.r160_in1k; anew, for 4 classes: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet19", r"got 'resnet19' \(did you mean 'resnet18'\?\)"),
+        ("resnet18.a1_in2k", r"\(did you mean 'resnet18.a1_in1k'\?\)"),
+        ("zzz", r"\(timm.list_models\(\) lists them\)"),
+        *[(name, "name must be a model of timm") for name in ("hf-hub:timm/resnet18", "hf_hub:timm/resnet18")],
+        *[(name, "name must be a model of timm") for name in ("local-dir:/tmp", "timm/resnet18", "../resnet18", "")],
+    ],
+)
+def test_only_names_of_timms_own_list_are_asked_for(name: str, message: str, no_network: list[Any]) -> None:
+    with pytest.raises(ValueError, match=message):
+        timm_model(4, (1, 32, 32), name=name)
+    node = {"_target_": "lossfit.models.timm_model.timm_model", "name": name}
+    with pytest.raises(ConfigError, match="name must be a model of timm"):
+        from_checkpoint(node, {}, num_classes=4, image_shape=(1, 32, 32))
+    assert not no_network
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "vgg11", "drop_path": 0.1}, "drop_path must be 0 for vgg11, which has no such option, got 0.1"),
+        ({"name": "test_vit"}, "resize must make the image a multiple of test_vit's patches of 16 x 16 pixels"),
+        ({"name": "test_vit", "resize": 2048}, "resize must be at most 1024 for test_vit"),
+        ({"name": "test_efficientnet", "drop_rate": 1.0}, "drop_rate must be"),
+        ({"name": "deit_tiny_distilled_patch16_224", "resize": 32, "cosine_scale": 30}, "needs one linear head"),
+    ],
+)
+def test_options_that_timm_models_cannot_take(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        timm_model(4, (1, 28, 28), **options)
+
+
+def test_without_timm_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *arguments: Any) -> Any:
+        if name.partition(".")[0] == "timm":
+            raise ModuleNotFoundError("No module named 'timm'", name="timm")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ConfigError, match=re.escape('model: timm is not installed: pip install -e ".[timm]"')):
+        build({"_target_": "lossfit.models.timm_model.timm_model"}, "model", num_classes=4, image_shape=(1, 32, 32))
+
+
+def test_models_do_not_import_timm_before_it_is_needed() -> None:
+    code = "import sys; from lossfit.models.closed import builders; builders(); assert 'timm' not in sys.modules"
+    assert forks.run(["-c", code]).returncode == 0
+
+
+def test_torchvisions_pretrained_models_are_normalised_as_they_were_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    state: dict[str, Tensor] = resnet18().state_dict()
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda *args, **kwargs: state)
+    colours = torchvision_model(4, (3, 64, 64), weights="DEFAULT")
+    assert colours.pixel_statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    grey = torchvision_model(4, (1, 64, 64), weights="ResNet18_Weights.IMAGENET1K_V1", resize=96)
+    assert grey.pixel_statistics == (pytest.approx((0.449,)), pytest.approx((0.226,)))
+    assert not hasattr(torchvision_model(4, (3, 64, 64)), "pixel_statistics")
