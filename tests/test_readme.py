@@ -61,7 +61,8 @@ def small(command: str) -> tuple[str, ...]:
     arguments = shlex.split(command)[2:]
     if "resume=" in command or "--help" in arguments or "--cfg" in arguments:
         return tuple(a.replace("max_epochs=20", "max_epochs=2") for a in arguments)
-    arguments = [a for a in arguments if not a.startswith(("data.subset=", "trainer.max_epochs="))] + SMALL
+    replaced = ("data.subset=", "trainer.max_epochs=", "model.weights=")  # pretrained weights need the network
+    arguments = [a for a in arguments if not a.startswith(replaced)] + SMALL
     if "-m" in arguments:
         lists = [n for n, argument in enumerate(arguments) if re.fullmatch(r"[\w./]+=[\w.]+(,[\w.]+)+", argument)]
         for n in lists:
