@@ -1,6 +1,7 @@
 """check and build: every option is sound, every mistake is named, nothing foreign is called."""
 
 import functools
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ FACTS = {
     "task": "classification",
     "cost_matrix": None,
     "logit_scale": 30.0,
+    "backbone_frozen": True,
 }
 LBFGS = {"_target_": "lossfit.optim.full_batch.LBFGS", "_partial_": True, "line_search_fn": "wolfe"}
 DDP = {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
@@ -150,7 +152,6 @@ def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folde
         ({"loss__weights": "???"}, "loss.weights has no value yet: give loss.weights=VALUE"),
         ({"callbacks__checkpoint__monitor": "val/accuracy"}, "callbacks.checkpoint.monitor must be one of train/loss"),
         ({"model___target_": "lossfit.models.cnn.CNM"}, "model._target_=lossfit.models.cnn.CNM: no"),
-        ({"model___target_": "timm.create_model"}, "model._target_=timm.create_model needs the package timm"),
         ({"model___target_": 5}, "model._target_=5 is not allowed: it must be a public class or function of"),
         ({"seed": -1}, "seed must be from 0 to 2**32 - 1, got -1"),
         ({"loss": None}, "loss must be a mapping with a _target_, got None: choose one with loss=OPTION"),
@@ -174,6 +175,12 @@ def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folde
 def test_one_mistake_is_one_line(changes: dict[str, Any], message: str) -> None:
     (line,) = mistakes(edited(**changes))
     assert line.startswith(message)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
+    (line,) = mistakes(edited(model___target_="timm.create_model"))
+    assert line == "model._target_=timm.create_model needs the package timm: pip install timm"
 
 
 @pytest.mark.parametrize("key", ["seed", "test", "compile"])
