@@ -179,7 +179,8 @@ def test_both_rates_of_muon_are_scaled() -> None:
 def test_a_schedule_scales_each_group_from_its_own_rate(name: str) -> None:
     weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = SGD([{"params": weights[:1], "lr": 1.0}, {"params": weights[1:], "lr": 0.25}], lr=1.0)
-    described = build(compose(f"scheduler={name}")["scheduler"], "scheduler")(optimizer, total_steps=40)
+    watched = {"monitor": "val/loss", "mode": "min"}  # by plateau
+    described = build(compose(f"scheduler={name}")["scheduler"], "scheduler", **watched)(optimizer, total_steps=40)
     seen = set()
     for _ in range(40):
         optimizer.step()
