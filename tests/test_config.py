@@ -179,10 +179,10 @@ def test_one_mistake_is_one_line(changes: dict[str, Any], message: str) -> None:
     assert line.startswith(message)
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
     (line,) = mistakes(edited(model___target_="timm.create_model"))
-    assert line.startswith("model._target_=timm.create_model needs the package timm")
+    assert line == "model._target_=timm.create_model needs the package timm: pip install timm"
 
 
 @pytest.mark.parametrize("key", ["seed", "test", "compile"])

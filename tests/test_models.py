@@ -1,8 +1,8 @@
 """Every model gives one logit a class, learns, and takes other shapes than Fashion-MNIST's."""
 
-import builtins
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -345,14 +345,7 @@ def test_options_that_timm_models_cannot_take(options: dict, message: str) -> No
 
 
 def test_without_timm_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *arguments: Any) -> Any:
-        if name.partition(".")[0] == "timm":
-            raise ModuleNotFoundError("No module named 'timm'", name="timm")
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setitem(sys.modules, "timm", None)  # as if it were absent
     with pytest.raises(ConfigError, match=re.escape('model: timm is not installed: pip install -e ".[timm]"')):
         build({"_target_": "lossfit.models.timm_model.timm_model"}, "model", num_classes=4, image_shape=(1, 32, 32))
 

@@ -65,7 +65,8 @@ def small(command: str) -> tuple[str, ...]:
     if "resume=" in command or "--help" in arguments or "--cfg" in arguments:
         return tuple(a.replace("max_epochs=20", "max_epochs=2") for a in arguments)
     data = [SAMPLES.get(a, a) for a in arguments if a.startswith("data=")]
-    arguments = [a for a in arguments if not a.startswith(("data=", "data.subset=", "trainer.max_epochs="))]
+    replaced = ("data=", "data.subset=", "trainer.max_epochs=", "model.weights=")  # pretrained weights need the network
+    arguments = [a for a in arguments if not a.startswith(replaced)]
     arguments += (SMALL_FOLDER if "data=folder" in command else SMALL) + data  # of two values, the last is used
     arguments = [a.replace("range(0,5)", "range(0,2)") for a in arguments]
     if "-m" in arguments:

@@ -30,7 +30,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lossfit.data.pictures import Decoder
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -38,6 +37,7 @@ from torchvision.transforms import v2
 
 from lossfit.data import Augment, FashionMNISTDataModule
 from lossfit.data.batches import Batches, Normalize
+from lossfit.data.pictures import Decoder
 from lossfit.data.stores import MappedImages, mapped, open_images
 
 SIZE, BATCH = 96, 128
