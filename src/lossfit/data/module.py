@@ -63,7 +63,7 @@ class ImageDataModule(LightningDataModule):
 
         place: where the data are now, if the user says it.
         """
-        return options | cls.only_reading | ({} if place is None else {"dir": place})
+        return {**options, **cls.only_reading, **({} if place is None else {"dir": place})}
 
     def check_unchanged(self, folder: Path) -> None:
         """Raise UserError if the data differ from those that the run in `folder`, which is resumed, began with."""

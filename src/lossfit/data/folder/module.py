@@ -157,11 +157,11 @@ def _task(task: TaskName, columns: Sequence[str], class_names: Sequence[str], ta
     if task == "multilabel":
         return Multilabel(class_names)
     value_names, units = targets.names_and_units(columns)
-    std, mean = torch.std_mean(target.double(), 0, correction=0)
-    constant = [name for name, one in zip(value_names, std.tolist(), strict=True) if not one]
+    same = (target == target[:1]).all(0).tolist()
+    constant = [name for name, one in zip(value_names, same, strict=True) if one]
     if constant:
         raise DataError(
             f"{first_ten(constant)}: all training images have the same value, so that there is nothing to learn: leave "
             f"this column out of data.target_columns"
         )
-    return Regression(value_names, units, mean.tolist(), std.tolist())
+    return Regression.measured(value_names, units, target)

@@ -41,7 +41,7 @@ class Description(NamedTuple):
 def to_json(about: Description) -> dict[str, Any]:
     """Return a description as plain values."""
     task = about.task
-    own = {"units": task.units, "mean": task.mean, "std": task.std} if isinstance(task, Regression) else {}
+    own = {"units": task.units, "center": task.center, "scale": task.scale} if isinstance(task, Regression) else {}
     return {
         "format": FORMAT,
         "task": {"name": task.name, "names": list(task.names), **{key: list(value) for key, value in own.items()}},
@@ -106,10 +106,10 @@ def _task(plain: Mapping[str, Any]) -> Task:
     names = [str(name) for name in plain["names"]]
     if plain["name"] == Regression.name:
         units = [str(unit) for unit in plain["units"]]
-        mean, std = ([float(value) for value in plain[key]] for key in ("mean", "std"))
-        if {len(units), len(mean), len(std)} != {len(names)}:
-            raise ValueError("the targets' names, units, mean and std are not as many")
-        return Regression(names, units, mean, std)
+        center, scale = ([float(value) for value in plain[key]] for key in ("center", "scale"))
+        if {len(units), len(center), len(scale)} != {len(names)}:
+            raise ValueError("the targets' names, units, center and scale are not as many")
+        return Regression(names, units, center, scale)
     return {kind.name: kind for kind in (Classification, Multilabel)}[plain["name"]](names)
 
 
