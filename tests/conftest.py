@@ -21,6 +21,8 @@ from lossfit.config import build
 from lossfit.data.dataset_files import present
 from lossfit.data.fashion_mnist import SHA256, SYSTEM
 from lossfit.errors import exit_on_error
+from lossfit.tasks.classification import Classification
+from lossfit.tasks.task import Evaluation
 from tests import forks
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +43,13 @@ def fit(folder: Path, *overrides: str) -> dict[str, float]:
 
     overrides = (*QUICK, *overrides)
     return engine.start(folder, compose(*overrides), overrides)
+
+
+def with_costs(names: str, costs: list[list[float]], link: str = "softmax") -> Evaluation:
+    """What measures a split of classes with costs."""
+    task = Classification(names)
+    task.costs, task.link = costs, link
+    return task.evaluation()
 
 
 def whole_and_resumed(folder: Path, *overrides: str) -> list[dict[str, Tensor]]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lossfit import option_files
-from lossfit.config import PARTS, arguments, build, check, locate
+from lossfit.config import PARTS, arguments, build, check, locate, with_monitors
 from lossfit.errors import ConfigError
 from lossfit.training import engine
 from tests.conftest import ROOT, compose
@@ -50,6 +50,7 @@ def chosen(option: str) -> list[str]:
 def test_every_option_is_composed_checked_and_built(option: str, tmp_path: Path) -> None:
     config = compose(*chosen(option))
     check(config)
+    config = with_monitors(config, "val/acc")
     facts = {**FACTS, "save_dir": str(tmp_path), "dirpath": str(tmp_path)}
     for part in PARTS:
         if not (part == "trainer" and option in ELSEWHERE) and not (part == "logger" and option in EXTRAS):

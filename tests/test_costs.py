@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lossfit.decisions import cheapest, cost_matrix, probabilities
-from tests.conftest import ROOT, compose, fit
+from lossfit.tasks.classification import Classification
+from tests.conftest import ROOT, compose, fit, with_costs
 
 NAMES = ["Shirt", "Coat", "Bag"]
 
@@ -51,14 +52,14 @@ def test_probabilities_of_yes_or_no_questions_are_shared_out() -> None:
 
 def test_evaluation_measures_the_cost_of_both_decisions() -> None:
     costs = cost_matrix({"Shirt": {"Coat": 9}}, NAMES)
-    metric = Evaluation(3, "softmax", costs)
+    metric = with_costs("abc", costs)
     logits = torch.tensor([[0.3, 0.6, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]).log()
     metric.update(torch.tensor(0.0), logits, torch.tensor([0, 1, 0]))
     found = metric.compute()
     assert found["cost_argmax"].item() == pytest.approx((9 + 0 + 1) / 3)
     decided = cheapest(logits, "softmax", torch.tensor(costs))
     assert found["cost"].item() == pytest.approx(sum(costs[y][k] for y, k in zip([0, 1, 0], decided, strict=True)) / 3)
-    plain = Evaluation(3)
+    plain = Classification("abc").evaluation()
     plain.update(torch.tensor(0.0), logits, torch.tensor([0, 1, 0]))
     assert "cost" not in plain.compute()
 

@@ -15,19 +15,19 @@ import lossfit
 from lossfit.config import build
 from lossfit.errors import RunError
 from lossfit.inference import export
-from lossfit.inference.classifier import TrainedClassifier
+from lossfit.inference.trained_model import TrainedModel
 from lossfit.runs.checkpoint_schema import Checkpoint, Description
 from tests.conftest import compose, sample
 
 Script = Callable[..., tuple[int, str, str]]
 
 
-def untrained(*overrides: str, link: str = "softmax") -> TrainedClassifier:
+def untrained(*overrides: str, link: str = "softmax") -> TrainedModel:
     """A classifier as `load` gives it, with the weights that training would start from."""
     config = compose("data=sample", *overrides)
     about = Description(config, [*"abcdefghij"], [1, 28, 28], mean=[0.3], std=[0.4], link=link, costs=None)
     model = build(config["model"], "model", num_classes=10, image_shape=(1, 28, 28))
-    return TrainedClassifier(model, Checkpoint({}, about, 1, 0, {"val/acc": 0.5}, [], {})).eval()
+    return TrainedModel(model, Checkpoint({}, about, 1, 0, {"val/acc": 0.5}, [], {})).eval()
 
 
 def pt2(folder: Path, images: Tensor) -> Tensor:

@@ -28,12 +28,13 @@ from lossfit.data.mix import CutMix, Mix, Mixup
 from lossfit.data.sources import DebianPackage, Mirror
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.losses.custom import Custom
+from lossfit.tasks.classification import Classification
 from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.module import TrainingModule
 from tests import forks
-from tests.conftest import QUICK, ROOT, fit
+from tests.conftest import QUICK, ROOT, fit, with_costs
 from tests.test_losses import COSTS, OURS, WEIGHTED, C, batch, make, mixed
 from tests.test_resume import THREE, assert_same, fit_killed, last
 
@@ -230,15 +231,14 @@ def test_mixing_made_in_python_has_the_alpha_of_the_command_line(kind: type[Mixu
 @pytest.mark.parametrize(("options", "cost"), [({}, 5.0), ({"link": "softmax"}, 5.0), ({"link": "sigmoid"}, 0.0)])
 def test_an_evaluation_is_the_mean_over_samples_of_uneven_batches(options: dict[str, str], cost: float) -> None:
     """By softmax, class 1 has the share 0.95 and is the cheapest; by the shares of sigmoids, 0.66, class 0 is."""
-    evaluation = Evaluation(2, costs=[[0.0, 5.0], [1.0, 0.0]], **options)
+    evaluation = with_costs("ab", [[0.0, 5.0], [1.0, 0.0]], **options)
     logits = torch.tensor([[0.0, 3.0]])
     evaluation.update(torch.tensor(1.0), logits, torch.tensor([0]))
     evaluation.update(torch.tensor(4.0), logits.expand(2, -1), torch.tensor([0, 0]))
     found = evaluation.compute()
     assert found["confusion"].tolist() == [[0, 3], [0, 0]]
-    values = {name: float(value) for name, value in found.items() if name != "confusion"}
-    nll = math.log(1 + math.exp(3))
-    assert values == pytest.approx({"loss": 3, "nll": nll, "acc": 0, "cost": cost, "cost_argmax": 5})
+    expected = {"loss": 3, "nll": math.log(1 + math.exp(3)), "acc": 0, "cost": cost, "cost_argmax": 5}
+    assert {name: float(found[name]) for name in expected} == pytest.approx(expected)
 
 
 class BlackAndWhite(InMemoryDataModule):
@@ -268,7 +268,7 @@ class Brightness(nn.Module):
 @pytest.mark.parametrize(("sign", "accuracy"), [(1.0, 1), (-1.0, 0)])
 def test_training_accuracy_counts_the_likeliest_class_of_a_mixed_target(mix: Mix, sign: float, accuracy: int) -> None:
     optimizer = partial(torch.optim.SGD, lr=0.0)
-    module = Classifier(Brightness(sign), CrossEntropy(3), optimizer, schedules.none, {})
+    module = TrainingModule(Brightness(sign), CrossEntropy(3), optimizer, schedules.none, {}, Classification("abc"))
     trainer = Trainer(
         accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

@@ -22,8 +22,8 @@ from lossfit.system import files
 from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-from lossfit.training.module import TrainingModule
 from lossfit.training.initial_weights import start_from
+from lossfit.training.module import TrainingModule
 from tests import forks
 from tests.conftest import QUICK, ROOT, Command, compose, fit, whole_and_resumed
 

@@ -19,7 +19,6 @@ speed cancel. Prints the median and the range of the ratios.
 
 import argparse
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -188,20 +187,18 @@ def measure_memory(pixels: Path, gigabytes: float) -> float:
 
 def resident_gb(pixels: Path) -> float:
     """Read all batches of a map once, in random order; return by how many GB the largest resident memory grew."""
-    row = 3 * SIZE * SIZE
-    count = pixels.stat().st_size // row
+    count = pixels.stat().st_size // (3 * SIZE * SIZE)
     images = MappedImages(pixels, (count, 3, SIZE, SIZE))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loader = Batches(
-        images,
-        torch.zeros(count, dtype=torch.long),
-        BATCH,
-        Normalize(MEAN, STD),
-        Augment(flip=0.5, translate=4),
-        shuffle=True,
-    )
-    epoch(loader)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
+    labels, augment = torch.zeros(count, dtype=torch.long), Augment(flip=0.5, translate=4)
+    before = resident("VmRSS")
+    epoch(Batches(images, labels, BATCH, Normalize(MEAN, STD), augment, shuffle=True))
+    return (resident("VmHWM") - before) / 1e6
+
+
+def resident(name: str) -> int:
+    """Return the resident memory of this process in kB: VmRSS now, VmHWM at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

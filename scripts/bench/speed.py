@@ -240,7 +240,7 @@ def prepared(config: Config) -> tuple[InMemoryDataModule, nn.Module, torch.optim
     data: InMemoryDataModule = build(config["data"], "data")
     data.prepare_data()
     data.setup()
-    model = build(config["model"], "model", num_classes=data.num_classes, image_shape=data.image_shape).to(device)
+    model = build(config["model"], "model", num_classes=len(data.task.names), image_shape=data.image_shape).to(device)
     return data, model, make_optimizer(build(config["optimizer"], "optimizer"), model), device
 
 

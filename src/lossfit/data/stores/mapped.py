@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,13 @@ class MappedImages:
 
     device = torch.device("cpu")
 
-    def __init__(self, path: Path, shape: Sequence[int], index: Tensor | None = None) -> None:
+    def __init__(
+        self, path: Path, shape: Sequence[int], index: Tensor | None = None, file: FileIO | None = None
+    ) -> None:
         self.path, self.full_shape = path, tuple(shape)
         self.row = torch.Size(self.full_shape[1:]).numel()
         self.index = torch.arange(shape[0]) if index is None else index
-        self.file = path.open("rb", buffering=0)
+        self.file = file or path.open("rb", buffering=0)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,7 +72,7 @@ class MappedImages:
 
     def take(self, index: Tensor) -> "MappedImages":
         """Return the images with these numbers."""
-        return MappedImages(self.path, self.full_shape, self.index[index])
+        return MappedImages(self.path, self.full_shape, self.index[index], self.file)
 
     def stream(self, indices: Iterable[Tensor], pin: bool = False) -> Iterator[Tensor]:
         """Yield `self[index]` for each index, in order."""
@@ -86,9 +89,9 @@ class MappedImages:
     def _read(self, index: Tensor, pin: bool) -> Tensor:
         batch = torch.empty((len(index), *self.full_shape[1:]), dtype=torch.uint8, pin_memory=pin)
         view = batch.view(-1).numpy().data
-        descriptor, row = self.file.fileno(), self.row
+        row = self.row
         for start, number in zip(range(0, len(view), row), self.index[index].tolist(), strict=True):
-            if os.preadv(descriptor, [view[start : start + row]], number * row) != row:
+            if _read_at(self.file, view[start : start + row], number * row) != row:
                 raise DataError(f"{self.path} is too short: remove its folder, and it is made again")
         return batch
 
@@ -151,7 +154,8 @@ def _read(folder: Path, key: str, shape: Sequence[int]) -> dict[int, str] | None
         return None
     if meta.get("shape") != list(shape) or state["size"] != torch.Size(shape).numel():
         return None
-    return {int(number): text for number, text in meta["errors"].items()}
+    errors = meta.get("errors")
+    return {int(number): text for number, text in errors.items()} if isinstance(errors, dict) else None
 
 
 def _state(path: Path) -> dict[str, int]:
@@ -182,6 +186,13 @@ def _make(folder: Path, root: Path, names: Sequence[str], decode: Decode, worker
             f"name a folder on a larger disk, or decode them in each epoch: data.store=decoded"
         ) from error
     return errors
+
+
+def _read_at(file: FileIO, target: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [target], offset)
+    file.seek(offset)  # Windows
+    return file.readinto(target)
 
 
 def _write_all(descriptor: int, content: memoryview) -> None:
