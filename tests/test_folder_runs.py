@@ -1,6 +1,7 @@
 """A run on the user's own images: trained, resumed, evaluated, and used on further image files."""
 
 import csv
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from lossfit.errors import UserError
 from lossfit.inference.evaluation import split
 from lossfit.runs import checkpoints, names
 from lossfit.training import engine
+from lossfit.training.build import load_data
 from tests import photos
 from tests.conftest import compose
 
@@ -125,6 +127,14 @@ def test_every_store_trains_to_the_same_bits(store: str, images: Path, tmp_path:
     runs = [train(tmp_path / name, images, *more, f"data.store={name}") for name in ("memory", store)]
     weights: list[Any] = [checkpoints.read(run / names.LAST).state_dict for run in runs]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_ranks_share_one_map(images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["data.skip_unreadable=true", f"data.cache_dir={tmp_path / 'cache'}", "trainer=ddp_sim"]
+    with caplog.at_level(logging.INFO):
+        load_data(compose(*overrides(images), *words), seed=1)
+    assert any("read from a map" in line and "2 processes share them" in line for line in caplog.messages)
+    assert len(list((tmp_path / "cache").glob("photos-*"))) == 1
 
 
 def test_a_table_of_values_is_trained_and_a_command_line_is_enough(

@@ -36,6 +36,7 @@ ALLOWED = (
 )
 FACTS = {  # arguments that are filled in when they are null or absent: who supplies each, and who takes it
     "seed": "the config, to data modules",
+    "processes": "the trainer, to data modules: the ranks on this machine",
     "save_dir": "the run folder, to loggers, Pruning and custom callbacks",
     "dirpath": "the run folder, to callbacks that save checkpoints",
     "all_metrics": "the task, to TensorBoardLogger",

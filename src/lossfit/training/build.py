@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
@@ -68,10 +69,20 @@ def build_run(
 
 def load_data(config: Config, seed: int) -> ImageDataModule:
     """Build the data module and set it up."""
-    data = build(config["data"], "data", seed=seed)
+    data = build(config["data"], "data", seed=seed, processes=_ranks_on_this_machine(config["trainer"]))
     call(data.prepare_data, "data")
     call(data.setup, "data")
     return data
+
+
+def _ranks_on_this_machine(trainer: Config) -> int:
+    """Return how many processes will train here, which is asked before there is a Trainer."""
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, list):
+        return len(devices)
+    if devices in ("auto", -1):
+        return 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
+    return int(devices)
 
 
 def task_of_run(config: Config, data: ImageDataModule) -> Task:

@@ -48,7 +48,8 @@ class FolderDataModule(ImageDataModule):
 
     store: where the pixels live: memory, mapped (a file in cache_dir), decoded (in each epoch, by workers), or auto.
     memory_limit: bytes of memory that may be used, if fewer than are free. workers: processes that decode; null for as
-    many as there are processors. The other arguments are those of ImageDataModule.
+    many as there are processors. processes: the ranks on this machine, which open the same images. The other arguments
+    are those of ImageDataModule.
     """
 
     only_reading = MappingProxyType({"store": "decoded", "workers": None})
@@ -75,6 +76,7 @@ class FolderDataModule(ImageDataModule):
         cache_dir: str = "data/cache",
         memory_limit: Count | None = None,
         workers: Annotated[int, at_least(0)] | None = None,
+        processes: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -86,7 +88,7 @@ class FolderDataModule(ImageDataModule):
         self.wanted = classes
         self.assigning = Assigning(val_share, test_share, split_seed, fold, folds)
         decoder = Decoder(image_size, channels, resize)
-        self.opening = Opening(decoder, store, Path(cache_dir), memory_limit, workers, skip_unreadable)
+        self.opening = Opening(decoder, store, Path(cache_dir), memory_limit, workers, skip_unreadable, processes)
 
     @classmethod
     def task_name(cls, **options: Any) -> str:

@@ -13,7 +13,6 @@ from lossfit.data.pictures import MAY_MOVE, Decoder, UnreadableImage, check_head
 from lossfit.data.stores import Opened, open_images, unreadable
 from lossfit.data.stores.workers import default_workers
 from lossfit.errors import first_ten
-from lossfit.system import ranks
 
 THREADS = 8  # that look at the headers of files
 IN_WORDS = {"memory": "kept in memory", "mapped": "read from a map of decoded images", "decoded": "decoded each epoch"}
@@ -31,6 +30,7 @@ class Opening:
     memory_limit: int | None
     workers: int | None
     skip_unreadable: bool
+    processes: int
 
     def open(self, samples: Samples) -> Opened:
         """Open all images. Raises DataError if some cannot be read, unless they are to be skipped.
@@ -39,7 +39,6 @@ class Opening:
         are all decoded once, so that the same ones are left out as with other stores.
         """
         tell_of_first_frames(samples)
-        processes = (ranks.started_rank() or (0, 1))[1]
         opened = open_images(
             samples.root,
             samples.names,
@@ -47,13 +46,13 @@ class Opening:
             self.store,
             self.cache_dir,
             self.workers,
-            processes,
+            self.processes,
             self.memory_limit,
         )
         log.info("the images are %s: %s", IN_WORDS[opened.store], opened.reason)
         if opened.store == "decoded":
             paths = [str(samples.root / name) for name in samples.names]
-            workers = default_workers(processes) if self.workers is None else self.workers
+            workers = default_workers(self.processes) if self.workers is None else self.workers
             errors = unreadable(paths, self.decoder, workers) if self.skip_unreadable else wrong_headers(paths)
             opened = replace(opened, errors=errors)
         self._check(samples, opened.errors)
