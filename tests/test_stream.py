@@ -158,7 +158,7 @@ def test_targets_that_are_no_class_are_kept_as_they_are(task: Task, targets: Ten
     assert data.splits["test"][1].equal(targets[100:])
     assert data.splits["test"][1].dtype == torch.float32
     assert data.class_counts is None
-    kept = [name for name in ("name", "names", "units", "mean", "std") if hasattr(task, name)]
+    kept = [name for name in ("name", "names", "units", "center", "scale") if hasattr(task, name)]
     assert [list(getattr(data.task, name)) for name in kept] == [list(getattr(task, name)) for name in kept]
 
 

@@ -68,6 +68,10 @@ class ImageDataModule(LightningDataModule):
     def check_unchanged(self, folder: Path) -> None:
         """Raise UserError if the data differ from those that the run in `folder`, which is resumed, began with."""
 
+    def normalise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take the pixel statistics of a pretrained model, or of the checkpoint of a resumed run."""
+        self.mean, self.std = mean, std
+
     @property
     def class_counts(self) -> list[int] | None:
         """How many samples of each class the training split has; None if a sample has not one class."""

@@ -121,9 +121,9 @@ def _build_module(
     notes = [start_from(model, Path(config["init_from"]))] if fresh else []
     notes += [model.weights_note] if getattr(model, "weights_note", None) else []
     if checkpoint is not None:
-        data.mean, data.std = checkpoint.description.mean, checkpoint.description.std
+        data.normalise_with(checkpoint.description.mean, checkpoint.description.std)
     elif statistics := getattr(model, "pixel_statistics", None):
-        data.mean, data.std = statistics
+        data.normalise_with(*statistics)
     loss = build(config["loss"], "loss", **facts, logit_scale=logit_scale(model))
     task.take_loss(loss)
     outputs = try_model(model, data.image_shape, task)

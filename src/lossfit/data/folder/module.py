@@ -137,6 +137,10 @@ class FolderDataModule(ImageDataModule):
         step = -(-len(images) // STATISTICS_OF)
         return channel_statistics(take(images, torch.arange(0, len(images), step)) if step > 1 else images)
 
+    def normalise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take the pixel statistics of a pretrained model, or of the checkpoint of a resumed run."""
+        self.statistics = mean, std
+
     @property
     def mean(self) -> Sequence[float]:  # type: ignore[override]
         """Of each channel over the training split."""
