@@ -279,7 +279,7 @@ def test_copies_that_tell_against_each_other_are_named(tmp_path: Path, caplog: p
     assert warnings(caplog) == [
         f"2 copies of other images, with the same bytes: {same}",
         f"1 image in several splits, so that what is measured on these is too good: {same}",
-        f"1 image several times with different targets: {same}",
+        f"1 image with different targets for the same bytes: {same}",
     ]
 
 

@@ -46,7 +46,7 @@ def remarks(samples: Samples, groups: Sequence[Sequence[int]]) -> Iterator[str]:
             f"{_shown(samples, apart)}"
         )
     if differ := [group for group in groups if len({tuple(samples.cells[i]) for i in group}) > 1]:
-        yield f"{counted(differ, 'image')} several times with different targets: {_shown(samples, differ)}"
+        yield f"{counted(differ, 'image')} with different targets for the same bytes: {_shown(samples, differ)}"
 
 
 def _shown(samples: Samples, groups: Sequence[Sequence[int]]) -> str:
