@@ -412,7 +412,7 @@ def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
     wider = build_run(compose(*QUICK, "model.hidden=[16]"), tmp_path / "new").module.model
     last_layer = wider[-1]
     wider[-1] = torch.nn.Linear(16, 3)
-    said = start_from(wider, tmp_path / "old")
+    said, _ = start_from(wider, tmp_path / "old")
     assert "anew, since they differ in name or shape: 3.weight, 3.bias" in said
     assert wider[1].weight.equal(weights["1.weight"])
     assert last_layer.weight.shape == (10, 16)

@@ -16,7 +16,7 @@ from lossfit.system import files, locks
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
 MAX_CONFIG, MAX_NODES = 2**20, 10_000  # bytes and values of a config.yaml
-PATIENCE = 600.0  # seconds that other ranks wait for rank 0, which may have to download the data first
+PATIENCE = 3600.0  # seconds that other ranks wait for rank 0, which may have to download or decode the data first
 
 
 def with_seed(config: Config) -> Config:

@@ -64,6 +64,7 @@ class Regression(Task):
     rows = "values"
     mixes = False
     mirrors = False
+    fits_half_precision = False
 
     def __init__(
         self, names: Sequence[str], units: Sequence[str], center: Sequence[float], scale: Sequence[float]

@@ -77,6 +77,7 @@ class Task:
     returns: ClassVar[str]  # what a trained model returns, in one word
     rows: ClassVar[str]  # the key of a report that has a row for each class or value
     mixes: ClassVar[bool] = True  # whether mixup and cutmix have a meaning
+    fits_half_precision: ClassVar[bool] = True  # whether a target may be rounded to 16 bits
     mirrors: ClassVar[bool] = True  # whether a mirror image has the same target
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_optimizer
 
 DOUBLE = ("64-true", 64, "64")  # trainer.precision
+HALF = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 Facts = dict[str, Any]  # arguments that targets may take, by name; lossfit.config.FACTS lists them
 
 
@@ -80,7 +81,9 @@ def _ranks_on_this_machine(trainer: Config) -> int:
     devices = trainer.get("devices", 1)
     if isinstance(devices, list):
         return len(devices)
-    if devices in ("auto", -1):
+    if isinstance(devices, str) and "," in devices:
+        return len(devices.strip(",").split(","))
+    if str(devices) in ("auto", "-1"):
         return 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
     return int(devices)
 
@@ -89,6 +92,11 @@ def task_of_run(config: Config, data: ImageDataModule) -> Task:
     """Return the data's task with the config's costs and what the loss says; raise ConfigError if they do not go."""
     task = deepcopy(data.task)
     call(task.take_costs, "costs", config.get("costs") or {})
+    if config["trainer"].get("precision") in HALF and not task.fits_half_precision:
+        raise ConfigError(
+            f"trainer.precision={config['trainer']['precision']} would round the values to be learned to 16 bits: take "
+            f"{str(config['trainer']['precision']).replace('true', 'mixed')}"
+        )
     if data.mix and not task.mixes:
         raise ConfigError(f"data.mix: images of a {task.name} task are not mixed: set data/mix=none")
     check_loss(config["loss"], task)
@@ -118,11 +126,14 @@ def _build_module(
     node = config["model"] if checkpoint is None else without_pretrained(config["model"])
     model = build(node, "model", **facts)
     fresh = config.get("init_from") and checkpoint is None
-    notes = [start_from(model, Path(config["init_from"]))] if fresh else []
-    notes += [model.weights_note] if getattr(model, "weights_note", None) else []
+    notes = [model.weights_note] if getattr(model, "weights_note", None) else []
+    statistics = getattr(model, "pixel_statistics", None)
+    if fresh:
+        note, statistics = start_from(model, Path(config["init_from"]))
+        notes.append(note)
     if checkpoint is not None:
-        data.normalise_with(checkpoint.description.mean, checkpoint.description.std)
-    elif statistics := getattr(model, "pixel_statistics", None):
+        statistics = checkpoint.description.mean, checkpoint.description.std
+    if statistics is not None and len(statistics[0]) == data.image_shape[0]:
         data.normalise_with(*statistics)
     loss = build(config["loss"], "loss", **facts, logit_scale=logit_scale(model))
     task.take_loss(loss)
