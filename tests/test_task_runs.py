@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from torch import Tensor
 
 import lossfit
 from lossfit import compare, runs
-from lossfit.config import ConfigError
-from lossfit.errors import Diverged, UserError
+from lossfit.errors import ConfigError, Diverged
 from lossfit.inference import evaluation
 from lossfit.runs import checkpoints, names
 from lossfit.training import engine
@@ -125,7 +123,7 @@ def test_run_evaluation_and_scikit_learn_agree(name: str, done: dict[str, Path],
             assert metrics[f"{split}/{metric}"] == pytest.approx(value, rel=2e-4, abs=1e-6), metric
             own = report[metric]["value"] if isinstance(report[metric], dict) else report[metric]
             assert own == pytest.approx(metrics[f"{split}/{metric}"], rel=2e-6), metric
-            assert f"\n  {metric:11}  {value:.3f}"[:-1] in said
+            assert f"\n  {metric:11}  {own:.4f}" in said
         assert list(run.glob(f"*_{split}.png"))
 
 
@@ -343,7 +341,7 @@ def test_a_bounded_loss_of_infinite_values_ends_a_run_as_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bounded.py").write_text(
-        "def loss(outputs, target):\n    return (outputs - target).tanh().nan_to_num()\n"
+        "def loss(outputs, target):\n    return (outputs - target).tanh().nan_to_num().mean(1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     wild = ["optimizer=sgd", "optimizer.lr=1e39", "scheduler=none", "trainer.max_epochs=1", "data.batch_size=all"]
@@ -361,21 +359,39 @@ def test_mixed_images_have_mixed_sets(data: dict[str, list[str]], tmp_path: Path
     assert runs.status(tmp_path / "trained") == "completed"
 
 
-@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
-def test_a_sweep_of_values_looks_for_the_lowest_error(sweeper: str, tmp_path: Path) -> None:
-    lr = ["optimizer.lr=1e-6,0.03"]
-    if sweeper == "optuna":
-        optuna = pytest.importorskip("optuna")
-        lr = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "optimizer.lr=choice(1e-6,0.03)"]
+def test_a_grid_of_values_shows_the_lowest_error_first(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    found = swept("-m", *QUICK, *ROTATION, "trainer.max_epochs=2", *lr, f"hydra.sweep.dir={sweep}")
+    found = swept("-m", *QUICK, *ROTATION, "optimizer.lr=0.03,1e-6", f"hydra.sweep.dir={sweep}")
     assert found.returncode == 0, found.stderr
+    assert "2 completed runs in 2 settings by val/mae, lower is better" in found.stdout
+    errors = [runs.read_result(sweep / name)["metrics"]["val/mae"] for name in ("0", "1")]
+    assert all(f", val/mae {error:.4f} | " in found.stdout for error in errors), "beside each job"
+    best, other = sorted((error, lr) for error, lr in zip(errors, ("0.03", "1e-06"), strict=True))
+    table = found.stdout.partition("lower is better")[2].splitlines()
+    rows = [line.split()[:3] for line in table if line.split()[:1] in (["0.03"], ["1e-06"])]
+    assert rows == [[lr, "1", f"{error:.4f}"] for error, lr in (best, other)]
+
+
+def test_a_search_among_losses_of_values_minimises_the_error(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    sweep = tmp_path / "sweep"
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", f"hydra.sweep.dir={sweep}"]
+    found = swept("-m", *QUICK, "data=sample_rotation", "loss=mse,huber", *search)
+    assert found.returncode == 0, found.stderr
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{sweep}/study.db")
+    assert study.direction.name == "MINIMIZE"
+    results = [runs.read_result(path)["metrics"]["val/mae"] for path in sweep.glob("[0-9]")]
+    assert study.best_value == min(results)
     assert "by val/mae, lower is better" in found.stdout
-    if sweeper == "optuna":
-        study = optuna.load_study(study_name=None, storage=f"sqlite:///{sweep}/study.db")
-        assert study.direction.name == "MINIMIZE"
-        assert study.best_value == min(runs.read_result(sweep / str(k))["metrics"]["val/mae"] for k in range(3))
-    else:
-        errors = [runs.read_result(sweep / name)["metrics"]["val/mae"] for name in ("0", "1")]
-        assert errors[1] < errors[0]
-        assert [f"val/mae {error:.4f}" in found.stdout for error in errors] == [True, True]
+
+
+@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
+def test_a_sweep_of_two_tasks_needs_a_metric(sweeper: str, tmp_path: Path, command: Command) -> None:
+    words = ["data=sample,sample_rotation", "loss=mse", f"hydra/sweeper={sweeper}", f"hydra.sweep.dir={tmp_path / 's'}"]
+    status, said = command("train.py", "-m", *QUICK, *words)
+    assert status == 2
+    assert said.startswith(
+        "Error: hydra.sweeper.metric must be given, since the jobs are of different tasks, measured by val/acc and "
+        "val/mae: take one that all have, as val/loss\n"
+    )
+    assert not list(tmp_path.rglob("config.yaml"))

@@ -21,7 +21,7 @@ class Mixup:
 
     @checked
     def __init__(self, alpha: Positive = 0.2) -> None:
-        self.alpha = alpha
+        self.alpha = float(alpha)
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
@@ -42,7 +42,7 @@ class CutMix:
 
     @checked
     def __init__(self, alpha: Positive = 1.0) -> None:
-        self.alpha = alpha
+        self.alpha = float(alpha)
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
