@@ -124,7 +124,7 @@ class Classification(Task):
         if self._costs is None or self._costs[0] is not self.costs:
             with torch.inference_mode(False):  # a tensor that is made in it would be refused elsewhere
                 self._costs = self.costs, torch.tensor(self.costs)
-        return self._costs[1].to(like.device, non_blocking=True)
+        return self._costs[1].to(like.device, non_blocking=like.is_cuda)
 
     def trial_target(self) -> Tensor:
         """Return the first two classes."""

@@ -197,7 +197,7 @@ def gathered(states: list[Tensor] | Tensor) -> Tensor:
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
     """Return numbers in the type and on the device of a tensor, without waiting for the device."""
-    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=like.is_cuda)
 
 
 def ranked(scores: Tensor) -> Tensor:
