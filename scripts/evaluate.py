@@ -52,7 +52,7 @@ def main() -> None:
     model = load(options.run, trust_code=options.trust_code)
     task = model.of_task
     if options.tta and not task.mirrors:
-        raise UserError("--tta averages over mirror images, whose values may be others: not for a regression")
+        raise UserError("--tta is for classes only: the values of an image and of its mirror image may differ")
     images, target = evaluation.split(model, options.split, options.data)
     outputs = evaluation.outputs_of(model, images)
     found = task.measure(outputs[None], target)

@@ -38,7 +38,7 @@ from lossfit.inference import image_files as images
 
 INVERT = {"auto": None, "yes": True, "no": False}
 BATCH = 64  # images
-Result = dict[str, Any]  # file, inverted, and what the task says: predicted and top, or values by name
+Result = dict[str, Any]  # file, inverted, and what the task says: predicted and top, or values, by name
 
 
 def main() -> int:
@@ -113,13 +113,16 @@ def table(results: Iterable[Result]) -> None:
             elif predicted != result["top"][0][0]:
                 said += f"  cheapest: {predicted}"
         else:
-            said = "  ".join(f"{key} {value:.6g}" for key, value in values(result).items())
+            said = "  ".join(f"{key} {value:.6g}" for key, value in result["values"].items())
         print(f"{result['file']:{file}}  {said}".rstrip())
 
 
-def values(result: Result) -> Result:
-    """Return what a result says beside file, inverted and top."""
-    return {key: value for key, value in result.items() if key not in ("file", "inverted", "top")}
+def columns(result: Result) -> dict[str, Any]:
+    """Return the columns of CSV between file and inverted: predicted, or a column for each value."""
+    if "values" in result:
+        return dict(result["values"])
+    predicted = result["predicted"]
+    return {"predicted": ";".join(predicted) if isinstance(predicted, list) else predicted}
 
 
 def as_csv(results: Iterable[Result]) -> None:
@@ -129,10 +132,9 @@ def as_csv(results: Iterable[Result]) -> None:
         if not number:
             ranks = range(1, len(result.get("top", ())) + 1)
             header = [name for rank in ranks for name in (f"class_{rank}", f"probability_{rank}")]
-            writer.writerow(["file", *values(result), "inverted", *header])
+            writer.writerow(["file", *columns(result), "inverted", *header])
         pairs = [value for pair in result.get("top", ()) for value in pair]
-        said = [";".join(value) if isinstance(value, list) else value for value in values(result).values()]
-        writer.writerow([result["file"], *said, str(result["inverted"]).lower(), *pairs])
+        writer.writerow([result["file"], *columns(result).values(), str(result["inverted"]).lower(), *pairs])
 
 
 def as_json(results: Iterable[Result]) -> None:

@@ -16,15 +16,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lossfit import runs
-from lossfit.config import build, watchable
+from lossfit.config import build
 from lossfit.errors import ConfigError, Interrupted, RunError, UserError
 from lossfit.models.mlp import MLP
 from lossfit.system import files
+from lossfit.tasks import metric_names
 from lossfit.training import build as training_build
 from lossfit.training import engine
 from tests.conftest import QUICK, compose, fit
 
-METRICS = watchable({})
+METRICS = metric_names.keys("classification", ("train", "val"))
 
 
 @pytest.fixture(scope="module")

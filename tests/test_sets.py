@@ -223,8 +223,8 @@ def test_outliers_are_wrong_training_targets_and_are_written_down() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mix": Mixup()}, "data.mix must be null, since it mixes classes, got Mixup"),
-        ({"augment": Augment(flip=0.5)}, "data.augment must be null or an Augment with flip=0"),
+        ({"mix": Mixup()}, "data.mix must be none, since it mixes classes, got Mixup: set data/mix=none"),
+        ({"augment": Augment(flip=0.5)}, "data.augment must be none, or small with data.augment.flip=0"),
         ({"outliers": 1.5}, "data.outliers must be from 0 to 1, got 1.5"),
         ({"val_size": 600}, "data.val_size must be less than the 600 training samples, got 600"),
     ],

@@ -11,10 +11,9 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from lossfit import overrides as override_keys
 from lossfit import runs, sweeps
-from lossfit.config import task_of
 from lossfit.errors import RunError, UserError
 from lossfit.sweeps.pool import Job
-from lossfit.tasks.metric_names import direction_of, headline
+from lossfit.tasks.metric_names import direction_of
 
 
 class GridSweeper(RunFolderSweeper):
@@ -43,8 +42,8 @@ class GridSweeper(RunFolderSweeper):
         varying = {override_keys.key(override.get_key_element()) for override in parsed if override.is_sweep_override()}
         composed = {tuple(overrides): self.composed(overrides) for overrides in combinations(parsed)}
         configs = {overrides: self.checked(config) for overrides, config in composed.items()}  # before any is trained
+        metric = self.metric or self.headline_of(configs.values())
         self.rehearse(configs.values())
-        metric = self.metric or headline(task_of(next(iter(configs.values()))))
         with self.locked():
             jobs = sweeps.SweepFolder(self.folder)
             folders = {

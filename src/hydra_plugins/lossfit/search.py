@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hydra.errors import HydraException
@@ -12,12 +12,12 @@ from hydra_plugins.lossfit.space import SearchSpace
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from hydra_plugins.lossfit.trials import Trials
 from lossfit import cli, runs, sweeps
-from lossfit.config import Config, build, locate, task_of, watchable
+from lossfit.config import Config, build, locate, watchable
 from lossfit.config import arguments as arguments_of
 from lossfit.errors import RunError, UserError
 from lossfit.option_files import PRUNING
 from lossfit.sweeps.pool import Job
-from lossfit.tasks.metric_names import direction_of, headline
+from lossfit.tasks.metric_names import direction_of
 
 TPE = {
     "n_startup_trials": 10,  # are sampled at random
@@ -77,10 +77,10 @@ class OptunaSweeper(RunFolderSweeper):
         self.pruner = _plain(pruner)
         self.pruning = self._pruning()
 
-    def _take_headline(self, config: Config) -> None:
-        """Search for the headline metric of a config's task, if no metric was given."""
+    def _take_headline(self, configs: Iterable[Config]) -> None:
+        """Search for the headline metric of the configs' task, if no metric was given."""
         if not self.metrics:
-            self.metrics = [headline(task_of(config))]
+            self.metrics = [self.headline_of(configs)]
             self._check_objectives()
             self.pruning = self._pruning()
 
@@ -118,9 +118,9 @@ class OptunaSweeper(RunFolderSweeper):
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.space = SearchSpace(self.loader, self.composed, self.params, arguments)
         configs: list[Config] = []
-        self.space.check(lambda config: configs.append(self.checked(config)))
+        options = self.space.check(lambda config: configs.append(self.checked(config)))
+        self._take_headline([*configs, *map(cli.plain, options)])
         self.rehearse(configs)
-        self._take_headline(configs[0])
         with self.locked():
             distributions = self.space.distributions()
             self.trials = Trials(self.folder, self.metrics, self.directions, distributions, self.max_failures)

@@ -80,10 +80,11 @@ class SearchSpace:
             )
         self.groups = [key for key in self.ranges if loader.get_group_options(key)]
 
-    def check(self, checked: Callable[[DictConfig], Any]) -> None:
+    def check(self, checked: Callable[[DictConfig], Any]) -> list[DictConfig]:
         """Refuse ranges that cannot be sampled; leave out those that a preset has for options that are not chosen.
 
-        checked: raises UserError for the mistakes of a config.
+        checked: raises UserError for the mistakes of a config. Returns a config for each option of a group, and that of
+        the fixed overrides if no group is searched; they may not be valid without the other options.
         """
         commands = [self.fixed]
         for group in self.groups:
@@ -110,6 +111,7 @@ class SearchSpace:
                     raise UserError(f"hydra.sweeper.params.{key}: {error}") from error
                 for value in one.options or (repr(one.low),):
                     checked(self.composed([*commands[having[0]], f"{key}={value}"]))
+        return configs[1:] or configs
 
     def distributions(self) -> dict[str, Any]:
         """Return Optuna's distribution of each parameter, by its name in the study."""

@@ -20,13 +20,13 @@ from hydra_plugins.lossfit.local import LocalLauncher
 from lossfit import cli, compare, runs, sweeps
 from lossfit import overrides as override_keys
 from lossfit.compare.table import show
-from lossfit.config import Config, check
+from lossfit.config import Config, check, task_of
 from lossfit.errors import ConfigError, Interrupted, UserError
 from lossfit.sweeps import rehearsal
 from lossfit.sweeps.pool import Job
 from lossfit.sweeps.resources import gpus_needed, visible_gpus
 from lossfit.system import locks
-from lossfit.tasks.metric_names import Direction
+from lossfit.tasks.metric_names import Direction, headline
 
 LISTED = 10  # mistakes
 
@@ -86,6 +86,18 @@ class RunFolderSweeper(Sweeper):
             self.gpus = visible_gpus() if self.gpus is None else self.gpus
             gpus_needed(config["trainer"], len(self.gpus))
         return config
+
+    @staticmethod
+    def headline_of(configs: Iterable[Config]) -> str:
+        """Return the headline metric of the jobs' task; raise UserError if they are of several tasks."""
+        different = {json.dumps(config.get("data"), sort_keys=True): config for config in configs}
+        found = sorted({headline(task_of(config)) for config in different.values()})
+        if len(found) > 1:
+            raise UserError(
+                f"hydra.sweeper.metric must be given, since the jobs are of different tasks, measured by "
+                f"{' and '.join(found)}: take one that all have, as val/loss"
+            )
+        return found[0]
 
     def rehearse(self, configs: Iterable[Config]) -> None:
         """Raise ConfigError with everything for which the jobs would be refused, before any of them has a folder."""

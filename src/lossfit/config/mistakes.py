@@ -39,11 +39,12 @@ def check(cfg: Config) -> None:
     except ConfigError as error:
         mistakes.append(str(error))
         cfg = with_monitors(cfg, metric_names.headline())
+    metrics = watchable(cfg)
     for part in PARTS:
         node = cfg.get(part)
         if part not in OPTIONAL and not (isinstance(node, dict) and "_target_" in node):
             mistakes.append(f"{part} must be {A_CALL}, got {_shown(node)}: choose one with {part}=OPTION")
-        mistakes += _in_node(node, part, watchable(cfg))
+        mistakes += _in_node(node, part, metrics)
         if part in MEMBERS:
             mistakes += _in_members(node, part)
     if isinstance(cfg.get("trainer"), dict):

@@ -55,4 +55,6 @@ def check_monitors(cfg: Config, known: Sequence[str]) -> None:
     for part in WATCHING:
         for key, metric in monitors(cfg.get(part), part):
             if metric not in known:
-                raise ConfigError(f"{key} must be one of {', '.join(known)}, got {metric!r}")
+                needs = metric_names.needs_of(str(metric))
+                why = f", which is measured with {needs} only" if needs else ""
+                raise ConfigError(f"{key} must be one of {', '.join(known)}, got {metric!r}{why}")

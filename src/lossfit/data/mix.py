@@ -1,7 +1,8 @@
 """Mixing of pairs of images of a batch, and of their labels in the same proportion.
 
-Shapes: images (N, C, H, W), labels (N,) int64 -> images of the same shape, target (N, num_classes) float32. Each sample
-has its own partner and share; all random numbers come from the generator, on the images' device.
+Shapes: images (N, C, H, W), labels (N,) int64, or (N, num_classes) float32 where an image has several -> images of the
+same shape, target (N, num_classes) float32. Each sample has its own partner and share; all random numbers come from the
+generator, on the images' device.
 """
 
 import torch
@@ -20,7 +21,7 @@ class Mixup:
 
     @checked
     def __init__(self, alpha: Positive = 0.2) -> None:
-        self.alpha = alpha
+        self.alpha = float(alpha)
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
@@ -41,7 +42,7 @@ class CutMix:
 
     @checked
     def __init__(self, alpha: Positive = 1.0) -> None:
-        self.alpha = alpha
+        self.alpha = float(alpha)
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
@@ -74,7 +75,7 @@ def _draw(count: int, alpha: float, device: torch.device, generator: torch.Gener
 
 
 def _targets(labels: Tensor, partner: Tensor, share: Tensor, num_classes: int) -> Tensor:
-    own = F.one_hot(labels, num_classes).float()
+    own = F.one_hot(labels, num_classes).float() if labels.ndim == 1 else labels
     return torch.lerp(own[partner], own, share[:, None])
 
 

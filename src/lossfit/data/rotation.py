@@ -25,8 +25,6 @@ BATCH = 512  # images turned at once: their coordinates stay in the cache
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     """Turn image i counter-clockwise by degrees[i] about its centre, as torchvision's rotate with bilinear sampling.
 
-
-
     images: (N, C, H, W) uint8. degrees: (N,) float. Corners are cut off, and what was outside of an image is black.
     """
     height, width = images.shape[-2:]
@@ -72,9 +70,14 @@ class FashionMNISTRotationDataModule(ImageDataModule):
         self.files = FashionMNISTFiles(dir, sha256)
         self.val_size, self.subset, self.split_seed, self.outliers = val_size, subset, split_seed, outliers
         if self.mix is not None:
-            raise ValueError(f"mix must be null, since it mixes classes, got {type(self.mix).__name__}")
+            raise ValueError(
+                f"mix must be none, since it mixes classes, got {type(self.mix).__name__}: set data/mix=none"
+            )
         if self.augment is not None and (not isinstance(self.augment, Augment) or self.augment.flip):
-            raise ValueError("augment must be null or an Augment with flip=0: others change the angle")
+            raise ValueError(
+                f"augment must be none, or small with data.augment.flip=0, since others change the angle, got "
+                f"{type(self.augment).__name__}: set data/augment=none"
+            )
 
     @classmethod
     def task_name(cls, **options: Any) -> str:

@@ -10,10 +10,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from lossfit.decisions import cheapest, cost_matrix, probabilities
+from lossfit.plain_values import float32_digits
 from lossfit.tasks import classification_report as report
 from lossfit.tasks import metric_names
 from lossfit.tasks.figures import confusion_figure, reliability_figure
-from lossfit.tasks.task import TIE, Comparison, Evaluation, Report, Task, gathered
+from lossfit.tasks.task import TIE, Comparison, Evaluation, Report, Task, gathered, ranked
 
 # the sum over a batch's samples of a metric: f(logits (N, C), target (N,), task)
 SUMS: dict[str, Callable[[Tensor, Tensor, "Classification"], Tensor]] = {
@@ -28,11 +29,19 @@ FROM_CONFUSION: dict[str, Callable[[Tensor, "Classification"], Tensor]] = {
     "recall": lambda confusion, task: confusion[1, 1] / confusion[1].sum().clamp(min=1),
     "f1": lambda confusion, task: 2 * confusion[1, 1] / (confusion[1].sum() + confusion[:, 1].sum()).clamp(min=1),
 }
-# of the second of two classes: f(its probability (N,), whether an image is of it (N,)) -> scalar
-OF_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "auroc": binary_auroc,
-    "average_precision": binary_average_precision,
-}
+
+
+def of_scores(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return auroc and average_precision of the second of two classes, as far as the labels define them.
+
+    scores: (N,), larger where the second class is likelier. labels: (N,), 0 or 1.
+    """
+    found, scores, positive = {}, ranked(scores), int(labels.sum())
+    if 0 < positive < len(labels):
+        found["auroc"] = binary_auroc(scores, labels)
+    if positive:
+        found["average_precision"] = binary_average_precision(scores, labels)
+    return found
 
 
 class ClassificationEvaluation(Evaluation):
@@ -41,9 +50,11 @@ class ClassificationEvaluation(Evaluation):
     nll is the mean of -log softmax(z)_y, in nats, for every loss; acc the fraction of samples whose largest logit is
     that of the label. With costs, cost is the mean cost of the decisions with the least expected cost by the
     probabilities that the link makes of the logits, and cost_argmax that of the most probable classes. With two
-    classes, auroc, average_precision, precision, recall and f1 are those of the second.
+    classes, auroc, average_precision, precision, recall and f1 are those of the second; the last three are 0 where
+    their denominator is.
     """
 
+    drawn = ("confusion",)
     confusion: Tensor
     sums: Tensor
     scores: list[Tensor]
@@ -58,8 +69,8 @@ class ClassificationEvaluation(Evaluation):
         self.add_state("confusion", torch.zeros(task.outputs, task.outputs, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("sums", torch.zeros(len(self.summed)), dist_reduce_fx="sum")
         if task.is_binary:
-            self.add_state("scores", [], dist_reduce_fx="cat")
-            self.add_state("labels", [], dist_reduce_fx="cat")
+            self.keep("scores")
+            self.keep("labels", dtype=torch.long)
 
     def add(self, outputs: Tensor, target: Tensor) -> None:
         """Add logits (N, C) and labels (N,)."""
@@ -74,8 +85,7 @@ class ClassificationEvaluation(Evaluation):
         found = dict(zip(self.summed, self.sums / self.count, strict=True))
         found |= {name: f(self.confusion, self.task) for name, f in FROM_CONFUSION.items() if name in self.names}
         if self.task.is_binary:
-            scores, labels = gathered(self.scores), gathered(self.labels)
-            found |= {name: f(scores, labels) for name, f in OF_SCORES.items()}
+            found |= of_scores(gathered(self.scores), gathered(self.labels))
         return found | {"confusion": self.confusion}
 
 
@@ -86,6 +96,7 @@ class Classification(Task):
     train_metric = "acc"
     returns = "probabilities"
     rows = "classes"
+    _costs: tuple[list[list[float]], Tensor] | None = None  # as they are in `costs`, and as a tensor
 
     def take_loss(self, loss: Any) -> None:
         """Take the link, which makes probabilities of the logits."""
@@ -109,7 +120,11 @@ class Classification(Task):
 
     def cost_tensor(self, like: Tensor) -> Tensor:
         """Return the costs (C, C) on the device of a tensor."""
-        return torch.tensor(self.costs, device=like.device)
+        assert self.costs is not None
+        if self._costs is None or self._costs[0] is not self.costs:
+            with torch.inference_mode(False):  # a tensor that is made in it would be refused elsewhere
+                self._costs = self.costs, torch.tensor(self.costs)
+        return self._costs[1].to(like.device, non_blocking=like.is_cuda)
 
     def trial_target(self) -> Tensor:
         """Return the first two classes."""
@@ -128,10 +143,9 @@ class Classification(Task):
         return {"confusion": confusion_figure(measured["confusion"], self.names)}
 
     def second_class_score(self, logits: Tensor) -> Tensor:
-        """(N, 2) logits -> (N,) float64 probabilities of the second class, without ties by rounding."""
-        logits = logits.double()
+        """(N, 2) logits -> (N,) logits of the probability of the second class."""
         scores = F.logsigmoid(logits) if self.link == "sigmoid" else logits
-        return (scores[:, 1] - scores[:, 0]).sigmoid()
+        return scores[:, 1] - scores[:, 0]
 
     def returned(self, outputs: Tensor) -> Tensor:
         """(N, C) logits -> probabilities (N, C) that sum to 1."""
@@ -164,9 +178,10 @@ class Classification(Task):
         costs = None if self.costs is None else self.cost_tensor(target)
         decided = self.decide(outputs[0]) if len(outputs) == 1 else None
         found = report.measure(outputs, target, self.names, self.link, costs, decided)
-        if self.is_binary and len(outputs) == 1:
-            scores = self.second_class_score(outputs[0])
-            found |= {name: f(scores, target).item() for name, f in OF_SCORES.items()}
+        if self.is_binary:
+            views = [self.second_class_score(view) for view in outputs]
+            scores = views[0] if len(views) == 1 else torch.stack(views).double().sigmoid().mean(0)
+            found |= {name: float32_digits(value.item()) for name, value in of_scores(scores, target).items()}
             found |= {key: found["classes"][self.names[1]][key] for key in ("precision", "recall", "f1")}
         return found
 

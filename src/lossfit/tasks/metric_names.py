@@ -74,7 +74,6 @@ METRICS = (
     MetricName("seconds", "min"),
 )  # fmt: skip
 HEADLINES = {CLASSIFICATION: "acc", MULTILABEL: "map", REGRESSION: "mae"}  # the metric that stands for a run
-BUILT_IN = tuple(metric.name for metric in METRICS if metric.splits)
 
 
 def headline(task: str = CLASSIFICATION) -> str:
@@ -94,6 +93,12 @@ def keys(task: str, splits: Sequence[str], needs: Sequence[Needs] = (), own: Seq
         ]
         found += [f"{split}/{name}" for name in (*logged, *(own if split in EVALUATED else ()))]
     return found
+
+
+def needs_of(key: str) -> Needs:
+    """Return what there must be for a metric to be measured, beside its task."""
+    name = key.rpartition("/")[2]
+    return next((metric.needs for metric in METRICS if metric.name == name), "")
 
 
 def direction_of(key: str) -> Direction | None:

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.functional.classification import binary_average_precision
 
 from lossfit.plain_values import float32_digits
 from lossfit.tasks.figures import bars_figure
 from lossfit.tasks.intervals import mean, proportion
-from lossfit.tasks.task import TIE, Comparison, Evaluation, Report, Task, gathered
+from lossfit.tasks.task import TIE, Comparison, Evaluation, Report, Task, gathered, ranked
 
 THRESHOLD = 0.5  # the probability from which an image has a class
 
@@ -21,23 +21,25 @@ THRESHOLD = 0.5  # the probability from which an image has a class
 class MultilabelEvaluation(Evaluation):
     """average_precision (C,) of each class, and the metrics of the task.
 
-    map is the mean of average_precision over the classes that any image of the split has. nll is the mean over the
-    images of the sum over the classes of the binary negative log-likelihood, in nats. macro_f1 is the mean over the
-    classes of F1, and micro_f1 that of all decisions together, with a class decided from a probability of 0.5.
+    map is the mean of average_precision over the classes that any image of the split has, and NaN if there is none.
+    nll is the mean over the images of the sum over the classes of the binary negative log-likelihood, in nats. macro_f1
+    is the mean over the classes of F1, 0 where its denominator is, and micro_f1 that of all decisions together. A class
+    is decided from a probability of 0.5.
     """
 
+    drawn = ("average_precision",)
     outputs: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        self.add_state("outputs", [], dist_reduce_fx="cat")
-        self.add_state("targets", [], dist_reduce_fx="cat")
+        self.keep("outputs", classes)
+        self.keep("targets", classes, dtype=torch.uint8)
 
     def add(self, outputs: Tensor, target: Tensor) -> None:
         """Add logits (N, C) and targets (N, C)."""
         self.outputs.append(outputs)
-        self.targets.append(target)
+        self.targets.append(target.to(torch.uint8))
 
     def measured(self) -> dict[str, Tensor]:
         """Return the metrics and the average precision of each class."""
@@ -61,11 +63,11 @@ class Multilabel(Task):
 
     def evaluation(self) -> MultilabelEvaluation:
         """Return what measures a split."""
-        return MultilabelEvaluation()
+        return MultilabelEvaluation(len(self.names))
 
     def figures(self, measured: Mapping[str, Tensor]) -> dict[str, Figure]:
         """Return the average precision of each class."""
-        values = measured["average_precision"].tolist()
+        values = measured["average_precision"].reshape(-1).tolist()
         return {"average_precision": bars_figure(values, self.names, "average precision")}
 
     def returned(self, outputs: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class Multilabel(Task):
 
     def score(self, returned: Tensor, target: Tensor) -> tuple[str, float]:
         """Return the mean average precision of probabilities (N, C)."""
-        return "map", metrics(torch.logit(returned.double()), target)["map"].item()
+        return "map", average_precisions(returned, target).nanmean().item()
 
     def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare probabilities (N, C)."""
@@ -94,14 +96,16 @@ class Multilabel(Task):
 
     def measure(self, outputs: Tensor, target: Tensor) -> Report:
         """Return the metrics of logits (V, N, C); the probabilities of several views are averaged."""
-        logits = outputs[0] if len(outputs) == 1 else torch.logit(outputs.double().sigmoid().mean(0))
+        # logarithms of the probability and its complement; the number of views cancels in the logit
+        yes, no = (F.logsigmoid(sign * outputs.double()).logsumexp(0) for sign in (1, -1))
+        logits = outputs[0] if len(outputs) == 1 else yes - no
         found = metrics(logits, target)
         average = found.pop("average_precision").tolist()
         nll = F.binary_cross_entropy_with_logits(logits.double(), target.double(), reduction="none").sum(1)
         decided, true = self.decide(logits).bool(), target.bool()
         return {
             "samples": len(target),
-            **{name: value.item() for name, value in found.items()},
+            **{name: _number(value.item()) for name, value in found.items()},
             "nll": mean(nll),
             "classes": {
                 name: {
@@ -117,7 +121,8 @@ class Multilabel(Task):
 
     def report_figures(self, report: Report, outputs: Tensor, target: Tensor) -> dict[str, Figure]:
         """Return the average precision of each class."""
-        values = [row["average_precision"] or 0.0 for row in report["classes"].values()]
+        found = [row["average_precision"] for row in report["classes"].values()]
+        values = [math.nan if value is None else value for value in found]
         return {"average_precision": bars_figure(values, self.names, "average precision")}
 
     def results(self, outputs: Tensor, top: int) -> list[dict[str, Any]]:
@@ -135,21 +140,25 @@ class Multilabel(Task):
 
 def metrics(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Return map, macro_f1, micro_f1, nll and average_precision (C,), NaN for a class that no image has."""
-    probabilities = logits.double().sigmoid()  # float32 would round the largest to 1
-    average = multilabel_average_precision(
-        probabilities, target.long(), num_labels=target.shape[1], average=None, validate_args=False
-    )
-    average = torch.where(target.sum(0) > 0, average, torch.nan)
+    average = average_precisions(logits, target)
     decided, true = logits >= 0, target.bool()
     each = torch.stack([f1(decided[:, k], true[:, k]) for k in range(target.shape[1])])
     nll = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
     return {
-        "map": average.nanmean().float(),
+        "map": average.nanmean(),
         "macro_f1": each.mean(),
         "micro_f1": f1(decided, true),
         "nll": nll.sum(1).mean(),
-        "average_precision": average.float(),
+        "average_precision": average,
     }
+
+
+def average_precisions(scores: Tensor, target: Tensor) -> Tensor:
+    """Return the average precision of each class (C,), NaN for a class that no image has; scores and target (N, C)."""
+    found = scores.new_full((target.shape[1],), torch.nan, dtype=torch.float32)
+    for k in target.any(0).nonzero()[:, 0].tolist():
+        found[k] = binary_average_precision(ranked(scores[:, k]), target[:, k].long(), validate_args=False)
+    return found
 
 
 def f1(decided: Tensor, true: Tensor) -> Tensor:

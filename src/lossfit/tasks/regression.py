@@ -16,7 +16,7 @@ from torchmetrics.functional.regression import mean_absolute_error, mean_squared
 from lossfit.plain_values import float32_digits
 from lossfit.tasks.figures import agreement_figure, residuals_figure
 from lossfit.tasks.intervals import Z, mean
-from lossfit.tasks.task import Comparison, Evaluation, Report, Task, gathered
+from lossfit.tasks.task import Comparison, Evaluation, Report, Task, constant, gathered
 
 VARIANCE_FLOOR = 1e-6  # added to the variances of gaussian_nll, in squared units of the scale
 SAME = 1e-4  # of the scale: values that differ by less are the same prediction
@@ -30,19 +30,20 @@ class RegressionEvaluation(Evaluation):
     the share of the variance that is explained, which needs at least two samples.
     """
 
+    drawn = ("predicted", "true")
     predicted: list[Tensor]
     true: list[Tensor]
 
     def __init__(self, task: "Regression") -> None:
         super().__init__()
         self.task = task
-        self.add_state("predicted", [], dist_reduce_fx="cat")
-        self.add_state("true", [], dist_reduce_fx="cat")
+        self.keep("predicted", len(task.names))
+        self.keep("true", len(task.names))
 
     def add(self, outputs: Tensor, target: Tensor) -> None:
         """Add outputs (N, K) and targets (N, D)."""
         self.predicted.append(self.task.decide(outputs))
-        self.true.append(target)
+        self.true.append(target.float())
 
     def measured(self) -> dict[str, Tensor]:
         """Return the metrics, and all predictions and targets."""
@@ -99,8 +100,7 @@ class Regression(Task):
         return self.outputs == 2 * len(self.names)
 
     def _scaling(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        center, scale = (torch.tensor(v, dtype=like.dtype, device=like.device) for v in (self.center, self.scale))
-        return center, scale
+        return constant(self.center, like), constant(self.scale, like)
 
     def encode(self, target: Tensor) -> Tensor:
         """(N, D) in the targets' own unit -> (N, D), counted from the center in the scale."""
@@ -122,7 +122,7 @@ class Regression(Task):
 
     def figures(self, measured: Mapping[str, Tensor]) -> dict[str, Figure]:
         """Return the predicted against the true values, and the residuals."""
-        return self._figures(measured["predicted"], measured["true"])
+        return self._figures(*(measured[name].reshape(-1, len(self.names)) for name in ("predicted", "true")))
 
     def _figures(self, predicted: Tensor, true: Tensor) -> dict[str, Figure]:
         labels = [f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)]
@@ -199,26 +199,27 @@ class Regression(Task):
         half = Z * self.deviations(outputs) if self.has_variances else None
         found = []
         for row in range(len(outputs)):
-            result: dict[str, Any] = {}
+            result: dict[str, float] = {}
             for d, name in enumerate(self.names):
                 value = values[row, d].item()
                 result[name] = float32_digits(value)
                 if half is not None:
                     result[f"{name}_low"] = float32_digits(value - half[row, d].item())
                     result[f"{name}_high"] = float32_digits(value + half[row, d].item())
-            found.append(result)
+            found.append({"values": result})
         return found
 
 
 def metrics(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
     """Return mae, rmse, median_ae and r2 of predictions and targets (N, D), each (D,); no r2 of a single sample."""
-    count = true.shape[1]
-    error = (predicted - true).abs()
+    count, middle = true.shape[1], true.mean(0)
+    error = (predicted - true).abs().sort(0).values
     found = {
         "mae": mean_absolute_error(predicted, true, num_outputs=count),
         "rmse": mean_squared_error(predicted, true, squared=False, num_outputs=count),
-        "median_ae": error.quantile(0.5, dim=0) if len(error) < 2**24 else error.median(0).values,
+        "median_ae": (error[(len(error) - 1) // 2] + error[len(error) // 2]) / 2,
     }
     if len(true) > 1:
-        found["r2"] = r2_score(predicted, true, multioutput="raw_values")
+        # counted from their mean, where float32 can hold the sum of squares that torchmetrics forms
+        found["r2"] = r2_score(predicted - middle, true - middle, multioutput="raw_values")
     return {name: value.reshape(count) for name, value in found.items()}

@@ -1,5 +1,6 @@
 """From a config to a run that is ready to train. Nothing here writes into the run folder."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,8 @@ def _build_module(
     if checkpoint is not None:
         check_same_model(model, checkpoint)
     try_loss(deepcopy(loss), outputs, task, mixed=data.mix is not None)
-    metrics = _own_metrics(build(config.get("metrics"), "metrics", **facts))
+    measured = metric_names.keys(task.name, metric_names.EVALUATED, task.needs_met)
+    metrics = _own_metrics(build(config.get("metrics"), "metrics", **facts), measured)
     if config["compile"]:
         model.compile()
     optimizer = build(config["optimizer"], "optimizer", **facts)
@@ -189,12 +191,12 @@ def _enabled(options: dict[str, Any] | None) -> list[Any]:
     return [option for option in (options or {}).values() if option is not None]
 
 
-def _own_metrics(metrics: dict[str, Any] | None) -> dict[str, Metric]:
-    """Return the user's own metrics by the names under which they are logged."""
+def _own_metrics(metrics: dict[str, Any] | None, measured: Sequence[str]) -> dict[str, Metric]:
+    """Return the user's own metrics by the names under which they are logged. measured: the keys of the task's."""
     found: dict[str, Metric] = {}
     for key, metric in (metrics or {}).items():
         name = metric_name(key, vars(metric))
-        if name in (*found, *metric_names.BUILT_IN):
+        if name in found or f"val/{name}" in measured:
             raise ConfigError(f"metrics.{key}: there is a metric named {name} already; give the function another name")
         found[name] = metric
     return found

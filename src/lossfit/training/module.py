@@ -225,8 +225,8 @@ class TrainingModule(LightningModule):
         values = evaluation.compute()
         evaluation.reset()
         self.measured[split] = values
-        values = {name: value for name, value in values.items() if value.ndim == 0}
-        for name in {"loss", "nll"} & values.keys():
+        values = {name: value for name, value in values.items() if name not in evaluation.drawn}
+        for name in {"loss", "nll", "mae"} & values.keys():
             if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(values[name]):
                 what = f"{split}/{name} was {values[name]:g} after step {self.trainer.global_step}"
                 divergence.fail(self.trainer, what)

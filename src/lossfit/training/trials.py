@@ -34,15 +34,16 @@ def check_loss(node: Config, task: Task) -> None:
     tasks = getattr(target, "tasks", None)
     if tasks is not None and task.name not in tasks:
         raise ConfigError(
-            f"loss: {target.__name__} is for {' and '.join(tasks)}, and the data are for {task.name}: take "
-            f"loss={', '.join(losses_for(task.name))}"
+            f"loss: {target.__name__} is for {' and '.join(tasks)}, and the data are for {task.name}: take one of "
+            f"{', '.join(losses_for(task.name))}"
         )
     task.outputs = len(task.names) * getattr(target, "outputs_per_target", 1)
 
 
 def losses_for(task: str) -> list[str]:
-    """Return the options of the group `loss` that are for a task."""
-    targets = {name: option_files.target("loss", name) for name in option_files.options("loss")}
+    """Return the options of the group `loss` that are for a task, the user's own last."""
+    names = sorted(option_files.options("loss"), key=lambda name: (name == "custom", name))
+    targets = {name: option_files.target("loss", name) for name in names}
     return [name for name, path in targets.items() if task in getattr(locate(path, "loss"), "tasks", (task,))]
 
 
@@ -74,6 +75,8 @@ def try_loss(loss: nn.Module, outputs: torch.Tensor, task: Task, mixed: bool) ->
     target = task.encode(task.trial_target())
     if mixed and target.ndim == 1:
         target = F.one_hot(target, len(task.names)).float()
+    elif mixed and not getattr(loss, "soft_targets", True):
+        raise ConfigError(f"loss: {type(loss).__name__} takes no soft targets, which data.mix makes: set data/mix=none")
     value = call(loss, "loss", outputs.requires_grad_().clone(), target)  # which it may write into
     if not value.is_floating_point() or not value.requires_grad:
         raise ConfigError(
