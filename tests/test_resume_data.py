@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,12 +122,19 @@ class Held:
             found += children(max(found, key=lambda pid: len(children(pid))))
         for_workers = workers + 1 if workers else 0  # with Python's own resource tracker
         assert len(found) == ranks - 1 + ranks * for_workers
-        ends = [os.pidfd_open(pid) for pid in found]
-        self.process.kill()
-        assert self.process.wait(timeout=60) == -signal.SIGKILL
-        for end in ends:
-            assert select.select([end], [], [], 60)[0], "a process still runs"
-            os.close(end)
+        with ending(found):
+            self.process.kill()
+            assert self.process.wait(timeout=60) == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def ending(processes: Sequence[int]) -> Iterator[None]:
+    """Check that processes which run now end by the end of the block, or soon after."""
+    ends = [os.pidfd_open(pid) for pid in processes]
+    yield
+    for end in ends:
+        assert select.select([end], [], [], 60)[0], "a process still runs"
+        os.close(end)
 
 
 def children(parent: int) -> list[int]:
@@ -190,6 +197,24 @@ def test_a_run_killed_within_an_epoch_ends_in_the_bits_of_one_in_memory_that_was
         shutil.rmtree(tmp_path / "cache")
     completed(folder, ranks)
     assert_same(bits(folder), bits(undisturbed(kind, ranks)))
+
+
+@linux
+def test_a_stop_signal_to_all_processes_of_a_run_stops_it_after_its_step(
+    images: Path, undisturbed: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    """As a scheduler sends it: also to the workers, which must go on until the step is done."""
+    given = [*words("classes", images, 1), "data.store=decoded", "data.workers=2"]
+    folder = runs.create(tmp_path / "run", compose(*given), given)
+    held = Held.started(["-m", "lossfit", str(folder)], folder, tmp_path / "held", step=2 * KILLED_AT)
+    others = children(held.process.pid)
+    with ending(others):
+        for pid in (*others, held.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert held.go() == 130, held.said
+    assert last(folder)["global_step"] == KILLED_AT
+    completed(folder)
+    assert_same(bits(folder), bits(undisturbed("classes", 1)))
 
 
 # --- images that have changed ---
