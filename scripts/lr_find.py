@@ -17,6 +17,7 @@ import argparse
 import csv
 import math
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -47,6 +48,7 @@ def main() -> None:
         run = build_run(config, folder)
     module = run.module.to(run.trainer.strategy.root_device)
     batches = run.data.train_dataloader()
+    batches.epoch = count().__next__  # each pass has an order and an augmentation of its own, as in training
     limits = options.low, options.high, options.steps
     test = range_test(module.model, module.loss, module.optimizer, batches, module.task.encode, *limits)
     folder.mkdir(parents=True)

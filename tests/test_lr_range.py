@@ -1,6 +1,9 @@
 """The range test finds rates that train, and leaves the model alone."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from lossfit.errors import UserError
 from lossfit.losses.cross_entropy import CrossEntropy
 from lossfit.optim.full_batch import LBFGS, Rprop
 from lossfit.training.lr_range import RangeTest, range_test
+from tests.conftest import ROOT
 
 
 def problem(scale: float = 1.0) -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -94,3 +98,23 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_ranges_that_are_none_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         run(**options)
+
+
+def test_each_pass_of_the_script_has_an_order_and_an_augmentation_of_its_own(
+    script: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+
+    def seen(*arguments: Any) -> RangeTest:
+        passes.extend(list(arguments[3]) for _ in range(2))
+        return range_test(*arguments)
+
+    monkeypatch.setattr("lossfit.training.lr_range.range_test", seen)
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.chdir(tmp_path)
+    status, said, err = script("lr_find", "data=sample", "model=linear", "trainer=cpu", "--steps", 60)
+    assert status == 0, err
+    assert "Suggestion" in said
+    orders = [torch.cat([target for _, target in batches]) for batches in passes]
+    assert not orders[0].equal(orders[1])
+    assert orders[0].bincount().equal(orders[1].bincount())
