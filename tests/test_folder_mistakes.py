@@ -103,6 +103,11 @@ def a_link_to_nowhere(folder: Path) -> None:
     (folder / "cat" / "lost.png").symlink_to(folder / "elsewhere.png")
 
 
+def a_link_to_itself(folder: Path) -> None:
+    photos.make(folder)
+    (folder / "cat" / "round.png").symlink_to("round.png")
+
+
 def a_class_with_an_odd_name(folder: Path) -> None:
     photos.make(folder, {"cat": 3, "dog\n": 3})
 
@@ -197,6 +202,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         [],
         r"1 link to images that are not there \(cat/lost\.png\): remove them, or",
     ),
+    "a link to itself": (a_link_to_itself, [], r"1 link to images that are not there \(cat/round\.png\): remove them"),
     "an odd class name": (a_class_with_an_odd_name, [], r"class names must be printable .*, got dog\\n$"),
     # images
     "unreadable": (
