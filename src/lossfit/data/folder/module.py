@@ -127,7 +127,7 @@ class FolderDataModule(ImageDataModule):
         self.run_files[names.SPLITS] = listing.text(kept, splits)
         if opened.errors:
             errors = {samples.names[i]: reason for i, reason in opened.errors.items()}
-            self.run_files[names.SKIPPED] = listing.skipped_text(errors)
+            self.run_files[names.SKIPPED] = listing.skipped_text(samples.root, errors)
         self.splits |= found
 
     @cached_property
