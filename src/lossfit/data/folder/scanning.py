@@ -64,7 +64,8 @@ def check_is_folder(root: Path) -> None:
         here = "" if root.is_absolute() else f" in {Path.cwd()}"
         raise DataError(f"dir={root} does not exist{here}: give the folder of your images, data.dir=FOLDER")
     if not is_folder:
-        raise DataError(f"dir={root} is a file: give the folder that it is in, and a table as data.table={root.name}")
+        table = f", and a table as data.table={root.name}" if root.suffix.lower() in (".csv", ".tsv") else ""
+        raise DataError(f"dir={root} is a file: give the folder that it is in{table}")
 
 
 class _Walk:
