@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from lossfit import TrainedModel, load
-from lossfit.errors import UserError, exit_on_error
+from lossfit.errors import UserError, exit_on_error, printable
 from lossfit.inference import image_files as images
 
 INVERT = {"auto": None, "yes": True, "no": False}
@@ -101,7 +101,7 @@ def predictions(
 
 def table(results: Iterable[Result]) -> None:
     """Print one line for each image, with the predicted class where costs make it another than the likeliest."""
-    found = list(results)
+    found = [{**result, "file": printable(result["file"])} for result in results]
     file = max((len(result["file"]) for result in found), default=0)
     name = max((len(name) for result in found for name, _ in result.get("top", ())), default=0)
     for result in found:

@@ -329,7 +329,7 @@ def test_unreadable_images_are_left_out_and_listed_by_every_store(tmp_path: Path
         data = photos.read(folder, "data.skip_unreadable=true", f"data.store={store}")
         skipped = list(csv.DictReader(data.run_files[names.SKIPPED].splitlines()))
         assert [row["path"] for row in skipped] == ["cat/07.png", "dog/11.png"]
-        assert skipped[1]["reason"].endswith("no image of a known format")
+        assert skipped[1]["reason"] == "no image of a known format"
         index = torch.arange(len(data.splits["train"][0]))
         found.append((split_of(data), data.splits["train"][0][index], data.mean, data.std))
     assert len(found[0][0]) == 38

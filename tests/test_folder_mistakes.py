@@ -103,6 +103,11 @@ def a_link_to_nowhere(folder: Path) -> None:
     (folder / "cat" / "lost.png").symlink_to(folder / "elsewhere.png")
 
 
+def a_link_to_itself(folder: Path) -> None:
+    photos.make(folder)
+    (folder / "cat" / "round.png").symlink_to("round.png")
+
+
 def a_class_with_an_odd_name(folder: Path) -> None:
     photos.make(folder, {"cat": 3, "dog\n": 3})
 
@@ -197,6 +202,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         [],
         r"1 link to images that are not there \(cat/lost\.png\): remove them, or",
     ),
+    "a link to itself": (a_link_to_itself, [], r"1 link to images that are not there \(cat/round\.png\): remove them"),
     "an odd class name": (a_class_with_an_odd_name, [], r"class names must be printable .*, got dog\\n$"),
     # images
     "unreadable": (
@@ -270,6 +276,16 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         a_table(*NUMBERS),
         [TABLE, "data.target_columns=[agee]"],
         r"data\.target_columns=agee: table=labels\.csv has no such column \(did you mean 'age'\?\)",
+    ),
+    "no header": (
+        raw_table(b"00.png,a\n01.png,b\n"),
+        [TABLE],
+        r"labels\.csv has an image in its first row, '00\.png': that row must name the columns",
+    ),
+    "commas for points": (
+        raw_table(b'file,age\n00.png,3\n01.png,"0,5"\n'),
+        [TABLE],
+        r"column 'age' has numbers with a comma, such as '0,5': write them with a point, or .*task=classification$",
     ),
     "only a split": (
         a_table(("file", "split"), ("a.png", "train")),
@@ -429,6 +445,13 @@ def test_a_table_that_is_not_there_is_told_with_the_other_mistakes(tmp_path: Pat
     with pytest.raises(ConfigError) as error:
         check(compose("data=folder", f"data.dir={folder}", "data.table=labels.csv", "data.folds=1"))
     assert [line.split("=")[0].split(" ")[0] for line in str(error.value).splitlines()] == ["data.table", "data.folds"]
+
+
+def test_one_target_column_without_brackets_is_told_once(tmp_path: Path) -> None:
+    folder = photos.table(tmp_path / "photos", NUMBERS)
+    with pytest.raises(ConfigError) as error:
+        check(compose("data=folder", f"data.dir={folder}", TABLE, "data.target_columns=age"))
+    assert str(error.value) == "data.target_columns must be a list of texts or null, got 'age'"
 
 
 def test_a_table_is_looked_for_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,3 +31,16 @@ def test_other_ranks_show_warnings_alone_and_write_no_log(tmp_path: Path, capsys
         logging.getLogger("lossfit.test").warning("beware")
     assert capsys.readouterr().out == "Warning: beware\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_said_before_there_was_a_folder_is_in_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("lossfit.test")
+    with runs.logging_into(None, main=True) as said:
+        logger.warning("no image: %s", "1.jpg")
+    with runs.logging_into(tmp_path, main=True, before=said):
+        logger.info("trained")
+    lines = (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()
+    assert [line.partition("lossfit.test: ")[2] for line in lines] == ["no image: 1.jpg", "trained"]
+    assert capsys.readouterr().out == "Warning: no image: 1.jpg\ntrained\n"

@@ -56,6 +56,9 @@ def test_table_and_json(script: Script, trained: Path, photos: Path) -> None:
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [str(photos / f"0{n}.png") for n in (0, 2, 3)]
     assert len(out.splitlines()[0].split("  0.")) == 4, "three classes"
+    (photos / "00.png").rename(photos / "a\nb.png")
+    assert script("predict", trained, photos / "a\nb.png")[1].startswith(str(photos / r"a\nb.png"))
+    (photos / "a\nb.png").rename(photos / "00.png")
     found = json.loads(script("predict", trained, photos / "00.png", "--format", "json", "--top", "2")[1])
     assert [(Path(result["file"]).name, len(result["top"])) for result in found] == [("00.png", 2)]
 

@@ -67,6 +67,7 @@ MISSPELT_SIGNS = {  # command line -> what must be said
     "++optimizer=adam": "optimizer=OPTION, without +",
     "+optimizer.lr=1": "optimizer.lr",
     "loss=[focal,mse]": "-m loss=A,B",
+    "data.classes=Shirt,Coat": "write 'data.classes=[Shirt,Coat]' for a list",
 }
 CONFLICTS = {  # command line -> word that must be named
     "optimizer.lr=-1": "optimizer: Invalid learning rate",

@@ -103,6 +103,10 @@ def _wrong_value(error: OmegaConfBaseException, message: str) -> str:
 
 
 def _other_of_hydra(error: HydraException, message: str) -> str:
+    several = re.match(r"Ambiguous value for argument '(.*)'\n", message)
+    if several:
+        key, _, value = re.sub(r"[\\'\"]", "", several[1]).partition("=")
+        return f"{key}={value} is several values: write '{key}=[{value}]' for a list, or add -m to train with each"
     absent = re.match(r"Could not delete from config\. '(.*)' does not exist\.", message)
     return f"~{absent[1]}: there is nothing to delete: the key is not there, or is null" if absent else message
 

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,18 +22,25 @@ NOT_APPLICABLE = (  # Lightning's warnings that do not apply here
 
 
 @contextmanager
-def logging_into(folder: Path | None, main: bool) -> Iterator[None]:
+def logging_into(
+    folder: Path | None, main: bool, before: Iterable[logging.LogRecord] = ()
+) -> Iterator[list[logging.LogRecord]]:
     """Send log messages to the console and, with tracebacks, to the folder's train.log.
 
-    folder: None for the console alone. main: false for other ranks than 0, of which only warnings are shown. The
-    handlers that Hydra and Lightning have set up are replaced while the block runs.
+    folder: None for the console alone. main: false for other ranks than 0, of which only warnings are shown. before:
+    messages for train.log from the time when there was no folder. The handlers that Hydra and Lightning have set up are
+    replaced while the block runs. Yields the list of the messages on the console.
     """
-    handlers: list[logging.Handler] = [_Console(logging.INFO if main else logging.WARNING)]
+    console = _Console(logging.INFO if main else logging.WARNING)
+    handlers: list[logging.Handler] = [console]
     if main and folder is not None:
-        handlers.append(logging.FileHandler(folder / names.LOG, encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file = logging.FileHandler(folder / names.LOG, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        for record in before:
+            file.handle(record)
+        handlers.append(file)
     root = logging.getLogger()
-    before = root.level, root.handlers
+    saved = root.level, root.handlers
     root.setLevel(logging.INFO)
     root.handlers = handlers
     ours, fonts = logging.getLogger("lossfit"), logging.getLogger("matplotlib.font_manager")
@@ -43,13 +50,13 @@ def logging_into(folder: Path | None, main: bool) -> Iterator[None]:
     logging.captureWarnings(True)
     try:
         with quiet():
-            yield
+            yield console.records
     finally:
         logging.captureWarnings(False)
         for logger, level in levels:
             logger.setLevel(level)
-        root.setLevel(before[0])
-        root.handlers = before[1]
+        root.setLevel(saved[0])
+        root.handlers = saved[1]
         for handler in handlers:
             handler.close()
 
@@ -74,9 +81,14 @@ def quiet() -> Iterator[None]:
 
 
 class _Console(logging.Handler):
-    """Prints above a progress bar that is being drawn on the same console."""
+    """Prints above a progress bar that is being drawn on the same console, and keeps the messages."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.capitalize()}: {text}"

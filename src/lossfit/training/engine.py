@@ -58,11 +58,11 @@ def start(folder: Path, config: Config, overrides: Sequence[str]) -> dict[str, f
     runs.check_free(folder)
     config = runs.with_seed(config)
     check(config)
-    with runs.logging_into(None, main=True):
+    with runs.logging_into(None, main=True) as said:
         run = build_run(config, folder)
     runs.create(folder, config, overrides, checked=True)
     with locks.held(folder, PATIENCE):
-        return _record(run)
+        return _record(run, said)
 
 
 def train(folder: Path) -> dict[str, float]:
@@ -78,9 +78,9 @@ def train(folder: Path) -> dict[str, float]:
             return _fit(_prepare(folder, runs.read_config(folder)), {"metrics": {}, "timings": {}})
     runs.read_config(folder)  # raises before the lock is taken, which would make a folder
     with locks.held(folder, PATIENCE):
-        with runs.logging_into(None, main=True):
+        with runs.logging_into(None, main=True) as said:
             run = _prepare(folder, runs.read_config(folder))
-        return _record(run)
+        return _record(run, said)
 
 
 def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
@@ -94,9 +94,9 @@ def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> dict[s
     file = path if path.suffix == ".ckpt" else None
     with locks.held(folder, PATIENCE):
         changed = runs.with_overrides(folder, config, overrides)
-        with runs.logging_into(None, main=True):
+        with runs.logging_into(None, main=True) as said:
             run = _prepare(folder, changed, file)
-        return _record(run, lambda: runs.apply_resume(folder, file, changed, overrides))
+        return _record(run, said, lambda: runs.apply_resume(folder, file, changed, overrides))
 
 
 def rehearse(configs: Iterable[Config]) -> list[str]:
@@ -151,9 +151,12 @@ def _resume_checkpoint(folder: Path, config: Config, file: Path | None = None) -
     return checkpoint
 
 
-def _record(run: Run, apply: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Train, and write how it ended. apply: writes what a resumed run changes in its folder."""
-    with runs.logging_into(run.folder, main=True), runs.recording_result(run.folder, run.config) as result:
+def _record(run: Run, said: Iterable[logging.LogRecord], apply: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Train, and write how it ended.
+
+    said: the messages of its building, for train.log. apply: writes what a resumed run changes in its folder.
+    """
+    with runs.logging_into(run.folder, main=True, before=said), runs.recording_result(run.folder, run.config) as result:
         apply()
         return _fit(run, result)
 

@@ -20,9 +20,10 @@ def text(samples: Samples, splits: Sequence[str]) -> str:
     return _csv([HEADER, *rows])
 
 
-def skipped_text(errors: dict[str, str]) -> str:
-    """Return the list of images that cannot be read as CSV, with the reasons."""
-    return _csv([("path", "reason"), *sorted(errors.items())])
+def skipped_text(root: Path, errors: dict[str, str]) -> str:
+    """Return the list of images that cannot be read as CSV, with the reasons. errors: they begin with root/name."""
+    rows = ((name, reason.removeprefix(f"{root / name}: ")) for name, reason in sorted(errors.items()))
+    return _csv([("path", "reason"), *rows])
 
 
 def check_unchanged(file: Path, now: str) -> None:

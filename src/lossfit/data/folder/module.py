@@ -97,7 +97,9 @@ class FolderDataModule(ImageDataModule):
         where = Where(**{"dir": MISSING, **{key: options[key] for key in keys if key in options}})
         if where.task in get_args(TaskName):
             return str(where.task)
-        if where.dir == MISSING or not (isinstance(where.dir, str) and isinstance(where.table, str)):
+        texts = (where.dir, where.table, where.path_column or "")
+        no_texts = not all(isinstance(text, str) for text in texts)
+        if where.dir == MISSING or no_texts or isinstance(where.target_columns, str):
             return "classification"  # folders; or options that `check` refuses
         return where.task_name(where.open_table())
 
@@ -127,7 +129,7 @@ class FolderDataModule(ImageDataModule):
         self.run_files[names.SPLITS] = listing.text(kept, splits)
         if opened.errors:
             errors = {samples.names[i]: reason for i, reason in opened.errors.items()}
-            self.run_files[names.SKIPPED] = listing.skipped_text(errors)
+            self.run_files[names.SKIPPED] = listing.skipped_text(samples.root, errors)
         self.splits |= found
 
     @cached_property

@@ -69,7 +69,12 @@ class Opening:
                 f"{len(errors):,} of {len(samples):,} images cannot be read: {first_ten(told)}; replace or remove "
                 f"them, or leave them out with data.skip_unreadable=true"
             )
-        log.warning("%d of %d images cannot be read and are left out: %s", len(errors), len(samples), first_ten(told))
+        log.warning(
+            "%s of %s images cannot be read and are left out: %s",
+            f"{len(errors):,}",
+            f"{len(samples):,}",
+            first_ten(told),
+        )
 
 
 def wrong_headers(paths: Sequence[str]) -> dict[int, str]:

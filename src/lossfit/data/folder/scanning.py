@@ -1,5 +1,6 @@
 """Images in folders: a folder for each class, or folders train, val and test with those in them."""
 
+import errno
 import logging
 import os
 from collections import Counter, defaultdict
@@ -63,7 +64,8 @@ def check_is_folder(root: Path) -> None:
         here = "" if root.is_absolute() else f" in {Path.cwd()}"
         raise DataError(f"dir={root} does not exist{here}: give the folder of your images, data.dir=FOLDER")
     if not is_folder:
-        raise DataError(f"dir={root} is a file: give the folder that it is in, and a table as data.table={root.name}")
+        table = f", and a table as data.table={root.name}" if root.suffix.lower() in (".csv", ".tsv") else ""
+        raise DataError(f"dir={root} is a file: give the folder that it is in{table}")
 
 
 class _Walk:
@@ -86,6 +88,8 @@ class _Walk:
                     continue
                 if entry.name.startswith("."):
                     self.others["hidden"] += 1
+                elif _is_loop(entry):
+                    self.dangling.append(_join(folder, entry.name))
                 elif entry.is_dir():
                     folders.append(entry.name)
                 elif os.path.splitext(name)[1] not in SUFFIXES:
@@ -94,6 +98,8 @@ class _Walk:
                     images.append(_join(folder, entry.name))
                 elif entry.is_symlink():
                     self.dangling.append(_join(folder, entry.name))
+                else:
+                    self.others["no regular file"] += 1
         except OSError as error:
             raise DataError(f"dir={self.root}: {self.root / folder} cannot be read: {error.strerror}") from error
         return folders, images
@@ -194,6 +200,17 @@ def _warn_of_similar_names(root: Path, names: Sequence[str]) -> None:
     for same in alike.values():
         if len(same) > 1:
             log.warning("%s: the classes %s differ only in upper and lower case", root, " and ".join(same))
+
+
+def _is_loop(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a link that leads to itself, so that the system cannot follow it."""
+    try:
+        entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise
+    return False
 
 
 def _join(folder: str, name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder.samples import SPLIT_NAMES, SPLITS, Samples
+from lossfit.data.pictures import SUFFIXES
 from lossfit.errors import counted, did_you_mean, first_ten, one_line
 from lossfit.plain_values import is_name
 
@@ -123,6 +124,12 @@ class Table:
             wanted = {",": "commas", "\t": "tabs"}[SEPARATORS[self.path.suffix.lower()]]
             remedy = f": separate its cells by {wanted}" if other else ": it needs one for paths and one for targets"
             raise DataError(f"table={self.name} has one column, {self.header[0]!r}{remedy}")
+        images = [name for name in self.header if Path(name).suffix.lower() in SUFFIXES]
+        if images and os.path.isfile(self.root / self._local(images[0])):
+            raise DataError(
+                f"table={self.name} has an image in its first row, {images[0]!r}: that row must name the columns, as "
+                f"path,class: add it"
+            )
         if not self.header[0]:
             raise DataError(
                 f"table={self.name} has a first column without a name, as an index: leave it out (index=False in "
@@ -178,6 +185,6 @@ class Table:
             told = first_ten([f"{where[i]}: {cells[i]!r}" for i in wrong])
             raise DataError(
                 f"table={self.name}: column {self.split_column!r} must have {', '.join(SPLITS)}, and "
-                f"{counted(wrong, 'row')} has another ({told}); data.target_columns takes it as a target"
+                f"{counted(wrong, 'row has', 'rows have')} another ({told}); data.target_columns takes it as a target"
             )
         return [SPLIT_NAMES[cell.lower()] for cell in cells]

@@ -22,11 +22,19 @@ TaskName = Literal["classification", "multilabel", "regression"]
 ROWS = 1000  # from which the task is inferred
 SEVERAL = ";"  # between the classes of one image
 UNIT = re.compile(r"(.*\S)\s*\[([^\[\]]*)\]")  # age [years]
+MAYBE_A_COMMA = re.compile(r"[-+]?\d+(,\d+)?")  # 0,5 or 3
 LARGEST = 3.4e38  # of float32
 
 
 def infer(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> TaskName:
     """Return the task of a table's targets. Raises DataError if its columns go with none."""
+    for i, name in enumerate(columns):
+        comma = next((row[i] for row in cells if "," in row[i]), None)
+        if comma and all(MAYBE_A_COMMA.fullmatch(row[i]) for row in cells):
+            raise DataError(
+                f"column {name!r} has numbers with a comma, such as {comma!r}: write them with a point, or take "
+                f"them as classes with data.task=classification"
+            )
     numbers = [[_number(row[i]) is not None for row in cells] for i in range(len(columns))]
     if len(columns) > 1:
         texts = [name for name, found in zip(columns, numbers, strict=True) if sum(found) * 2 < len(found)]
