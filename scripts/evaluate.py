@@ -53,7 +53,7 @@ def main() -> None:
     task = model.of_task
     if options.tta and not task.mirrors:
         raise UserError("--tta averages over mirror images, whose values may be others: not for a regression")
-    images, target = evaluation.split(model, options.split, options.data)
+    images, target = evaluation.split(model, options.split, options.data, checkpoints.home(options.run))
     outputs = evaluation.outputs_of(model, images)
     found = task.measure(outputs[None], target)
     print(f"{options.split} split, {found['samples']:,} images, weights of epoch {model.epochs}")

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,42 @@ def test_evaluation_reads_the_same_test_images_and_writes_nothing(trained: Path,
     assert torch.equal(there[index], again[index])
     assert torch.equal(target, torch.tensor([0, 0, 1, 1]))
     assert not cache.exists()
+
+
+def test_evaluation_refuses_images_that_a_run_may_have_been_trained_on(
+    images: Path, tmp_path: Path, script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(images, folder)
+    run = train(tmp_path / "run", folder, "data.skip_unreadable=true", "data.fold=0")
+    trained_on = {row["path"] for row in csv.DictReader((run / names.SPLITS).open()) if row["split"] == "train"}
+    model = lossfit.load(run)
+    there, _ = split(model, "test", run=run)
+    photos.image(99).save(folder / "cat" / "00a.png")
+    photos.image(98).save(folder / "dog" / "00a.png")
+    data = build(model.config["data"], "data", seed=1)
+    data.setup()
+    rows = csv.DictReader(data.run_files[names.SPLITS].splitlines())
+    assert trained_on & {row["path"] for row in rows if row["split"] == "test"}, "what must not be measured on"
+    words = (
+        r"began with: 2 images added \(cat/00a\.png, dog/00a\.png\); .* in another split .*, so that the model may "
+        r"have been trained on some of the test split: put them back, or name .* --data FOLDER"
+    )
+    for name in ("evaluate", "export"):
+        status, _, said = script(name, run)
+        assert status == 2
+        assert re.search(words, said)
+        assert len(said.splitlines()) == 2
+    assert not list(run.glob("evaluation*"))
+    split(model, "test", folder, run)
+    assert "may have been trained on some of the test split" in caplog.text, "the user's word"
+    for new in folder.glob("*/00a.png"):
+        new.unlink()
+    caplog.clear()
+    again, _ = split(model, "test", folder, run)
+    index = torch.arange(len(there))
+    assert torch.equal(there[index], again[index])
+    assert "trained" not in caplog.text
 
 
 def test_a_config_from_elsewhere_may_name_classes_but_no_objects(trained: Path) -> None:
