@@ -18,7 +18,7 @@ from lossfit.errors import UserError
 from lossfit.inference.evaluation import split
 from lossfit.runs import checkpoints, names
 from lossfit.training import engine
-from lossfit.training.build import load_data
+from lossfit.training.build import build_run, load_data
 from tests import photos
 from tests.conftest import compose
 
@@ -174,6 +174,21 @@ def test_ranks_share_one_map(images: Path, tmp_path: Path, caplog: pytest.LogCap
     assert len(list((tmp_path / "cache").glob("photos-*"))) == 1
 
 
+def test_augmented_images_of_values_are_told(images: Path, tmp_path: Path) -> None:
+    rows = [("file", "angle [degrees]", "x", "y", "size"), *((f"{i:02}.png", i, i, i, i) for i in range(30))]
+    table = [f"data.dir={photos.table(tmp_path / 'photos', rows)}", "data.table=labels.csv", "loss=mse"]
+
+    def notes(*more: str) -> list[str]:
+        return build_run(compose(*overrides(images, *more)), tmp_path / "run").notes
+
+    assert notes(*table, "data/augment=rand") == [
+        "Warning: data/augment=rand mirrors, shifts or crops training images: right only if that does not change "
+        "angle, x, y, size; data/augment=none turns it off"
+    ]
+    assert notes(*table, "data/augment=none") == []
+    assert notes("data.skip_unreadable=true") == []
+
+
 def test_a_table_of_values_is_trained_and_a_command_line_is_enough(
     images: Path, tmp_path: Path, train_py: Callable[..., Any]
 ) -> None:
@@ -182,6 +197,7 @@ def test_a_table_of_values_is_trained_and_a_command_line_is_enough(
     done = train_py(*overrides(folder, "data.table=labels.csv", "loss=mse"))
     assert done.returncode == 0, done.stderr
     assert "24 train, 3 val, 3 test" in done.stdout + done.stderr
+    assert "data/augment=photo mirrors, shifts or crops" in done.stdout + done.stderr
     refused = train_py(*overrides(folder), f"hydra.run.dir={tmp_path / 'other'}")
     assert refused.returncode == 2
     assert "data.dir=" in refused.stderr
