@@ -53,7 +53,7 @@ def main() -> None:
     task = model.of_task
     if options.tta and not task.mirrors:
         raise UserError("--tta is for classes only: the values of an image and of its mirror image may differ")
-    images, target = evaluation.split(model, options.split, options.data)
+    images, target = evaluation.split(model, options.split, options.data, checkpoints.home(options.run))
     outputs = evaluation.outputs_of(model, images)
     found = task.measure(outputs[None], target)
     print(f"{options.split} split, {found['samples']:,} images, weights of epoch {model.epochs}")

@@ -52,7 +52,7 @@ def main() -> None:
             print(f"Left out: {reason}", file=sys.stderr)
             formats.remove(name)
     model = load(options.run, trust_code=options.trust_code)
-    images, target = split(model, "test", options.data)
+    images, target = split(model, "test", options.data, checkpoints.home(options.run))
     folder = options.out or checkpoints.home(options.run) / "export"
     card = export.export(model, images, target, formats, folder)
     returns = card["output"]["name"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lossfit import cli, runs
 from lossfit.config import call
-from lossfit.data.stream.module import size_in_bytes
+from lossfit.data.byte_sizes import size_in_bytes
 from lossfit.data.stream.writing import write_stream
 from lossfit.errors import exit_on_error
 from lossfit.training.build import load_data

@@ -140,6 +140,13 @@ def test_what_cannot_change_results_is_no_column_and_splits_no_group(tmp_path: P
     assert len(board(tmp_path).settings) == 1
 
 
+def test_where_the_pixels_live_is_no_column(tmp_path: Path) -> None:
+    where = ["data.store=mapped", "data.workers=3", "data.cache_dir=x", "data.memory_limit=2GB"]
+    folder = ["data=folder", "data.dir=photos"]
+    assert differing(tmp_path, folder, [*folder, *where]) == []
+    assert len(board(tmp_path).settings) == 1
+
+
 def test_a_callback_is_passive_by_the_mark_in_its_option_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marks = sum(file.read_text().count("# passive") for file in (ROOT / "conf" / "callbacks").glob("*.yaml"))
     assert len(option_files.passive_callbacks()) == marks + 1, "and the search's Pruning, which has no file"

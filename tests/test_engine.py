@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -241,6 +242,13 @@ def test_options_that_change_how_it_trains(tmp_path: Path, overrides: list[str])
     metrics = fit(tmp_path / "run", *overrides)
     assert result(tmp_path / "run")["status"] == "completed"
     assert ("test/acc" in metrics) == (overrides[0] not in ("test=false", "debug=overfit"))
+
+
+def test_only_rank_0_lists_what_the_data_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SingleDeviceStrategy, "is_global_zero", False)
+    fit(tmp_path / "run", "data.label_noise=0.4", "callbacks=[]", "logger=[]")
+    assert result(tmp_path / "run")["status"] == "completed"
+    assert not (tmp_path / "run" / "data_changes.json").exists()
 
 
 def test_corruptions_are_listed_in_the_run_folder(tmp_path: Path) -> None:

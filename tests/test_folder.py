@@ -333,6 +333,7 @@ def test_unreadable_images_are_left_out_and_listed_by_every_store(tmp_path: Path
         index = torch.arange(len(data.splits["train"][0]))
         found.append((split_of(data), data.splits["train"][0][index], data.mean, data.std))
     assert len(found[0][0]) == 38
+    assert list(Path(f"{folder}-cache").glob("*/*.json"))
     for split, pixels, mean, std in found[1:]:
         assert split == found[0][0]
         assert torch.equal(pixels, found[0][1])

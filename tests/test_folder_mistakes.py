@@ -211,7 +211,13 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         r"data: 12 of 40 images cannot be read: \S+cat/19\.png: image file is truncated.*dog/00\.png: no image of a "
         r"known format.* and 2 more; replace or remove them, or leave them out with data\.skip_unreadable=true$",
     ),
-    "unreadable headers": (damaged, ["data.store=decoded"], r"11 of 40 images .* and 1 more; .*skip_unreadable=true$"),
+    "unreadable, of store=decoded": (damaged, ["data.store=decoded"], r"12 of 40 images .* and 2 more; .*=true$"),
+    "a limit that is no size": (photos.make, ["data.memory_limit=2 apples"], r"memory_limit must be a number of bytes"),
+    "a limit that is too small": (
+        photos.make,
+        ["data.memory_limit=1kB"],
+        r"data\.store=memory: .* need \d+ B, twice while .*, and 1000 B of memory are free; use data\.store=mapped$",
+    ),
     "all unreadable": (all_damaged, ["data.skip_unreadable=true"], r"none of the 6 images .*00\.png: an empty file"),
     "a class of unreadable ones": (
         a_class_of_damaged_ones,

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from lossfit.errors import UserError
 from lossfit.inference.evaluation import split
 from lossfit.runs import checkpoints, names
 from lossfit.training import engine
-from lossfit.training.build import load_data
+from lossfit.training.build import build_run, load_data
 from tests import photos
 from tests.conftest import compose
 
@@ -97,6 +98,42 @@ def test_evaluation_reads_the_same_test_images_and_writes_nothing(trained: Path,
     assert not cache.exists()
 
 
+def test_evaluation_refuses_images_that_a_run_may_have_been_trained_on(
+    images: Path, tmp_path: Path, script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(images, folder)
+    run = train(tmp_path / "run", folder, "data.skip_unreadable=true", "data.fold=0")
+    trained_on = {row["path"] for row in csv.DictReader((run / names.SPLITS).open()) if row["split"] == "train"}
+    model = lossfit.load(run)
+    there, _ = split(model, "test", run=run)
+    photos.image(99).save(folder / "cat" / "00a.png")
+    photos.image(98).save(folder / "dog" / "00a.png")
+    data = build(model.config["data"], "data", seed=1)
+    data.setup()
+    rows = csv.DictReader(data.run_files[names.SPLITS].splitlines())
+    assert trained_on & {row["path"] for row in rows if row["split"] == "test"}, "what must not be measured on"
+    words = (
+        r"began with: 2 images added \(cat/00a\.png, dog/00a\.png\); .* in another split .*, so that the model may "
+        r"have been trained on some of the test split: put them back, or name .* --data FOLDER"
+    )
+    for name in ("evaluate", "export"):
+        status, _, said = script(name, run)
+        assert status == 2
+        assert re.search(words, said)
+        assert len(said.splitlines()) == 2
+    assert not list(run.glob("evaluation*"))
+    split(model, "test", folder, run)
+    assert "may have been trained on some of the test split" in caplog.text, "the user's word"
+    for new in folder.glob("*/00a.png"):
+        new.unlink()
+    caplog.clear()
+    again, _ = split(model, "test", folder, run)
+    index = torch.arange(len(there))
+    assert torch.equal(there[index], again[index])
+    assert "trained" not in caplog.text
+
+
 def test_a_config_from_elsewhere_may_name_classes_but_no_objects(trained: Path) -> None:
     model = lossfit.load(trained)
     model.config["data"]["classes"] = ["cat", "dog"]
@@ -137,6 +174,21 @@ def test_ranks_share_one_map(images: Path, tmp_path: Path, caplog: pytest.LogCap
     assert len(list((tmp_path / "cache").glob("photos-*"))) == 1
 
 
+def test_augmented_images_of_values_are_told(images: Path, tmp_path: Path) -> None:
+    rows = [("file", "angle [degrees]", "x", "y", "size"), *((f"{i:02}.png", i, i, i, i) for i in range(30))]
+    table = [f"data.dir={photos.table(tmp_path / 'photos', rows)}", "data.table=labels.csv", "loss=mse"]
+
+    def notes(*more: str) -> list[str]:
+        return build_run(compose(*overrides(images, *more)), tmp_path / "run").notes
+
+    assert notes(*table, "data/augment=rand") == [
+        "Warning: data/augment=rand mirrors, shifts or crops training images: right only if that does not change "
+        "angle, x, y, size; data/augment=none turns it off"
+    ]
+    assert notes(*table, "data/augment=none") == []
+    assert notes("data.skip_unreadable=true") == []
+
+
 def test_a_table_of_values_is_trained_and_a_command_line_is_enough(
     images: Path, tmp_path: Path, train_py: Callable[..., Any]
 ) -> None:
@@ -145,6 +197,7 @@ def test_a_table_of_values_is_trained_and_a_command_line_is_enough(
     done = train_py(*overrides(folder, "data.table=labels.csv", "loss=mse"))
     assert done.returncode == 0, done.stderr
     assert "24 train, 3 val, 3 test" in done.stdout + done.stderr
+    assert "data/augment=photo mirrors, shifts or crops" in done.stdout + done.stderr
     refused = train_py(*overrides(folder), f"hydra.run.dir={tmp_path / 'other'}")
     assert refused.returncode == 2
     assert "data.dir=" in refused.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import EpsImagePlugin, Image, features
 from torchvision.transforms import v2
 
 from lossfit.data import pictures
@@ -249,12 +249,25 @@ def test_a_damaged_exif_block_does_no_harm(scene: Image.Image, tmp_path: Path) -
 def test_running_out_of_files_is_no_damaged_image(
     scene: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str) -> None:
+    def refuse(path: str, formats: object) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         Decoder(SIDE)(str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("kind", ["eps", "ico", "tga"])
+def test_other_formats_are_refused_whatever_the_suffix_is(
+    kind: str, scene: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For EPS, Pillow would start Ghostscript."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript"))
+    scene.save(tmp_path / f"a.{kind}")
+    file = (tmp_path / f"a.{kind}").rename(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImage, match=r"a\.jpg: no image of a known format$"):
+        Decoder(SIDE)(str(file))
+    assert not pictures.has_more_frames(file)
 
 
 def test_a_decoder_says_what_decides_its_pixels() -> None:

@@ -35,7 +35,7 @@ from lossfit.data.dataset_files import DataError
 from lossfit.data.mix import Mixup
 from lossfit.data.rotation import rotate
 from lossfit.data.torchvision_sets import SETS
-from lossfit.errors import ConfigError
+from lossfit.errors import ConfigError, UserError
 from lossfit.inference import evaluation
 from lossfit.tasks.regression import Regression
 from tests.conftest import Command, compose, fit
@@ -132,6 +132,17 @@ def test_a_run_of_two_classes_is_loaded_and_evaluated(tmp_path: Path) -> None:
     images, labels = evaluation.split(model, "test")
     assert torch.bincount(labels).tolist() == [20, 20]
     assert model.outputs(images).shape == (40, 2)
+
+
+@pytest.mark.parametrize("name", ["digits", "folder", "fashion_mnist", "fashion_mnist_rotation", "torchvision"])
+def test_only_data_in_a_folder_can_be_elsewhere(name: str) -> None:
+    kind = type(build({**compose(f"data={name}")["data"], **({"dir": "x"} if name == "folder" else {})}, "data"))
+    assert "dir" not in kind.from_elsewhere({"seed": 1}, None)
+    if name == "digits":
+        with pytest.raises(UserError, match=r"^--data x: the data of this run \(DigitsDataModule\) are in no folder"):
+            kind.from_elsewhere({"seed": 1}, "x")
+    else:
+        assert kind.from_elsewhere({"dir": "old"}, "x")["dir"] == "x"
 
 
 # Angles

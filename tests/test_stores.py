@@ -26,7 +26,9 @@ from lossfit.errors import UserError
 from lossfit.system import signals
 from lossfit.system.memory import free_memory
 
-choice, mapped, workers = (import_module(f"lossfit.data.stores.{name}") for name in ("choice", "mapped", "workers"))
+checking, choice, mapped, workers = (
+    import_module(f"lossfit.data.stores.{name}") for name in ("checking", "choice", "mapped", "workers")
+)
 
 COUNT = 23
 SHAPE = (3, 4, 5)
@@ -80,6 +82,11 @@ def open_store(folder: Path) -> Open:
         return stores.open_images(folder / "files", NAMES, decode, store, workers=workers, **options)  # type: ignore[arg-type]
 
     return opening
+
+
+@pytest.fixture
+def counted(folder: Path) -> RawFile:
+    return RawFile(log=str(folder / "log"))
 
 
 def expected(folder: Path) -> Tensor:
@@ -140,8 +147,46 @@ def test_unreadable_images_are_named_and_black(open_store: Open, folder: Path, s
         opened = open_store(store, count, decode)
         assert opened.errors == {n: f"{folder / 'files' / name_of(n)}: 5 bytes" for n in (4, 17)}
         assert not opened.images[torch.tensor([4, 17])].any()
-    paths = [str(folder / "files" / name) for name in NAMES]
-    assert stores.unreadable(paths, decode, count) == opened.errors
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_unreadable_images_are_found_once(open_store: Open, folder: Path, counted: RawFile, count: int) -> None:
+    def found(decode: RawFile = counted, **options: Any) -> dict[int, str]:
+        return stores.unreadable(folder / "files", NAMES, decode, folder / "cache", count, **options)
+
+    (folder / "files" / name_of(4)).write_bytes(b"short")
+    expected = {4: f"{folder / 'files' / name_of(4)}: 5 bytes"}
+    assert found(writes=False) == expected
+    assert not (folder / "cache").exists()
+    assert [found(), found(), found(writes=False)] == [expected] * 3
+    assert makings(folder) == 2, "once without and once with a place to keep it"
+    (kept,) = (folder / "cache").glob("*/unreadable.json")
+    for damage in ("[]", "{", '{"key": 1}', kept.read_text().replace('"4"', '"x"'), kept.read_text()[:-20]):
+        kept.write_text(damage)
+        assert found() == expected
+    assert makings(folder) == 7
+    (folder / "files" / name_of(5)).write_bytes(b"of another size")
+    assert set(found()) == {4, 5}
+    other = RawFile(1, counted.log)
+    open_store("mapped", decode=other)
+    before = makings(folder)
+    assert set(found(other)) == {4, 5}
+    assert makings(folder) == before, "the map knows"
+
+
+def test_where_nothing_can_be_kept_images_are_checked_each_time(
+    folder: Path, counted: RawFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checking.files, "write_json", full)
+    for _ in range(2):
+        assert stores.unreadable(folder / "files", NAMES, counted, folder / "cache", 0) == {}
+    assert makings(folder) == 2
+    assert any("the images are checked again by each run" in line for line in caplog.messages)
+    (folder / "file").write_text("no folder")
+    assert stores.unreadable(folder / "files", NAMES, counted, folder / "file", 0) == {}
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -327,17 +372,15 @@ def makings(folder: Path) -> int:
     return len(log.read_text().splitlines()) // COUNT if log.exists() else 0
 
 
-@pytest.fixture
-def counted(folder: Path) -> RawFile:
-    return RawFile(log=str(folder / "log"))
-
-
 def test_a_map_is_made_once_and_again_when_anything_changes(
     open_store: Open, folder: Path, counted: RawFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     open_store(decode=counted)
-    assert [record.message.split(" images")[0] for record in caplog.records] == ["decoding 23", "decoded 23"]
+    (made,) = (folder / "cache").iterdir()
+    lines = [record.message for record in caplog.records]
+    assert [line.split(" images")[0] for line in lines] == ["decoding 23", "decoded 23", "the decoded"]
+    assert lines[2] == f"the decoded images are in {made}: remove this folder when you no longer need it"
     open_store(decode=counted)
     assert makings(folder) == 1
     changed = folder / "files" / NAMES[3]
@@ -458,17 +501,18 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None, float], 
 @pytest.mark.parametrize(
     ("memory", "disk", "options", "store", "reason"),
     [
-        (4.0, 9.0, {}, "memory", "need 1.0 GB, at most a quarter of the free memory, of which there are 4.0 GB"),
+        (4.0, 9.0, {}, "loaded", "need 1.0 GB, at most a quarter of the free memory, of which there are 4.0 GB"),
+        (4.0, 1.0, {}, "memory", "need 1.0 GB, and the disk of data.cache_dir=cache has 1.0 GB left"),
         (3.9, 9.0, {}, "mapped", "more than a quarter of the free memory, of which there are 3.9 GB"),
         (None, 9.0, {}, "mapped", "more than a quarter of the free memory"),
         (16.0, 9.0, {"memory_limit": 2 * GB}, "mapped", "of which there are 2.0 GB"),
         (16.0, 9.0, {"processes": 2}, "mapped", "2 processes share them"),
         (16.0, 1.0, {"processes": 2}, "memory", "in each of 2 processes, and the disk of data.cache_dir=cache has 1.0"),
         (3.9, 1.0, {}, "decoded", "of which there are 3.9 GB, and the disk of data.cache_dir=cache has 1.0 GB left"),
-        (4.0, 9.0, {"made": True}, "mapped", "they are decoded already, in data.cache_dir=cache"),
-        (0.1, 0.1, {"made": True}, "mapped", "decoded already"),
+        (4.0, 0.1, {"made": True}, "loaded", "need 1.0 GB, at most a quarter of the free memory"),
+        (0.1, 0.1, {"made": True}, "mapped", "more than a quarter of the free memory"),
         (0.1, 0.1, {"store": "decoded"}, "decoded", "data.store=decoded"),
-        (1.1, 0.1, {"store": "memory"}, "memory", "data.store=memory"),
+        (2.1, 0.1, {"store": "memory"}, "memory", "data.store=memory"),
         (0.1, 1.1, {"store": "mapped"}, "mapped", "data.store=mapped"),
         (0.1, 0.1, {"store": "mapped", "made": True}, "mapped", "data.store=mapped"),
     ],
@@ -477,7 +521,7 @@ def test_the_store_is_chosen_by_what_has_room(
     machine: Callable[..., None], memory: float, disk: float, options: dict[str, Any], store: str, reason: str
 ) -> None:
     machine(memory, disk)
-    chosen, why = stores.choose(IMAGES, cache_dir=Path("cache"), **options)
+    chosen, why = stores.choose(IMAGES, **{"store": "auto", "cache_dir": Path("cache")} | options)
     assert chosen == store
     assert reason in why
 
@@ -485,21 +529,28 @@ def test_the_store_is_chosen_by_what_has_room(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"store": "memory"}, r"data\.store=memory: .+ need 1\.0 GB, and 0\.9 GB of memory are free"),
+        ({"store": "memory"}, r"data\.store=memory: .+ need 1\.0 GB, twice while .+, and 1\.9 GB of memory are free"),
         ({"store": "memory", "processes": 2}, r"in each of 2 processes"),
         ({"store": "mapped"}, r"data\.store=mapped: .+ data\.cache_dir=cache has 0\.8 GB left"),
     ],
 )
 def test_a_store_without_room_is_refused(machine: Callable[..., None], options: dict[str, Any], message: str) -> None:
-    machine(0.9, 0.8)
+    machine(1.9, 0.8)
     with pytest.raises(UserError, match=message):
-        stores.choose(IMAGES, cache_dir=Path("cache"), **options)
+        stores.choose(IMAGES, **{"store": "auto", "cache_dir": Path("cache")} | options)
 
 
-def test_a_made_map_is_chosen(open_store: Open) -> None:
-    assert open_store("auto").store == "memory"
-    open_store("mapped")
-    assert open_store("auto").store == "mapped"
+def test_without_a_choice_images_are_decoded_once_and_loaded_into_memory(
+    open_store: Open, folder: Path, counted: RawFile
+) -> None:
+    for _ in range(2):
+        opened = open_store("auto", decode=counted)
+        split = opened.split(torch.tensor([7, 2]))
+        assert opened.store == "loaded"
+        assert isinstance(split, Tensor)
+        assert split.equal(expected(folder)[[7, 2]])
+    assert makings(folder) == 1
+    assert not isinstance(open_store("auto", processes=2).split(torch.tensor([7, 2])), Tensor), "shared"
 
 
 def test_a_folder_that_cannot_be_written_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

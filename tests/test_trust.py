@@ -113,6 +113,16 @@ def test_other_values_in_a_folder_from_elsewhere_are_refused(key: str, value: An
     assert key.rpartition(".")[0] in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["/media/photos", "../photos"])
+def test_a_folder_from_elsewhere_may_say_where_data_are_read_but_not_where_they_are_written(path: str) -> None:
+    given = [f"data.dir={path}", f"data.table={path}/labels.csv", "model=timm", f"model.weights={path}/a.safetensors"]
+    config = compose("data=folder", *given, f"init_from={path}")
+    trust.check(config, Path("run"))
+    config["data"]["cache_dir"] = path
+    with pytest.raises(ConfigError, match=r"data\.cache_dir=.* is a path or an address"):
+        trust.check(config, Path("run"))
+
+
 def test_a_run_of_this_account_resumes_and_one_of_another_is_refused_unchanged(
     tmp_path: Path, own_code: Path, elsewhere: Callable[[], None]
 ) -> None:

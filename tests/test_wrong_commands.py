@@ -312,6 +312,12 @@ def test_paths_are_typed_as_they_are(folder: str) -> None:
     assert compose(typed)["init_from"].endswith(folder.rpartition("}")[2])
 
 
+def test_all_keys_that_are_paths_are_typed_as_they_are() -> None:
+    keys = ["data.table", "data.cache_dir", "model.weights"]
+    config = compose("data=folder", "data.dir=x", "model=timm", *cli.arguments([f"{key}=a=b c, d" for key in keys]))
+    assert [config["data"]["table"], config["data"]["cache_dir"], config["model"]["weights"]] == ["a=b c, d"] * 3
+
+
 @pytest.mark.parametrize(
     "argument",
     [

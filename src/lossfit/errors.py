@@ -14,6 +14,14 @@ class UserError(Exception):
     """A mistake that the user can correct; the message says how."""
 
 
+class DataChanged(UserError):
+    """Data that are not those that a run began with. change: how they differ."""
+
+    def __init__(self, change: str, remedy: str) -> None:
+        super().__init__(f"{change}. {remedy}")
+        self.change = change
+
+
 class ConfigError(UserError):
     """One or more mistakes in a config, a line each."""
 

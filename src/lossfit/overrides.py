@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 MAX_NAME = 60  # characters of a name made of overrides
 COMMAND_KEYS = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to the run
 
-DATA_PATHS = ("init_from", "data.dir")  # keys of a run's config whose values are paths
+DATA_PATHS = ("init_from", "data.dir", "data.table", "model.weights")  # keys of a run's config: paths that it reads
 PATHS = (
     *DATA_PATHS,
+    "data.cache_dir",
     "data.url",
     "resume",
     "hydra.run.dir",

@@ -15,6 +15,7 @@ IGNORED_OPTIONS = frozenset(  # they cannot change the metrics of a completed ru
     {
         *("seed", "data.fold", "choices", "logger", "experiment", "debug", "search", "resume", "test", "metrics"),
         "data.eval_batch_size",
+        *(f"data.{key}" for key in ("store", "cache_dir", "cache_limit", "memory_limit", "workers")),
         *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_model_summary", "detect_anomaly", "profiler")),
     }
 )

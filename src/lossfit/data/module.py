@@ -1,6 +1,7 @@
 """What every data module has: the batches of its splits, each rank's share of them, and its task."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from lossfit.data.batches import Batches, Normalize
 from lossfit.data.mix import Mix
 from lossfit.data.stores.images import Images
 from lossfit.data.stores.mapped import MappedImages
+from lossfit.errors import UserError
 from lossfit.ranges import Count, checked
 from lossfit.tasks.task import Task
 
@@ -33,7 +35,7 @@ class ImageDataModule(LightningDataModule):
     task: Task
     mean: Sequence[float]  # of each channel, of pixels scaled to 0..1
     std: Sequence[float]
-    only_reading: ClassVar[Mapping[str, Any]] = {}  # options with which nothing is written
+    only_reading: ClassVar[Mapping[str, Any]] = {}  # options that make reading the data write no file
     source: str = ""  # where the files were found, in words for people
 
     @checked
@@ -61,12 +63,15 @@ class ImageDataModule(LightningDataModule):
     def from_elsewhere(cls, options: dict[str, Any], place: str | None) -> dict[str, Any]:
         """Return the options with which the data of a run's config are read again; the config may come from anyone.
 
-        place: where the data are now, if the user says it.
+        place: where the data are now, if the user says it. Raises UserError if the data have no place.
         """
+        own = [vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind)]
+        if place is not None and not any("dir" in signature(init).parameters for init in own):
+            raise UserError(f"--data {place}: the data of this run ({cls.__name__}) are in no folder; leave it out")
         return {**options, **cls.only_reading, **({} if place is None else {"dir": place})}
 
     def check_unchanged(self, folder: Path) -> None:
-        """Raise UserError if the data differ from those that the run in `folder`, which is resumed, began with."""
+        """Raise DataChanged if the data differ from those that the run in `folder` began with."""
 
     def normalise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take the pixel statistics of a pretrained model, or of the checkpoint of a resumed run."""

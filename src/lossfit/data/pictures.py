@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import numpy as np
@@ -24,6 +25,8 @@ SUFFIXES = frozenset(
         *(".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
     }
 )
+# Pillow's names of what is read, whatever a file's suffix is: for EPS, Pillow would start Ghostscript
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []))
 MAY_MOVE = frozenset({".apng", ".avif", ".gif", ".tif", ".tiff", ".webp"})  # suffixes of files with several images
 MODES = {1: "L", 3: "RGB"}  # channels of the model's images -> mode in Pillow
 CHANNELS = {"grey": 1, "rgb": 3}
@@ -87,7 +90,7 @@ def _check(image_size: Pixels | Sequence[Pixels], channels: Literal["rgb", "grey
 def read(path: str | os.PathLike[str], shape: tuple[int, int, int], resize: Resize) -> np.ndarray:
     """Return the pixels (C, H, W) uint8 of a file, of its first frame. Raises UnreadableImage, which names the file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             _decode_smaller(image, shape, resize)
             return pixels(image, shape, resize)
     except Exception as error:  # Pillow raises many kinds of errors for files that are damaged or no images
@@ -118,19 +121,10 @@ def pixels(image: Image.Image, shape: tuple[int, int, int], resize: Resize) -> n
 def has_more_frames(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds several images, of which only the first is used. False for a file that cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return bool(getattr(image, "is_animated", False))
     except Exception:
         return False
-
-
-def check_header(path: str | os.PathLike[str]) -> None:
-    """Raise UnreadableImage if a file's header is not that of an image; its pixels are not decoded."""
-    try:
-        with Image.open(path):
-            pass
-    except Exception as error:
-        raise UnreadableImage(f"{os.fspath(path)}: {_reason(path, error)}") from error
 
 
 def background(array: np.ndarray) -> tuple[int, ...]:

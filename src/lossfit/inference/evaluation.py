@@ -1,5 +1,6 @@
 """The data of a trained model's run, and the model's outputs for them."""
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +12,27 @@ import lossfit.data
 from lossfit.config import call
 from lossfit.data import ImageDataModule, InMemoryDataModule
 from lossfit.data.stores.images import Images, stream
-from lossfit.errors import ConfigError, UserError
+from lossfit.errors import ConfigError, DataChanged, UserError
 from lossfit.inference.trained_model import TrainedModel
 from lossfit.plain_values import is_name, is_plain, shown
+
+log = logging.getLogger(__name__)
 
 DIGEST = re.compile("[0-9a-f]{64}")  # SHA-256
 
 
-def split(model: TrainedModel, name: str, folder: str | Path | None = None) -> tuple[Images, Tensor]:
+def split(
+    model: TrainedModel, name: str, folder: str | Path | None = None, run: Path | None = None
+) -> tuple[Images, Tensor]:
     """Return the images and targets of a split of the run's data.
 
-    name: train, val or test. folder: where the data's files are now; None for the folder of the run's config. The
-    config may come from anyone: only lossfit's data modules are built, with plain values, and files are read, not
-    downloaded. Raises UserError if the data cannot be read, or do not have the model's image shape and names.
+    name: train, val or test. folder: where the data's files are now; None for the folder of the run's config. run: the
+    run folder, whose list of images says which were in which split. The config may come from anyone: only lossfit's
+    data modules are built, with plain values, and files are read, not downloaded.
+
+    Raises UserError if the data cannot be read, do not have the model's image shape and names, or are not those of the
+    run: if images were added, a split drawn anew has images that the model was trained on. With `folder` the user has
+    named the images, and may mean others: a warning then says how they differ.
     """
     node = {key: value for key, value in model.config["data"].items() if key not in ("augment", "mix")}
     target = node.pop("_target_", None)
@@ -53,7 +62,21 @@ def split(model: TrainedModel, name: str, folder: str | Path | None = None) -> t
             f"the run's data are for {data.task.name} with {len(data.task.names)} names and images "
             f"{tuple(data.image_shape)}, and the model for {model.task} with {len(model.names)} and {model.image_shape}"
         )
+    if run is not None:
+        _check_unchanged(data, run, name, named=folder is not None)
     return data.splits[name]
+
+
+def _check_unchanged(data: ImageDataModule, run: Path, name: str, named: bool) -> None:
+    try:
+        data.check_unchanged(run)
+    except DataChanged as error:
+        risk = f"the model may have been trained on some of the {name} split"
+        if not named:
+            raise UserError(
+                f"{error.change}, so that {risk}: put them back, or name the images to use with --data FOLDER"
+            ) from error
+        log.warning("%s: %s", error.change, risk)
 
 
 def batches_of(images: Images, size: int) -> Iterator[Tensor]:

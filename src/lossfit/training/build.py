@@ -12,9 +12,10 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from torchmetrics import Metric
 
+from lossfit import option_files
 from lossfit.config import Config, build, call, check_monitors, metric_name, own_metrics, with_monitors
 from lossfit.data import ImageDataModule
-from lossfit.errors import ConfigError, UserError
+from lossfit.errors import ConfigError, UserError, first_ten
 from lossfit.models.closed import without_pretrained
 from lossfit.models.head import logit_scale
 from lossfit.optim.traits import Traits
@@ -63,6 +64,7 @@ def build_run(
     resolved = with_monitors(config, task.headline)
     check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
     module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
+    notes = [*_augment_notes(config, data, task), *notes]
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
@@ -102,6 +104,17 @@ def task_of_run(config: Config, data: ImageDataModule) -> Task:
         raise ConfigError(f"data.mix: images of a {task.name} task are not mixed: set data/mix=none")
     check_loss(config["loss"], task)
     return task
+
+
+def _augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str]:
+    """Say that an augmentation may change the target, which only the user can know."""
+    if not data.augment or task.mirrors:
+        return []
+    chosen = option_files.chosen(config).get("data/augment")
+    return [
+        f"Warning: {f'data/augment={chosen}' if chosen else 'data.augment'} mirrors, shifts or crops training images: "
+        f"right only if that does not change {first_ten(task.names)}; data/augment=none turns it off"
+    ]
 
 
 def _facts(config: Config, data: ImageDataModule, task: Task, folder: Path) -> Facts:

@@ -170,10 +170,8 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
         _say([*run.notes, *opening_lines(run.config, run.data, result["parameters"], trainer, run.checkpoint)])
         warn_of_missing_callbacks(run.config)
-        if run.data.corruption_log:
-            files.write_json(folder / names.CORRUPTIONS, run.data.corruption_log)
-        for name, text in run.data.run_files.items():
-            files.write(folder / name, text.encode(errors="surrogateescape"))  # a file name may be any bytes
+        if trainer.is_global_zero:
+            _write_data_files(folder, run.data)
         with _timed(result, "fit_s"):
             last = folder / names.LAST if run.checkpoint is not None else None
             trainer.fit(module, run.data, ckpt_path=last, weights_only=True)
@@ -194,6 +192,14 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
                 logger.log_result(result["metrics"], trainer.global_step)
         _say(closing_lines(folder, result))
     return result["metrics"]
+
+
+def _write_data_files(folder: Path, data: ImageDataModule) -> None:
+    """Write what the run folder keeps about its data."""
+    if data.corruption_log:
+        files.write_json(folder / names.CORRUPTIONS, data.corruption_log)
+    for name, text in data.run_files.items():
+        files.write(folder / name, text.encode(errors="surrogateescape"))  # a file name may be any bytes
 
 
 def _final_metrics(run: Run) -> dict[str, float]:

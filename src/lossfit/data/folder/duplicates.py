@@ -33,7 +33,7 @@ def same_bytes(samples: Samples) -> list[list[int]]:
 
 
 def remarks(samples: Samples, groups: Sequence[Sequence[int]]) -> Iterator[str]:
-    """Yield a line for each kind of trouble that images with the same bytes are."""
+    """Yield one warning for each problem that duplicate images cause."""
     if not groups:
         return
     copies = [i for group in groups for i in group[1:]]

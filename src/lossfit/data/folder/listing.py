@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lossfit.data.folder.samples import Samples
-from lossfit.errors import UserError, counted, first_ten, printable
+from lossfit.errors import DataChanged, UserError, counted, first_ten, printable
 
 HEADER = ("path", "split", "target", "bytes")
 
@@ -27,19 +27,19 @@ def skipped_text(root: Path, errors: dict[str, str]) -> str:
 
 
 def check_unchanged(file: Path, now: str) -> None:
-    """Raise UserError, with what has changed, if the list of a run that is resumed differs from the list now."""
+    """Raise DataChanged if the list of a run differs from the list now."""
     try:
         before = file.read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:
-        return  # the run stopped before it was written, so nothing was trained
+        return  # the run stopped before it was written, so nothing was trained; or a checkpoint outside of its run
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     if before == now:
         return
     changes = _changes(_rows(before), _rows(now)) or ["its file has been edited"]
-    raise UserError(
-        f"the images are not those that this run began with: {'; '.join(changes)}. Put them back, or start a new run; "
-        f"its weights go on with init_from={file.parent}"
+    raise DataChanged(
+        f"the images are not those that this run began with: {'; '.join(changes)}",
+        f"Put them back, or start a new run; its weights go on with init_from={file.parent}",
     )
 
 

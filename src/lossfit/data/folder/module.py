@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lossfit.config.nodes import MISSING
+from lossfit.data.byte_sizes import size_in_bytes
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder import listing, reading, targets
 from lossfit.data.folder.assigning import Assigning
@@ -22,7 +23,7 @@ from lossfit.data.pictures import Decoder, Pixels, Resize
 from lossfit.data.statistics import channel_statistics
 from lossfit.data.stores import take
 from lossfit.errors import first_ten
-from lossfit.ranges import Between0And1, Count, at_least, checked
+from lossfit.ranges import Between0And1, at_least, checked
 from lossfit.runs import names
 from lossfit.tasks.classification import Classification
 from lossfit.tasks.multilabel import Multilabel
@@ -47,12 +48,13 @@ class FolderDataModule(ImageDataModule):
     skip_unreadable: leave out images that cannot be read, rather than refuse them.
 
     store: where the pixels live: memory, mapped (a file in cache_dir), decoded (in each epoch, by workers), or auto.
-    memory_limit: bytes of memory that may be used, if fewer than are free. workers: processes that decode; null for as
-    many as there are processors. processes: the ranks on this machine, which open the same images. The other arguments
-    are those of ImageDataModule.
+    memory_limit: upper limit in bytes, or as 8GB; the free memory counts if it is smaller. workers: processes that
+    decode; null for one for each processor, divided by the ranks, at most 16. processes: the ranks on this machine,
+    which open the same images. writes: whether anything may be written to cache_dir. The other arguments are those of
+    ImageDataModule.
     """
 
-    only_reading = MappingProxyType({"store": "decoded", "workers": None})
+    only_reading = MappingProxyType({"store": "decoded", "workers": None, "writes": False})
 
     @checked
     def __init__(
@@ -74,9 +76,10 @@ class FolderDataModule(ImageDataModule):
         skip_unreadable: bool = False,
         store: Literal["auto", "memory", "mapped", "decoded"] = "auto",
         cache_dir: str = "data/cache",
-        memory_limit: Count | None = None,
+        memory_limit: int | str | None = None,
         workers: Annotated[int, at_least(0)] | None = None,
         processes: int = 1,
+        writes: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -88,7 +91,8 @@ class FolderDataModule(ImageDataModule):
         self.wanted = classes
         self.assigning = Assigning(val_share, test_share, split_seed, fold, folds)
         decoder = Decoder(image_size, channels, resize)
-        self.opening = Opening(decoder, store, Path(cache_dir), memory_limit, workers, skip_unreadable, processes)
+        limit = None if memory_limit is None else size_in_bytes("memory_limit", memory_limit)
+        self.opening = Opening(decoder, store, Path(cache_dir), limit, workers, skip_unreadable, processes, writes)
 
     @classmethod
     def task_name(cls, **options: Any) -> str:
@@ -122,7 +126,7 @@ class FolderDataModule(ImageDataModule):
         found = {}
         for split in SPLITS:
             rows = torch.tensor([i for i, its in enumerate(splits) if its == split])
-            found[split] = take(opened.images, torch.tensor(readable)[rows]), target[rows]
+            found[split] = opened.split(torch.tensor(readable)[rows]), target[rows]
         self._train, train_target = found["train"]
         self.task = _task(task, samples.columns, class_names, train_target)
         self.source = samples.source
@@ -154,7 +158,10 @@ class FolderDataModule(ImageDataModule):
         return self.statistics[1]
 
     def check_unchanged(self, folder: Path) -> None:
-        """Raise UserError if the images, their targets or splits differ from those that a run began with."""
+        """Raise DataChanged if the images, their targets or splits differ from those that a run began with.
+
+        Of the files, names and sizes are compared: times change when a folder is copied, and reading all files is slow.
+        """
         listing.check_unchanged(folder / names.SPLITS, self.run_files[names.SPLITS])
 
 

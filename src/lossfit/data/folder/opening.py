@@ -1,7 +1,6 @@
 """The images of a run are opened where there is room for them, and those that cannot be read are found."""
 
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +8,18 @@ from typing import Literal
 
 from lossfit.data.dataset_files import DataError
 from lossfit.data.folder.samples import Samples
-from lossfit.data.pictures import MAY_MOVE, Decoder, UnreadableImage, check_header, has_more_frames
+from lossfit.data.pictures import MAY_MOVE, Decoder, has_more_frames
 from lossfit.data.stores import Opened, open_images, unreadable
 from lossfit.data.stores.workers import default_workers
 from lossfit.errors import first_ten
 
 THREADS = 8  # that look at the headers of files
-IN_WORDS = {"memory": "kept in memory", "mapped": "read from a map of decoded images", "decoded": "decoded each epoch"}
+IN_WORDS = {
+    "memory": "kept in memory",
+    "loaded": "loaded into memory from a map of decoded images",
+    "mapped": "read from a map of decoded images",
+    "decoded": "decoded each epoch",
+}
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +35,13 @@ class Opening:
     workers: int | None
     skip_unreadable: bool
     processes: int
+    writes: bool
 
     def open(self, samples: Samples) -> Opened:
         """Open all images. Raises DataError if some cannot be read, unless they are to be skipped.
 
-        Without skip_unreadable, of images that are decoded in each epoch only the headers are looked at. With it they
-        are all decoded once, so that the same ones are left out as with other stores.
+        Images that are decoded in each epoch are decoded once before, unless that is remembered. If nothing may be
+        written, the images are those of a run that has done so, and they are checked only to find the ones it skipped.
         """
         tell_of_first_frames(samples)
         opened = open_images(
@@ -51,12 +56,15 @@ class Opening:
         )
         log.info("the images are %s: %s", IN_WORDS[opened.store], opened.reason)
         if opened.store == "decoded":
-            paths = [str(samples.root / name) for name in samples.names]
-            workers = default_workers(self.processes) if self.workers is None else self.workers
-            errors = unreadable(paths, self.decoder, workers) if self.skip_unreadable else wrong_headers(paths)
-            opened = replace(opened, errors=errors)
+            opened = replace(opened, errors=self._unreadable(samples))
         self._check(samples, opened.errors)
         return opened
+
+    def _unreadable(self, samples: Samples) -> dict[int, str]:
+        if not (self.writes or self.skip_unreadable):
+            return {}
+        workers = default_workers(self.processes) if self.workers is None else self.workers
+        return unreadable(samples.root, samples.names, self.decoder, self.cache_dir, workers, self.writes)
 
     def _check(self, samples: Samples, errors: dict[int, str]) -> None:
         if not errors:
@@ -75,21 +83,6 @@ class Opening:
             f"{len(samples):,}",
             first_ten(told),
         )
-
-
-def wrong_headers(paths: Sequence[str]) -> dict[int, str]:
-    """Return for each file whose header is not that of an image, by its number, why."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        reasons = pool.map(_wrong_header, paths)
-        return {i: reason for i, reason in enumerate(reasons) if reason is not None}
-
-
-def _wrong_header(path: str) -> str | None:
-    try:
-        check_header(path)
-    except UnreadableImage as error:
-        return str(error)
-    return None
 
 
 def tell_of_first_frames(samples: Samples) -> None:

@@ -2,7 +2,7 @@
 
 A split is a pure function of the images' names and the seed: within each stratum, such as a class, images are ordered
 by a hash of both, and the first ones are taken. So it is the same on every machine and with every version of torch, and
-an image that is added moves few others.
+adding an image changes the split of few others. Folds are dealt in this order: there it changes those of many.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Pool:
     def draw(self, units: Sequence[Sequence[int]], share: float, split: str) -> list[Sequence[int]]:
         """Choose units with a share of all images of the pool, each stratum in proportion, and at least one image.
 
-        One unit of each stratum is left at least.
+        At least one unit of each stratum stays in train.
         """
         strata = self.ordered(units)
         sizes = {stratum: sum(map(len, members)) for stratum, members in strata.items()}

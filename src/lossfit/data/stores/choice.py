@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from lossfit.data.stores.decoded import DecodedImages
-from lossfit.data.stores.images import Decode, Stored
-from lossfit.data.stores.mapped import is_made, mapped
+from lossfit.data.stores.images import Decode, Stored, take
+from lossfit.data.stores.mapped import MappedImages, is_made, mapped
 from lossfit.data.stores.passes import decode_all
 from lossfit.data.stores.workers import Decoder, default_workers
 from lossfit.errors import UserError
 from lossfit.system.memory import free_memory
 
-Name = Literal["memory", "mapped", "decoded"]
+Name = Literal["memory", "loaded", "mapped", "decoded"]  # loaded: into memory, from a map
 Choice = Literal["auto", "memory", "mapped", "decoded"]
 
 MEMORY_SHARE = 0.25  # the largest part of the free memory that decoded images may take
 DISK_SHARE = 0.9  # and of the free disk
+COPIES = 2  # of images that are decoded into memory, while they are copied into splits
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,20 @@ class Opened:
     store: Name
     reason: str
 
+    def split(self, index: Tensor) -> Tensor | Stored:
+        """Return the images with these numbers, in memory if they are to be loaded."""
+        images = take(self.images, index)
+        if self.store == "loaded" and isinstance(images, MappedImages):
+            return images.load(torch.device("cpu"))
+        return images
+
 
 def open_images(
     root: Path,
     names: Sequence[str],
     decode: Decode,
-    store: Choice = "auto",
-    cache_dir: Path = Path("cache"),
+    store: Choice,
+    cache_dir: Path,
     workers: int | None = None,
     processes: int = 1,
     memory_limit: int | None = None,
@@ -48,11 +56,11 @@ def open_images(
     """Open the image files root/name.
 
     store: where the pixels live; see `choose`. cache_dir: the folder for maps. workers: how many processes decode, None
-    for this process's share of the processors. processes: how many on this machine open the same images. memory_limit:
-    the bytes of memory that may be used, if fewer are free than the system says.
+    for this process's share of the processors, at most 16. processes: how many on this machine open the same images.
+    memory_limit: upper limit in bytes; the free memory counts if it is smaller.
 
     Errors are those of a pass over all images. Images that are decoded in each epoch have no such pass, and raise
-    DataError when an unreadable one is used; `unreadable` finds them before.
+    DataError when an unreadable one is used; `checking.unreadable` finds them before.
     """
     workers = default_workers(processes) if workers is None else workers
     made = store in ("auto", "mapped") and is_made(root, names, decode, cache_dir)
@@ -61,24 +69,25 @@ def open_images(
     paths = [str(root / one) for one in names]
     if name == "memory":
         return Opened(*memory(paths, decode, workers), name, reason)
-    if name == "mapped":
+    if name in ("mapped", "loaded"):
         return Opened(*mapped(root, names, decode, cache_dir, workers), name, reason)
     return Opened(DecodedImages(Decoder(paths, decode), workers), {}, name, reason)
 
 
 def choose(
     shape: Sequence[int],
-    store: Choice = "auto",
-    cache_dir: Path = Path("cache"),
+    store: Choice,
+    cache_dir: Path,
     processes: int = 1,
     memory_limit: int | None = None,
     made: bool = False,
 ) -> tuple[Name, str]:
     """Return where the pixels of images (N, C, H, W) live, and why there, in words.
 
-    `auto` is memory for one process if they take at most a quarter of the free memory; else mapped, if the disk of
-    cache_dir has room for them or the map is made; else decoded. Several processes share a map, and each would have its
-    own copy in memory. Raises UserError for a store that has too little room.
+    `auto` makes a map, if the disk of cache_dir has room for it or it is made already, so that later runs need not
+    decode. One process loads the map into memory if it takes at most a quarter of the free memory; several share it.
+    Without room for a map, images are kept in memory if they take at most a quarter of it, else decoded in each epoch.
+    Raises UserError for a store that has too little room.
     """
     size = torch.Size(shape).numel()
     free, disk = _free_memory(memory_limit), _free_disk(cache_dir)
@@ -86,10 +95,11 @@ def choose(
     if store == "decoded":
         return store, "data.store=decoded"
     if store == "memory":
-        if free is not None and size * processes > free:
+        if free is not None and COPIES * size * processes > free:
             copies = f" in each of {processes} processes" if processes > 1 else ""
             raise UserError(
-                f"data.store=memory: {need}{copies}, and {_gb(free)} of memory are free; use data.store=mapped"
+                f"data.store=memory: {need}{copies}, twice while they are copied into splits, and {_gb(free)} of "
+                f"memory are free; use data.store=mapped"
             )
         return store, "data.store=memory"
     if store == "mapped":
@@ -99,41 +109,29 @@ def choose(
                 f"name a folder on a larger disk, or use data.store=decoded"
             )
         return store, "data.store=mapped"
-    if made:
-        return "mapped", f"they are decoded already, in data.cache_dir={cache_dir}"
     fits = free is not None and size * processes <= MEMORY_SHARE * free
     quarter = "a quarter of the free memory" + ("" if free is None else f", of which there are {_gb(free)}")
-    if fits and processes == 1:
-        return "memory", f"{need}, at most {quarter}"
-    if size <= DISK_SHARE * disk:
-        why = f"{processes} processes share them" if fits else f"more than {quarter}"
-        return "mapped", f"{need}, and {why}" if fits else f"{need}, {why}"
+    if made or size <= DISK_SHARE * disk:
+        if fits and processes > 1:
+            return "mapped", f"{need}, and {processes} processes share them"
+        return ("loaded", f"{need}, at most {quarter}") if fits else ("mapped", f"{need}, more than {quarter}")
     why = f"the disk of data.cache_dir={cache_dir} has {_gb(disk)} left"
     if fits:
-        return "memory", f"{need} in each of {processes} processes, and {why}"
+        copies = f" in each of {processes} processes" if processes > 1 else ""
+        return "memory", f"{need}{copies}, and {why}"
     return "decoded", f"{need}, more than {quarter}, and {why}"
 
 
 def memory(paths: Sequence[str], decode: Decode, workers: int) -> tuple[Tensor, dict[int, str]]:
     """Return the decoded images (N, C, H, W) uint8, and for each that cannot be read, by its number, why."""
     images = torch.empty((len(paths), *decode.shape), dtype=torch.uint8)
-    return images, _fill(images, paths, decode, workers)
-
-
-def unreadable(paths: Sequence[str], decode: Decode, workers: int) -> dict[int, str]:
-    """Decode all images once, and return for each that cannot be read, by its number, why."""
-    return _fill(None, paths, decode, workers)
-
-
-def _fill(images: Tensor | None, paths: Sequence[str], decode: Decode, workers: int) -> dict[int, str]:
     errors: dict[int, str] = {}
     start = 0
-    for batch in decode_all(paths, decode, workers, "into memory" if images is not None else "to check them"):
+    for batch in decode_all(paths, decode, workers, "into memory"):
         errors |= batch.errors
-        if images is not None:
-            images[start : start + len(batch.pixels)] = batch.pixels
+        images[start : start + len(batch.pixels)] = batch.pixels
         start += len(batch.pixels)
-    return errors
+    return images, errors
 
 
 def _free_memory(limit: int | None) -> int | None:

@@ -106,7 +106,7 @@ def mapped(
     key = key_of(root, names, decode)
     folder = folder_of(root, key, cache_dir)
     shape = (len(names), *decode.shape)
-    if (errors := _read(folder, key, shape)) is None:
+    if (errors := known_errors(folder, key, shape)) is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -114,7 +114,7 @@ def mapped(
         if locks.is_held(folder):
             log.info("waiting for another process that decodes the images into %s", folder)
         with locks.held(folder, WAIT):
-            if (errors := _read(folder, key, shape)) is None:
+            if (errors := known_errors(folder, key, shape)) is None:
                 errors = _make(folder, root, names, decode, workers, key)
     return MappedImages(folder / PIXELS, shape), errors
 
@@ -122,7 +122,7 @@ def mapped(
 def is_made(root: Path, names: Sequence[str], decode: Decode, cache_dir: Path) -> bool:
     """Whether the map of these images is there and whole."""
     key = key_of(root, names, decode)
-    return _read(folder_of(root, key, cache_dir), key, (len(names), *decode.shape)) is not None
+    return known_errors(folder_of(root, key, cache_dir), key, (len(names), *decode.shape)) is not None
 
 
 def key_of(root: Path, names: Sequence[str], decode: Decode) -> str:
@@ -143,7 +143,7 @@ def folder_of(root: Path, key: str, cache_dir: Path) -> Path:
     return cache_dir / f"{root.resolve().name or 'images'}-{key[:16]}"
 
 
-def _read(folder: Path, key: str, shape: Sequence[int]) -> dict[int, str] | None:
+def known_errors(folder: Path, key: str, shape: Sequence[int]) -> dict[int, str] | None:
     """Return the errors that a map has of its images; None if it is not there, or not as it was made."""
     try:
         meta = json.loads((folder / META).read_bytes())
@@ -185,6 +185,7 @@ def _make(folder: Path, root: Path, names: Sequence[str], decode: Decode, worker
             f"the disk of data.cache_dir={folder.parent} is full: the decoded images need {size / 1e9:.1f} GB there; "
             f"name a folder on a larger disk, or decode them in each epoch: data.store=decoded"
         ) from error
+    log.info("the decoded images are in %s: remove this folder when you no longer need it", folder)
     return errors
 
 

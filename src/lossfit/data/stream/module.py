@@ -2,10 +2,10 @@
 
 import hashlib
 import math
-import re
 from pathlib import Path
 from typing import Any
 
+from lossfit.data.byte_sizes import size_in_bytes
 from lossfit.data.dataset_files import DataError
 from lossfit.data.module import ImageDataModule
 from lossfit.data.stream.cache import CachedFiles, Files, FolderFiles
@@ -15,7 +15,6 @@ from lossfit.data.stream.images import StreamImages
 from lossfit.data.stream.places import Bucket, Folder, is_remote, place_of
 from lossfit.ranges import Count, checked
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SPARE = 2  # chunks beside two windows, the one in use and the next: one batch can need both
 
 
@@ -33,7 +32,7 @@ class StreamDataModule(ImageDataModule):
         self,
         url: str,
         endpoint_url: str | None = None,
-        cache_dir: str = "cache",
+        cache_dir: str = "data/cache",
         cache_limit: int | str | None = "20GB",
         shuffle_chunks: Count = 16,
         **options: Any,
@@ -111,12 +110,3 @@ class StreamDataModule(ImageDataModule):
     def _targets(self, split: str, files: Files) -> Any:
         name = f"{split}/{TARGETS}"
         return targets_from(files.path(name).read_bytes(), self.task, self.about.counts[split], name)
-
-
-def size_in_bytes(name: str, size: int | str) -> int:
-    """Return a number of bytes, such as 2GB."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", str(size).strip())
-    unit = UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None or float(found[1]) * unit < 1:
-        raise ValueError(f"{name} must be a number of bytes such as 500MB or 2GB, got {size!r}")
-    return int(float(found[1]) * unit)
