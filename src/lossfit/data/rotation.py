@@ -25,8 +25,6 @@ BATCH = 512  # images turned at once: their coordinates stay in the cache
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     """Turn image i counter-clockwise by degrees[i] about its centre, as torchvision's rotate with bilinear sampling.
 
-
-
     images: (N, C, H, W) uint8. degrees: (N,) float. Corners are cut off, and what was outside of an image is black.
     """
     height, width = images.shape[-2:]
@@ -51,7 +49,8 @@ class FashionMNISTRotationDataModule(ImageDataModule):
     outliers: the share of training targets that are wrong: uniform from -1000 to 1000 degrees, whatever the image
     shows, as by a defective sensor. Which and how is decided by split_seed. Validation and test targets stay as they
     are. corruption_log then lists the changes by position in the training file: wrong_targets [index, given, used] and
-    train_indices. The mean and the deviation of the task are those of the targets as they are used, with outliers.
+    train_indices. The task's center and scale are the median of the targets as they are used, with outliers, and their
+    interquartile range divided by 1.349.
 
     dir, sha256: see FashionMNISTFiles. val_size, subset and split_seed are those of InMemoryDataModule; the other
     arguments are those of ImageDataModule. A mirror image has another angle, so augment may not flip.
@@ -74,7 +73,10 @@ class FashionMNISTRotationDataModule(ImageDataModule):
         if self.mix is not None:
             raise ValueError(f"mix must be null, since it mixes classes, got {type(self.mix).__name__}")
         if self.augment is not None and (not isinstance(self.augment, Augment) or self.augment.flip):
-            raise ValueError("augment must be null or an Augment with flip=0: others change the angle")
+            raise ValueError(
+                f"augment must be null or an Augment with flip=0, got {type(self.augment).__name__}, which changes the "
+                f"angle: use data/augment=none or data/augment=shift"
+            )
 
     @classmethod
     def task_name(cls, **options: Any) -> str:
