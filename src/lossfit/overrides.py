@@ -7,6 +7,7 @@ MAX_NAME = 60  # characters of a name made of overrides
 COMMAND_KEYS = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to the run
 
 DATA_PATHS = ("init_from", "data.dir")  # keys of a run's config whose values are paths
+PRETRAINED = re.compile("weight|pretrained")  # arguments of a model that choose weights to download or read
 PATHS = (
     *DATA_PATHS,
     "data.url",
