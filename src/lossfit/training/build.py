@@ -53,8 +53,8 @@ def build_run(
 ) -> Run:
     """Build and try the data module, which is set up, the module and the trainer of a run, by its seed.
 
-    data: the data module, if it is set up already. download: whether it may download the data. Raises ConfigError for what cannot be built or would not work, and
-    UserError for a checkpoint that this run cannot go on from.
+    data: the data module, if it is set up already. download: whether it may download the data. Raises ConfigError for
+    what cannot be built or would not work, and UserError for a checkpoint that this run cannot go on from.
     """
     seed = config["seed"] or 0  # never null in a run folder
     seed_everything(seed, workers=True, verbose=False)
@@ -148,7 +148,8 @@ def _build_module(
     if traits.finds_step_sizes and getattr(model, "lr_scales", None):
         raise ConfigError("model.layer_decay must be null for an optimizer that finds its step sizes itself")
     mean, std = list(data.mean), list(data.std)
-    description = Description(config, image_shape=list(data.image_shape), mean=mean, std=std, **task.description)
+    shape, resize = list(data.image_shape), data.resize
+    description = Description(config, image_shape=shape, mean=mean, std=std, resize=resize, **task.description)
     module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics)
     if config["trainer"].get("precision") in DOUBLE:
         module.double()  # before a checkpoint is restored: Lightning's plugin does so after it

@@ -87,7 +87,7 @@ class FolderDataModule(ImageDataModule):
         self.where = Where(dir, table, path_column, target_columns, task)
         self.wanted = classes
         self.assigning = Assigning(val_share, test_share, split_seed, fold, folds)
-        decoder = Decoder(image_size, channels, resize)
+        decoder, self.resize = Decoder(image_size, channels, resize), resize
         self.opening = Opening(decoder, store, Path(cache_dir), memory_limit, workers, skip_unreadable, processes)
 
     @classmethod
