@@ -17,10 +17,9 @@ import argparse
 from pathlib import Path
 
 from lossfit import cli, runs
-from lossfit.config import call
 from lossfit.data.byte_sizes import size_in_bytes
 from lossfit.data.stream.writing import write_stream
-from lossfit.errors import exit_on_error
+from lossfit.errors import UserError, exit_on_error
 from lossfit.training.build import load_data
 
 
@@ -37,9 +36,11 @@ def main() -> None:
     config = cli.composed(*options.overrides)
     with runs.logging_into(None, main=True):
         data = load_data(config, seed=0)
-        about = call(
-            write_stream, "data", data, options.out, call(size_in_bytes, "", "--chunk", options.chunk), options.encoding
-        )
+        try:
+            chunk_bytes = size_in_bytes("--chunk", options.chunk)
+            about = write_stream(data, options.out, chunk_bytes, options.encoding)
+        except ValueError as error:
+            raise UserError(f"--{str(error).removeprefix('--')}") from error
     size = sum(info.bytes for info in about.files.values())
     counts = ", ".join(f"{count:,} {split}" for split, count in about.counts.items())
     shape = " x ".join(map(str, about.image_shape))

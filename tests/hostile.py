@@ -1338,6 +1338,9 @@ def data(source: Source, rng: random.Random) -> Iterator[Case]:
         "the official files, in a temporary folder": {**whole, "dir": "/tmp/hostile_data", "sha256": None},
         "mirrors": {**whole, "mirrors": ["https://127.0.0.1:9/"]},
         "no arguments": {"_target_": whole.get("_target_")},
+        "torchvision's files": {"_target_": "lossfit.data.TorchvisionDataModule", "dir": "/tmp/hostile_data"},
+        "a stream": {"_target_": "lossfit.data.StreamDataModule", "url": "s3://hostile/data", "cache_dir": "/tmp/hostile_data"},
+        "a folder": {"_target_": "lossfit.data.FolderDataModule", "dir": "..", "store": "mapped", "cache_dir": "/tmp/hostile_data"},
     }
     for folder in ("no/such/folder", "/proc/self", "/dev", "/root", "\0", "", "\n", "~", "$HOME", "x" * 10**5, "..", "/", "https://127.0.0.1:9/x"):
         nodes[f"dir {folder[:30]!r}"] = {**whole, "dir": folder}

@@ -37,6 +37,7 @@ from lossfit.data.rotation import rotate
 from lossfit.data.torchvision_sets import SETS
 from lossfit.errors import ConfigError, UserError
 from lossfit.inference import evaluation
+from lossfit.option_files import CONF
 from lossfit.tasks.regression import Regression
 from tests.conftest import Command, compose, fit
 from tests.conftest import sample as read_sample
@@ -49,6 +50,24 @@ def made(option: str, **options: object) -> Any:
     module: ImageDataModule = build({**compose(f"data={option}")["data"], **options}, "data")
     module.setup()
     return module
+
+
+OPTIONS = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+AUGMENTATIONS = sorted(path.stem for path in (CONF / "data" / "augment").glob("*.yaml"))
+NEEDS = {"folder": ["data.dir=FOLDER"], "stream": ["data.url=FOLDER"]}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_data_option_takes_each_augmentation_or_says_in_a_line_which_it_takes(option: str) -> None:
+    for augment in AUGMENTATIONS:
+        config = compose(f"data={option}", f"data/augment={augment}", *NEEDS.get(option, []))
+        if option.endswith("rotation") and augment not in ("none", "shift"):
+            with pytest.raises(ConfigError, match=r"^data\.augment must be .*: use data/augment=none or .*=shift$"):
+                build(config["data"], "data", seed=0)
+            continue
+        check(config)
+        module = build(config["data"], "data", seed=0)
+        assert (module.augment is None) == (augment == "none")
 
 
 # Some of the classes
@@ -235,7 +254,7 @@ def test_outliers_are_wrong_training_targets_and_are_written_down() -> None:
     ("options", "message"),
     [
         ({"mix": Mixup()}, "data.mix must be none, since it mixes classes, got Mixup: set data/mix=none"),
-        ({"augment": Augment(flip=0.5)}, "data.augment must be none, or small with data.augment.flip=0"),
+        ({"augment": Augment(flip=0.5)}, "data.augment must be null or an Augment with flip=0, got Augment, which"),
         ({"outliers": 1.5}, "data.outliers must be from 0 to 1, got 1.5"),
         ({"val_size": 600}, "data.val_size must be less than the 600 training samples, got 600"),
     ],

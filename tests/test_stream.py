@@ -7,24 +7,30 @@ import os
 import pickle
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+import lossfit
 from lossfit import runs
 from lossfit.config import build
 from lossfit.data import Augment, ImageDataModule, StreamDataModule
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.dataset_files import DataError
+from lossfit.data.pictures import Decoder
+from lossfit.data.statistics import channel_statistics
 from lossfit.data.stream.cache import CachedFiles
 from lossfit.data.stream.images import StreamImages
 from lossfit.data.stream.module import size_in_bytes
 from lossfit.data.stream.writing import write_stream
-from lossfit.errors import ConfigError
+from lossfit.errors import ConfigError, UserError
 from lossfit.runs import trust
 from lossfit.tasks.classification import Classification
 from lossfit.tasks.multilabel import Multilabel
@@ -142,6 +148,7 @@ def test_a_stream_has_the_images_and_the_targets(encoding: Any, channels: int, t
     pixels = images[:90].double().transpose(0, 1).flatten(1) / 255
     assert list(data.mean) == pytest.approx(pixels.mean(1).tolist(), rel=1e-12)
     assert list(data.std) == pytest.approx(pixels.std(1, correction=0).tolist(), rel=1e-9)
+    assert (tuple(data.mean), tuple(data.std)) == channel_statistics(images[:90])
 
 
 @pytest.mark.parametrize(
@@ -231,9 +238,9 @@ def test_parts_of_a_stream_have_orders_too(folder: Path) -> None:
 def test_only_a_few_chunks_are_kept_and_each_is_fetched_once_an_epoch(
     server: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = 8 * CHUNK
+    limit = 12 * CHUNK
     data = opened(
-        f"s3://{BUCKET}/sample", endpoint_url=server, cache_dir=str(tmp_path), cache_limit=limit, shuffle_chunks=3
+        f"s3://{BUCKET}/sample", endpoint_url=server, cache_dir=str(tmp_path), cache_limit=limit, shuffle_chunks=2
     )
     fetched: list[str] = []
     kept: list[int] = []
@@ -251,7 +258,7 @@ def test_only_a_few_chunks_are_kept_and_each_is_fetched_once_an_epoch(
         kept.append(sum(sizes))
 
     monkeypatch.setattr(CachedFiles, "_fetch", measured)
-    images, expected = images_of(data), images_of(opened(folder, shuffle_chunks=3))
+    images, expected = images_of(data), images_of(opened(folder, shuffle_chunks=2))
     order = images.order(seeded(1))
     assert torch.cat(list(images.stream(order.split(8)))).equal(expected[order])
     assert sorted(fetched) == sorted(f"train/{name}" for name in images.chunks.names)
@@ -266,12 +273,46 @@ def test_a_batch_of_more_chunks_than_may_be_kept_is_read_all_the_same(
     server: str, folder: Path, tmp_path: Path
 ) -> None:
     data = opened(
-        f"s3://{BUCKET}/sample", endpoint_url=server, cache_dir=str(tmp_path), cache_limit=4 * CHUNK, shuffle_chunks=1
+        f"s3://{BUCKET}/sample", endpoint_url=server, cache_dir=str(tmp_path), cache_limit=8 * CHUNK, shuffle_chunks=1
     )
     everything = torch.arange(500)
     (batch,) = images_of(data).stream([everything])
     assert batch.equal(images_of(opened(folder))[everything])
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.bin")) <= 4 * CHUNK
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.bin")) <= 8 * CHUNK
+
+
+def test_a_validation_in_the_middle_of_an_epoch_does_not_remove_chunks_that_the_training_uses(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = opened(
+        f"s3://{BUCKET}/sample", endpoint_url=server, cache_dir=str(tmp_path), cache_limit=8 * CHUNK, shuffle_chunks=1
+    )
+    train, test = images_of(data), images_of(data, "test")
+    order, fetched, blocks = train.order(seeded(1)), [], data.place.blocks
+    monkeypatch.setattr(data.place, "blocks", lambda name: fetched.append(name) or blocks(name))
+    training = train.stream(order.split(10))
+    for batch in range(50):
+        next(training)
+        if batch % 10 == 0:
+            list(test.stream(torch.arange(200).split(20)))
+    assert next(training, None) is None
+    counts = Counter(name for name in fetched if name.startswith("train/"))
+    assert counts == {f"train/{name}": 1 for name in train.chunks.names}
+
+
+def test_a_chunk_that_other_processes_always_remove_is_told_with_the_remedy(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = opened(f"s3://{BUCKET}/sample", endpoint_url=server, cache_dir=str(tmp_path))
+    fetch = CachedFiles._fetch
+
+    def removed(self: CachedFiles, path: Path, name: str) -> None:
+        fetch(self, path, name)
+        path.unlink()
+
+    monkeypatch.setattr(CachedFiles, "_fetch", removed)
+    with pytest.raises(DataError, match=r"^data\.cache_limit is too small .* train/chunk-0-0\.bin .*: raise data\."):
+        images_of(data)[torch.arange(3)]
 
 
 def test_a_chunk_that_is_damaged_in_the_cache_or_on_the_way_is_fetched_again(
@@ -301,9 +342,16 @@ def test_a_damaged_stream_in_a_folder_is_refused_by_name(folder: Path, tmp_path:
     chunk.write_bytes(content[:-1])
     with pytest.raises(DataError, match=rf"chunk-0-0\.bin is damaged: it has {len(content) - 1:,} bytes"):
         images_of(opened(copy))[torch.arange(3)]
-    chunk.write_bytes(bytes(len(content)))
-    with pytest.raises(DataError, match=r"chunk-0-0\.bin is damaged"):
+    chunk.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"chunk-0-0\.bin is damaged: its SHA-256 is not the one in stream\.json"):
         images_of(opened(copy))[torch.arange(3)]
+    assert images_of(opened(copy))[torch.arange(400, 403)].shape == (3, 1, 28, 28), "other chunks can be read"
+    targets = copy / "val" / "targets.npy"
+    right = targets.read_bytes()
+    targets.write_bytes(right[:-4] + bytes([right[-4] ^ 1]) + right[-3:])
+    with pytest.raises(DataError, match=r"val/targets\.npy is damaged: its SHA-256 is not the one in stream\.json"):
+        opened(copy)
+    targets.write_bytes(right)
     chunk.unlink()
     with pytest.raises(DataError, match=r"cannot read train/chunk-0-0\.bin: No such file"):
         images_of(opened(copy))[torch.arange(3)]
@@ -339,7 +387,7 @@ def test_litdata_decodes_nothing_but_images_and_targets(key: str, value: object,
     content["config"][key] = value
     index.write_text(json.dumps(content))
     described = json.loads(about.read_text())
-    described["files"]["train/index.json"][0] = index.stat().st_size
+    described["files"]["train/index.json"] = [index.stat().st_size, sha256(index.read_bytes()).hexdigest()]
     about.write_text(json.dumps(described))
     with pytest.raises(DataError, match=r"describes other samples than scripts/stream\.py writes"):
         opened(copy)
@@ -353,7 +401,7 @@ def test_a_stream_cannot_name_files_outside_of_it_or_pickle_targets(
     about = json.loads((copy / "stream.json").read_text())
     targets = copy / "val" / "targets.npy"
     targets.write_bytes(pickle.dumps(Evil()))
-    changed = {**about["files"], "val/targets.npy": [targets.stat().st_size, "0" * 64]}
+    changed = {**about["files"], "val/targets.npy": [targets.stat().st_size, sha256(targets.read_bytes()).hexdigest()]}
     (copy / "stream.json").write_text(json.dumps({**about, "files": changed}))
     with pytest.raises(DataError, match=r"val/targets\.npy is damaged"):
         opened(copy)
@@ -377,7 +425,11 @@ def test_a_stream_cannot_name_files_outside_of_it_or_pickle_targets(
         (f"s3://{BUCKET}/x", {}, rf"data\.url=s3://{BUCKET}/x: there is no stream\.json; scripts/stream\.py writes"),
         (f"s3://{BUCKET}/sample", {"endpoint_url": "http://127.0.0.1:9"}, "check the address and data.endpoint_url="),
         (f"s3://{BUCKET}/sample", {"endpoint_url": "nonsense"}, "Invalid endpoint: nonsense; check data.url and"),
-        (f"s3://{BUCKET}/sample", {"cache_limit": "0.1MB"}, r"cache_limit must be at least 1MB, for twice as many"),
+        (
+            f"s3://{BUCKET}/sample",
+            {"cache_limit": "0.1MB"},
+            r"cache_limit must be at least 1MB, half of it for twice as many",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(
@@ -459,7 +511,7 @@ def test_a_run_killed_in_an_epoch_resumes_from_the_server_to_the_same_bits(
             f"s3://{BUCKET}/sample",
             f"data.endpoint_url={server}",
             f"data.cache_dir={tmp_path}/cache",
-            "data.cache_limit=200kB",
+            "data.cache_limit=400kB",
         ),
     )
     engine.start(tmp_path / "whole", compose(*whole), whole)
@@ -476,7 +528,7 @@ def test_a_run_killed_in_an_epoch_resumes_from_the_server_to_the_same_bits(
 def test_two_ranks_resume_from_the_server_to_the_same_bits(server: str, tmp_path: Path) -> None:
     words = overrides(
         f"s3://{BUCKET}/sample", f"data.endpoint_url={server}", f"data.cache_dir={tmp_path}/cache",
-        "data.batch_size=32", "trainer=ddp_sim", "data.cache_limit=200kB",
+        "data.batch_size=32", "trainer=ddp_sim", "data.cache_limit=400kB",
     )  # fmt: skip
     env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     before = sorted(Path.home().glob(".lightning/**/*"))  # LitData's default cache
@@ -505,9 +557,51 @@ def test_the_script_writes_a_stream_that_evaluate_reads(script: Script, tmp_path
     found = json.loads((tmp_path / "run" / "evaluation_test.json").read_text())
     assert found["acc"]["value"] == pytest.approx(accuracy, abs=1e-6)
     status, _, err = script("stream", "data=sample", "--out", out)
-    assert (status, err.splitlines()[0]) == (2, f"Error: data: {out} is there already: name a new folder, or remove it")
+    assert (status, err.splitlines()[0]) == (2, f"Error: {out} is there already: name a new folder, or remove it")
     status, _, err = script("stream", "data=sample", "--out", tmp_path / "new", "--chunk", "much")
-    assert (status, "--chunk must be a number of bytes such as 500MB" in err) == (2, True)
+    assert (status, err.splitlines()[0][:46]) == (2, "Error: --chunk must be a number of bytes such ")
+
+
+def test_a_run_on_a_stream_that_was_written_anew_is_not_resumed(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    words = overrides(copy, "trainer.max_epochs=1")
+    engine.start(tmp_path / "run", compose(*words), words)
+    about = json.loads((copy / "stream.json").read_text())
+    longer = compose(*words, "trainer.max_epochs=2"), ["trainer.max_epochs=2"]
+    (copy / "stream.json").write_text(json.dumps({**about, "pixels": {"mean": [0.5], "std": [0.5]}}))
+    with pytest.raises(UserError, match=rf"data\.url={copy} is not the stream that this run began with: .*=.*/run$"):
+        engine.resume(tmp_path / "run", *longer)
+    shutil.copy(folder / "stream.json", copy)
+    engine.resume(tmp_path / "run", *longer)
+    assert runs.read_result(tmp_path / "run")["epochs"] == 2
+
+
+def test_a_model_trained_on_a_stream_of_image_files_resizes_as_the_files_were(script: Script, tmp_path: Path) -> None:
+    generator, size = seeded(0), (12, 30)
+    for number in range(40):
+        pixels = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator)
+        path = tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(path)
+    rest = ["data.image_size=8", "data.channels=grey", "data.resize=stretch", "data.store=memory"]
+    out = tmp_path / "out"
+    status, _, err = script("stream", "data=folder", f"data.dir={tmp_path}/images", *rest, "--out", out)
+    assert status == 0, err
+    words = overrides(out, "trainer.max_epochs=1", "data.batch_size=8")
+    engine.start(tmp_path / "run", compose(*words), words)
+    model = lossfit.load(tmp_path / "run")
+    assert model.resize == "stretch"
+    image = tmp_path / "images" / "cat" / "1.png"
+    expected = torch.from_numpy(Decoder(8, "grey", "stretch")(str(image)))
+    assert model.pixels(image)[0].equal(expected)
+    assert opened(out).resize == "stretch"
+    about = json.loads((out / "stream.json").read_text())
+    (out / "stream.json").write_text(json.dumps({**about, "resize": "squeeze"}))
+    with pytest.raises(DataError, match=r"stream\.json is damaged: ValueError: 'squeeze' is no rule by which"):
+        opened(out)
+    del about["resize"]
+    (out / "stream.json").write_text(json.dumps(about))
+    assert opened(out).resize is None
 
 
 def test_an_address_in_a_runs_config_is_not_read_by_itself(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 import lossfit
 from lossfit import runs, sweeps
 from lossfit.compare import read
+from lossfit.data import fashion_mnist
 from lossfit.errors import ConfigError, UserError
 from lossfit.option_files import CONF
 from lossfit.runs import trust
@@ -96,6 +98,8 @@ def test_a_folder_from_elsewhere_may_use_all_options_except_users_code_and_remot
         ("model.hidden", [{"_target_": "os.system"}]),
         ("model._target_", {"_target_": "os.system"}),
         ("model._args_", ["x"]),
+        ("data.cache_dir", "somewhere"),
+        ("data.cache_dir", {"_target_": "os.getcwd"}),
         ("logger.csv.save_dir", "~/x"),
         ("logger.tensorboard.hparams", ["//server/share"]),
         ("loss", {"_target_": "lossfit.losses.custom.Custom", "function": "os.system"}),
@@ -115,12 +119,49 @@ def test_other_values_in_a_folder_from_elsewhere_are_refused(key: str, value: An
 
 @pytest.mark.parametrize("path", ["/media/photos", "../photos"])
 def test_a_folder_from_elsewhere_may_say_where_data_are_read_but_not_where_they_are_written(path: str) -> None:
-    given = [f"data.dir={path}", f"data.table={path}/labels.csv", "model=timm", f"model.weights={path}/a.safetensors"]
+    given = [f"data.dir={path}", f"data.table={path}/labels.csv"]
     config = compose("data=folder", *given, f"init_from={path}")
     trust.check(config, Path("run"))
     config["data"]["cache_dir"] = path
     with pytest.raises(ConfigError, match=r"data\.cache_dir=.* is a path or an address"):
         trust.check(config, Path("run"))
+
+
+@pytest.mark.parametrize(
+    ("option", "weights"),
+    [("torchvision", "DEFAULT"), ("timm", "hub"), ("timm", "weights.pth"), ("timm", "/somewhere/weights.pth")],
+)
+def test_a_config_from_elsewhere_gets_no_pretrained_weights(option: str, weights: str) -> None:
+    config = compose(f"model={option}", f"model.weights={weights}")
+    with pytest.raises(ConfigError, match=rf"model\.weights='{weights}' would download or read weights"):
+        trust.check(config, Path("run"))
+    trust.check(config, Path("run"), resumes=True)  # the checkpoint has all weights: they are not read
+    elsewhere = {**config, "callbacks": {"checkpoint": config["model"]}}
+    with pytest.raises(ConfigError, match=r"callbacks\.checkpoint\.weights="):
+        trust.check(elsewhere, Path("run"), resumes=True)
+
+
+def test_the_place_of_a_table_may_be_anywhere_as_that_of_the_images() -> None:
+    trust.check(compose("data=folder", "data.dir=/images", "data.table=/tables/x.csv"), Path("run"))
+
+
+@pytest.mark.parametrize("words", [["data=torchvision", "data.name=MNIST"], ["data=fashion_mnist"]])
+def test_no_data_are_downloaded_for_a_run_folder_from_elsewhere(
+    words: list[str], tmp_path: Path, elsewhere: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: asked.append(args))
+    monkeypatch.setattr(fashion_mnist, "obtain", lambda *args: asked.append(args))
+    monkeypatch.setattr(fashion_mnist, "SYSTEM", tmp_path / "none")
+    new = tmp_path / ("anywhere" if "data=torchvision" in words else "data")
+    config = runs.with_seed(compose(*QUICK, *words, f"data.dir={new.name if new.name == 'data' else new}"))
+    runs.create(tmp_path / "run", config, [])
+    elsewhere()
+    with pytest.raises(ConfigError, match=r"nothing is downloaded for a run folder from elsewhere"):
+        engine.train(tmp_path / "run")
+    assert not asked
+    assert not new.exists()
 
 
 def test_a_run_of_this_account_resumes_and_one_of_another_is_refused_unchanged(

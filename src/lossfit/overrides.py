@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 MAX_NAME = 60  # characters of a name made of overrides
 COMMAND_KEYS = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to the run
 
-DATA_PATHS = ("init_from", "data.dir", "data.table", "model.weights")  # keys of a run's config: paths that it reads
+DATA_PATHS = ("init_from", "data.dir", "data.table")  # keys of a run's config: paths that it reads
+PRETRAINED = re.compile("weight|pretrained")  # arguments of a model that choose weights to download or read
 PATHS = (
     *DATA_PATHS,
     "data.cache_dir",
     "data.url",
+    "model.weights",
     "resume",
     "hydra.run.dir",
     "hydra.sweep.dir",

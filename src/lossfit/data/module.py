@@ -12,6 +12,7 @@ from torch import Tensor
 from lossfit.data.augment import Augmentation
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.mix import Mix
+from lossfit.data.pictures import Resize
 from lossfit.data.stores.images import Images
 from lossfit.data.stores.mapped import MappedImages
 from lossfit.errors import UserError
@@ -36,6 +37,7 @@ class ImageDataModule(LightningDataModule):
     mean: Sequence[float]  # of each channel, of pixels scaled to 0..1
     std: Sequence[float]
     only_reading: ClassVar[Mapping[str, Any]] = {}  # options that make reading the data write no file
+    resize: Resize | None = None  # the rule by which image files were resized, if the images are made from files
     source: str = ""  # where the files were found, in words for people
 
     @checked

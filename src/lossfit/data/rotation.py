@@ -49,7 +49,8 @@ class FashionMNISTRotationDataModule(ImageDataModule):
     outliers: the share of training targets that are wrong: uniform from -1000 to 1000 degrees, whatever the image
     shows, as by a defective sensor. Which and how is decided by split_seed. Validation and test targets stay as they
     are. corruption_log then lists the changes by position in the training file: wrong_targets [index, given, used] and
-    train_indices. The mean and the deviation of the task are those of the targets as they are used, with outliers.
+    train_indices. The task's center and scale are the median of the targets as they are used, with outliers, and their
+    interquartile range divided by 1.349.
 
     dir, sha256: see FashionMNISTFiles. val_size, subset and split_seed are those of InMemoryDataModule; the other
     arguments are those of ImageDataModule. A mirror image has another angle, so augment may not flip.
@@ -75,8 +76,8 @@ class FashionMNISTRotationDataModule(ImageDataModule):
             )
         if self.augment is not None and (not isinstance(self.augment, Augment) or self.augment.flip):
             raise ValueError(
-                f"augment must be none, or small with data.augment.flip=0, since others change the angle, got "
-                f"{type(self.augment).__name__}: set data/augment=none"
+                f"augment must be null or an Augment with flip=0, got {type(self.augment).__name__}, which changes the "
+                f"angle: use data/augment=none or data/augment=shift"
             )
 
     @classmethod

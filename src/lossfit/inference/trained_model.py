@@ -52,6 +52,7 @@ class TrainedModel(nn.Module):
         self.image_shape = (channels, height, width)
         self.costs = self.of_task.costs
         self.config = about.config
+        self._resize = about.resize
         self.metrics = checkpoint.metrics
         self.epochs = checkpoint.epochs
         self.normalize = Normalize(about.mean, about.std)
@@ -122,7 +123,7 @@ class TrainedModel(nn.Module):
     @property
     def resize(self) -> Resize | None:
         """The rule by which training images were resized, if the model was trained on image files."""
-        rule = self.config["data"].get("resize")
+        rule: Any = self._resize or self.config["data"].get("resize")  # of files from before checkpoints had it
         return rule if rule in get_args(Resize) else None
 
     @property

@@ -8,7 +8,6 @@ import functools
 import importlib
 import inspect
 import pkgutil
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from torchvision import models as torchvision_models
 
 from lossfit.config import FACTS, arguments, call
 from lossfit.errors import ConfigError
+from lossfit.overrides import PRETRAINED
 from lossfit.plain_values import is_plain, shown
 
 MAX_DEPTH = 3  # of lists among the arguments
@@ -26,7 +26,6 @@ MAX_ITEMS = 1000  # of a list
 MAX_NUMBER = 2**31
 MAX_ARGUMENT = 10**7  # of a torch function, such as arange
 PARAMETERS_ARE_MADE_BY = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
-PRETRAINED = re.compile("weight|pretrained")  # arguments with which a builder would download weights
 
 
 @functools.cache

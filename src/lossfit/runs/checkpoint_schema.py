@@ -30,7 +30,7 @@ class Description:
     channel, of pixels from 0 to 1. link: softmax or sigmoid, which makes probabilities of logits; identity for values.
     costs: C x C, true class by predicted; or None. task: its name; files from before there were tasks have none.
     outputs: of the model for each image; None for one for each name. units, center, scale: of each value, for
-    regression.
+    regression. resize: the rule by which image files were resized, data.resize; None for images not made from files.
     """
 
     config: Config
@@ -45,6 +45,7 @@ class Description:
     units: list[str] | None = None
     center: list[float] | None = None
     scale: list[float] | None = None
+    resize: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as they are saved."""
@@ -176,6 +177,8 @@ def _problem_of_description(about: dict[str, Any]) -> str | None:
             return "its costs are not a number for each pair of classes"
     if problem := _problem_of_task(about, len(names)):
         return problem
+    if about.get("resize") is not None and not is_name(about["resize"]):
+        return "its resize is not a name"
     if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("model", "data")):
         return "its config has no model and data"
     if not isinstance(config.get("trainer"), dict) or not isinstance(config.get("seed"), int | None):

@@ -2,7 +2,7 @@
 
 Run folders and sweep folders are signed when they are made, with a key that only the user's account has. A folder
 without a valid signature comes from elsewhere: its config is data, and may only name the targets that the YAML files of
-conf/ name, with the keys that they list. Imports no torch.
+conf/ name, with the keys that they list. A run with such a config reads data, and downloads nothing. Imports no torch.
 """
 
 import functools
@@ -19,7 +19,7 @@ import yaml
 
 from lossfit.errors import ConfigError, UserError
 from lossfit.option_files import CONF, PRUNING
-from lossfit.overrides import DATA_PATHS
+from lossfit.overrides import DATA_PATHS, PRETRAINED
 from lossfit.plain_values import is_plain, shown
 from lossfit.runs import names
 from lossfit.system import files
@@ -28,6 +28,9 @@ VARIABLE = "LOSSFIT_TRUST_CODE"  # 1 if every folder is trusted; set by trust_co
 KEY_SIZE = 32  # bytes
 REMOTE = "lightning.pytorch.loggers."  # these send the logged values to a server
 UNLISTED = {PRUNING: frozenset({"monitor", "pruner"})}  # a search adds it to each trial
+READ = (*DATA_PATHS, "data.table")  # keys whose values may be any paths, since nothing is written there
+MODELS = "lossfit.models."
+CACHE = "cache_dir"
 _composed: set[bytes] = set()  # digests of the contents that this process has signed
 ADVICE = (
     "it was not made by this account on this machine, or was changed since: if you trust whoever wrote it, add "
@@ -64,12 +67,14 @@ def is_own(folder: Path, content: bytes) -> bool:
     return False
 
 
-def check(config: dict[str, Any], folder: Path) -> None:
+def check(config: dict[str, Any], folder: Path, resumes: bool = False) -> None:
     """Raise ConfigError, with every place, for a config from elsewhere that names more than the options of conf/ do.
 
-    A config that passes can still read data and write into its own folder.
+    A config that passes can still read data, write into its own folder, and keep decoded images in the cache_dir of
+    conf/. It gets no pretrained weights: those of `model` are refused, unless the run resumes from a checkpoint, which
+    replaces them. Whoever trains it must not download its data.
     """
-    mistakes = list(_foreign(config, "")) if is_plain(config) else ["it holds more than plain values"]
+    mistakes = list(_foreign(config, "", resumes)) if is_plain(config) else ["it holds more than plain values"]
     if mistakes:
         raise ConfigError("\n".join([*mistakes, f"{folder / names.CONFIG}: {ADVICE}"]))
 
@@ -80,13 +85,15 @@ def check_command(folder: Path, content: bytes) -> None:
         raise UserError(f"resume={folder} would run the command in its {names.COMMAND}, and {ADVICE}")
 
 
-def _foreign(node: Any, key: str) -> Iterator[str]:
+def _foreign(node: Any, key: str, resumes: bool) -> Iterator[str]:
     if isinstance(node, list):
         for i, item in enumerate(node):
-            yield from _foreign(item, f"{key}[{i}]")
+            yield from _foreign(item, f"{key}[{i}]", resumes)
         return
     name = key.rpartition(".")[2]
-    if isinstance(node, str) and key not in DATA_PATHS and name != "_target_" and _is_path(node):
+    if name == CACHE and not (isinstance(node, str) and node in cache_folders()):
+        yield f"{key}={shown(node)} is not {' or '.join(sorted(cache_folders()))}, and may not be written"
+    elif isinstance(node, str) and key not in READ and name != "_target_" and _is_path(node):
         yield f"{key}={shown(node)} is a path or an address, which a config from elsewhere may not give"
     if not isinstance(node, dict):
         return
@@ -98,9 +105,14 @@ def _foreign(node: Any, key: str) -> Iterator[str]:
             return
         for extra in sorted(map(str, set(node) - listed)):
             yield f"{key}: {shown(extra)} is not a key that conf/ lists for {target}"
+    of_a_model = str(node.get("_target_")).startswith(MODELS)
     for inner, value in node.items():
-        if inner != "choices":
-            yield from _foreign(value, f"{key}.{inner}" if key else str(inner))
+        path = f"{key}.{inner}" if key else str(inner)
+        if of_a_model and PRETRAINED.search(str(inner)):
+            if value is not None and not (resumes and key == "model"):
+                yield f"{path}={shown(value)} would download or read weights, which a config from elsewhere may not"
+        elif inner != "choices":
+            yield from _foreign(value, path, resumes)
 
 
 def _is_path(text: str) -> bool:
@@ -120,6 +132,13 @@ def options() -> dict[str, frozenset[str]]:
                 groups = {folder.name for folder in file.parent.iterdir() if folder.is_dir()}  # data.mix
                 found[target] = found.get(target, frozenset()) | set(map(str, node)) | groups
     return found
+
+
+@functools.cache
+def cache_folders() -> frozenset[str]:
+    """Return the folders for caches that conf/ names."""
+    contents = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in CONF.rglob("*.yaml"))
+    return frozenset(node[CACHE] for content in contents for node in _nodes(content) if CACHE in node)
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:

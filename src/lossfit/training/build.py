@@ -48,17 +48,21 @@ class Run:
 
 
 def build_run(
-    config: Config, folder: Path, checkpoint: Checkpoint | None = None, data: ImageDataModule | None = None
+    config: Config,
+    folder: Path,
+    checkpoint: Checkpoint | None = None,
+    data: ImageDataModule | None = None,
+    download: bool = True,
 ) -> Run:
     """Build and try the data module, which is set up, the module and the trainer of a run, by its seed.
 
-    data: the data module, if it is set up already. Raises ConfigError for what cannot be built or would not work, and
-    UserError for a checkpoint that this run cannot go on from.
+    data: the data module, if it is set up already. download: whether it may download the data. Raises ConfigError for
+    what cannot be built or would not work, and UserError for a checkpoint that this run cannot go on from.
     """
     seed = config["seed"] or 0  # never null in a run folder
     seed_everything(seed, workers=True, verbose=False)
     check_accelerator(config["trainer"])
-    data = data or load_data(config, seed)
+    data = data or load_data(config, seed, download)
     task = task_of_run(config, data)
     facts = _facts(config, data, task, folder)
     resolved = with_monitors(config, task.headline)
@@ -71,11 +75,16 @@ def build_run(
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 
-def load_data(config: Config, seed: int) -> ImageDataModule:
-    """Build the data module and set it up."""
+def load_data(config: Config, seed: int, download: bool = True) -> ImageDataModule:
+    """Build the data module and set it up. download: whether it may first download what is missing."""
     data = build(config["data"], "data", seed=seed, processes=_ranks_on_this_machine(config["trainer"]))
-    call(data.prepare_data, "data")
-    call(data.setup, "data")
+    if download:
+        call(data.prepare_data, "data")
+    try:
+        call(data.setup, "data")
+    except ConfigError as error:
+        note = "" if download else "\n(nothing is downloaded for a run folder from elsewhere without trust_code=true)"
+        raise ConfigError(f"{error}{note}") from error
     return data
 
 
@@ -165,7 +174,8 @@ def _build_module(
     if traits.finds_step_sizes and getattr(model, "lr_scales", None):
         raise ConfigError("model.layer_decay must be null for an optimizer that finds its step sizes itself")
     mean, std = list(data.mean), list(data.std)
-    description = Description(config, image_shape=list(data.image_shape), mean=mean, std=std, **task.description)
+    shape, resize = list(data.image_shape), data.resize
+    description = Description(config, image_shape=shape, mean=mean, std=std, resize=resize, **task.description)
     module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics)
     if config["trainer"].get("precision") in DOUBLE:
         module.double()  # before a checkpoint is restored: Lightning's plugin does so after it

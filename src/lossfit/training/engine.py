@@ -116,10 +116,11 @@ def rehearse(configs: Iterable[Config]) -> list[str]:
 
 def _prepare(folder: Path, config: Config, file: Path | None = None) -> Run:
     """Build the run of a folder; change nothing in it."""
-    if not runs.is_trusted(folder):
-        trust.check(config, folder)
+    trusted = runs.is_trusted(folder)
+    if not trusted:
+        trust.check(config, folder, resumes=(file or folder / names.LAST).exists())
     check(config)
-    run = build_run(config, folder, _resume_checkpoint(folder, config, file))
+    run = build_run(config, folder, _resume_checkpoint(folder, config, file), download=trusted)
     run.data.check_unchanged(folder)
     return run
 

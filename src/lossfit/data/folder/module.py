@@ -90,7 +90,7 @@ class FolderDataModule(ImageDataModule):
         self.where = Where(dir, table, path_column, target_columns, task)
         self.wanted = classes
         self.assigning = Assigning(val_share, test_share, split_seed, fold, folds)
-        decoder = Decoder(image_size, channels, resize)
+        decoder, self.resize = Decoder(image_size, channels, resize), resize
         limit = None if memory_limit is None else size_in_bytes("memory_limit", memory_limit)
         self.opening = Opening(decoder, store, Path(cache_dir), limit, workers, skip_unreadable, processes, writes)
 

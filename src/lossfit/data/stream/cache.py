@@ -2,7 +2,7 @@
 
 All processes of the machine share the cache of a stream. Its folder is named by the SHA-256 of stream.json, which has
 the digests of all other files, so that a stream that was written anew has another one. A file that is open can be
-removed: who has opened it reads on, and who wants it later fetches it again.
+removed: a process that has the file open can still read it. Other processes download it again.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -40,11 +40,15 @@ class FileInfo(NamedTuple):
 class Files(Protocol):
     """Files by their names below the address."""
 
-    def path(self, name: str, keep: Collection[str] = ()) -> Path:
-        """Return where a file is on this machine; fetch it if it is not there. keep: others that are in use."""
+    def path(self, name: str) -> Path:
+        """Return where a file is on this machine; fetch it if it is not there."""
 
-    def ahead(self, names: Iterable[str], keep: Collection[str]) -> None:
-        """Fetch files, in this order and in the background, which are not removed for each other."""
+    def ahead(self, split: str, names: Iterable[str]) -> None:
+        """Say which files of a split are in use or used next, in this order; those that are not here are fetched.
+
+        It is done in the background, and replaces what was said of the split before. These files of all splits are the
+        last to be removed.
+        """
 
 
 class FolderFiles:
@@ -52,19 +56,31 @@ class FolderFiles:
 
     def __init__(self, place: Folder, known: dict[str, FileInfo]) -> None:
         self.place, self.known = place, known
+        self.verified: set[str] = set()  # by this process
 
-    def path(self, name: str, keep: Collection[str] = ()) -> Path:
-        """Return the path of a file; raise DataError if it is not the one that was written."""
+    def path(self, name: str) -> Path:
+        """Return the path of a file; raise DataError if it is not the one that was written.
+
+        Its size is compared each time, and its digest when the process uses it for the first time.
+        """
         path = self.place.path / name
         try:
             size = path.stat().st_size
+            right = name in self.verified or size != self.known[name].bytes or self._is_right(path, name)
         except OSError as error:
             raise DataError(f"data.url={self.place.url}: cannot read {name}: {error.strerror}") from error
         if size != self.known[name].bytes:
             raise DataError(f"{path} is damaged: it has {size:,} bytes, expected {self.known[name].bytes:,}")
+        if not right:
+            raise DataError(f"{path} is damaged: its SHA-256 is not the one in stream.json")
+        self.verified.add(name)
         return path
 
-    def ahead(self, names: Iterable[str], keep: Collection[str]) -> None:
+    def _is_right(self, path: Path, name: str) -> bool:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.known[name].sha256
+
+    def ahead(self, split: str, names: Iterable[str]) -> None:
         """Do nothing: they are here."""
 
 
@@ -74,7 +90,7 @@ class CachedFiles:
     def __init__(self, place: Bucket, known: dict[str, FileInfo], folder: Path, limit: int | None) -> None:
         self.place, self.known, self.folder, self.limit = place, known, folder, limit
         self.wanted: deque[str] = deque()
-        self.keep: set[str] = set()
+        self.near: dict[str, list[str]] = {}  # by the split
         self.threads, self.pid, self.guard = 0, os.getpid(), threading.Lock()
         try:
             for inner in [*{Path(name).parent for name in known}, *(Path("locks") / f"{n:02x}" for n in range(LOCKS))]:
@@ -82,7 +98,7 @@ class CachedFiles:
         except OSError as error:
             raise DataError(f"data.cache_dir={folder.parent} cannot be written: {error.strerror or error}") from error
 
-    def path(self, name: str, keep: Collection[str] = ()) -> Path:
+    def path(self, name: str) -> Path:
         """Return the path of a file in the cache, in which it may be removed as soon as others are fetched."""
         path = self.folder / name
         if self._is_there(path, name):
@@ -90,15 +106,18 @@ class CachedFiles:
         lock = self.folder / "locks" / f"{zlib.crc32(name.encode()) % LOCKS:02x}"
         with locks.held(lock, WAIT):
             if not self._is_there(path, name):
-                self._fetch(path, name, {name, *keep})
+                self._fetch(path, name)
         return path
 
-    def ahead(self, names: Iterable[str], keep: Collection[str]) -> None:
-        """Fetch files in the background; replaces what was still to be fetched."""
-        if self.pid != os.getpid():  # a fork has none of its parent's threads
-            self.threads, self.pid, self.guard = 0, os.getpid(), threading.Lock()
+    def ahead(self, split: str, names: Iterable[str]) -> None:
+        """Fetch files in the background, and keep them and those of other splits as long as there is room."""
+        if self.pid != os.getpid():  # a fork has none of its parent's threads and batches
+            self.threads, self.pid, self.guard, self.near = 0, os.getpid(), threading.Lock(), {}
         with self.guard:
-            self.wanted, self.keep = deque(name for name in names if not (self.folder / name).exists()), set(keep)
+            self.near = {**self.near, split: list(names)}
+            self.wanted = deque(
+                name for near in self.near.values() for name in near if not (self.folder / name).exists()
+            )
             start = min(THREADS - self.threads, len(self.wanted))
             self.threads += start
         for _ in range(start):
@@ -110,9 +129,9 @@ class CachedFiles:
                 if not self.wanted:
                     self.threads -= 1
                     return
-                name, keep = self.wanted.popleft(), self.keep
+                name = self.wanted.popleft()
             with suppress(Exception):  # whoever needs the file meets the error again
-                self.path(name, keep)
+                self.path(name)
 
     def _is_there(self, path: Path, name: str) -> bool:
         """Whether the cache has a file, which then counts as used now."""
@@ -122,12 +141,12 @@ class CachedFiles:
         except OSError:
             return False
 
-    def _fetch(self, path: Path, name: str, keep: Collection[str]) -> None:
+    def _fetch(self, path: Path, name: str) -> None:
         files.remove_parts(path.parent, path.name)
         for attempt in range(TRIES):
             try:
                 with files.replacing(path) as part:
-                    self._reserve(part, self.known[name].bytes, keep)
+                    self._reserve(part, self.known[name].bytes)
                     self._download(part, name)
                 return
             except DataError as error:
@@ -153,8 +172,8 @@ class CachedFiles:
         if size != self.known[name].bytes or digest.hexdigest() != self.known[name].sha256:
             raise DataError(f"data.url={self.place.url}: {name} is damaged, or is not the file that was written")
 
-    def _reserve(self, part: Path, size: int, keep: Collection[str]) -> None:
-        """Make the part with its full size; if there is no room, remove what was used longest ago, `keep` last."""
+    def _reserve(self, part: Path, size: int) -> None:
+        """Make the part with its full size; if there is no room, remove what was used longest ago, `near` last."""
         with locks.held(self.folder, WAIT):
             found = []
             for path in [*self.folder.glob("*/*.bin"), *self.folder.glob("*/.*.bin.part*")]:
@@ -162,7 +181,7 @@ class CachedFiles:
                     status = path.stat()
                     found.append((status.st_mtime, status.st_size, path))
             total = size + sum(nbytes for _, nbytes, _ in found)
-            in_use = {self.folder / name for name in keep}
+            in_use = {self.folder / name for near in self.near.values() for name in near}
             for used, nbytes, path in sorted(found, key=lambda one: (one[2] in in_use, one[0])):
                 if self.limit is None or total <= self.limit:
                     break

@@ -4,30 +4,35 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lossfit.data.dataset_files import DataError
+from lossfit.data.pictures import Resize
 from lossfit.data.stream.cache import FileInfo
 from lossfit.data.stream.chunks import CHUNK_NAME, INDEX
 from lossfit.tasks.classification import Classification
+from lossfit.tasks.metric_names import SPLITS
 from lossfit.tasks.multilabel import Multilabel
 from lossfit.tasks.regression import Regression
 from lossfit.tasks.task import Task
 
 NAME = "stream.json"
 TARGETS = "targets.npy"  # in the folder of a split: a row for each image
-SPLITS = ("train", "val", "test")
 FORMAT = 1
 LIMIT = 64 * 2**20  # bytes of stream.json
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Description(NamedTuple):
-    """The content of stream.json. mean, std: of each channel of the training images, of pixels scaled to 0..1."""
+    """The content of stream.json.
+
+    mean, std: of each channel of the training images, of pixels scaled to 0..1. resize: how image files were resized to
+    the image shape; None if the images were not made from files, and in streams from before there was this field.
+    """
 
     task: Task
     image_shape: tuple[int, ...]
@@ -36,6 +41,7 @@ class Description(NamedTuple):
     counts: dict[str, int]
     class_counts: dict[str, list[int]]
     files: dict[str, FileInfo]
+    resize: Resize | None = None
 
 
 def to_json(about: Description) -> dict[str, Any]:
@@ -49,6 +55,7 @@ def to_json(about: Description) -> dict[str, Any]:
         "pixels": {"mean": about.mean, "std": about.std},
         "counts": about.counts,
         "class_counts": about.class_counts,
+        "resize": about.resize,
         "files": {name: [info.bytes, info.sha256] for name, info in about.files.items()},
     }
 
@@ -67,7 +74,10 @@ def from_json(content: bytes, where: str) -> Description:
             {split: int(plain["counts"][split]) for split in SPLITS},
             {split: [int(n) for n in counts] for split, counts in plain["class_counts"].items() if split in SPLITS},
             {_name(name): FileInfo(int(nbytes), _digest(sha)) for name, (nbytes, sha) in plain["files"].items()},
+            plain.get("resize"),
         )
+        if description.resize not in (None, *get_args(Resize)):
+            raise ValueError(f"{description.resize!r} is no rule by which images are resized")
         channels = description.image_shape[0]
         if len(description.image_shape) != 3 or {len(description.mean), len(description.std)} != {channels}:
             raise ValueError("the image shape and the channels differ")

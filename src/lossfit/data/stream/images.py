@@ -13,6 +13,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from lossfit.data.dataset_files import DataError
 from lossfit.data.stream.cache import Files
 from lossfit.data.stream.chunks import Chunks
 
@@ -52,7 +53,7 @@ class StreamImages:
         return len(self.index)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self._read(self.index[index], [])
+        return self._read(self.index[index])
 
     def take(self, index: Tensor) -> "StreamImages":
         """Return the images with these numbers."""
@@ -101,15 +102,15 @@ class StreamImages:
                         near[chunk] = self._name(chunk)
                         changed = True
                     if changed:
-                        self.files.ahead(near.values(), near.values())
-                    waiting.append(pool.submit(self._read, index, list(near.values())))
+                        self.files.ahead(self.split, near.values())
+                    waiting.append(pool.submit(self._read, index))
                 while waiting:
                     yield _pinned(waiting.popleft().result(), pin)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-                self.files.ahead((), ())
+                self.files.ahead(self.split, ())
 
-    def _read(self, numbers: Tensor, keep: Sequence[str]) -> Tensor:
+    def _read(self, numbers: Tensor) -> Tensor:
         """Return the images with these numbers in the split, one chunk after the other."""
         out = torch.empty((len(numbers), *self.chunks.shape), dtype=torch.uint8)
         chunk_of = self._chunk_of(numbers)
@@ -117,17 +118,20 @@ class StreamImages:
             places = (chunk_of == chunk).nonzero().squeeze(1)
             rows = (numbers[places] - self.chunks.starts[chunk]).tolist()
             images = torch.empty((len(rows), *self.chunks.shape), dtype=torch.uint8)
-            self.chunks.images(chunk, self._content(chunk, keep), rows, images)
+            self.chunks.images(chunk, self._content(chunk), rows, images)
             out[places] = images
         return out
 
-    def _content(self, chunk: int, keep: Sequence[str]) -> memoryview:
+    def _content(self, chunk: int) -> memoryview:
         """Return the bytes of a chunk, mapped into memory: its pages are read as they are needed."""
         for _ in range(OPEN_TRIES):
-            with suppress(FileNotFoundError), self.files.path(self._name(chunk), keep).open("rb") as file:
+            with suppress(FileNotFoundError), self.files.path(self._name(chunk)).open("rb") as file:
                 if os.fstat(file.fileno()).st_size:
                     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        raise FileNotFoundError(f"{self._name(chunk)} is removed from the cache again and again")
+        raise DataError(
+            f"data.cache_limit is too small for all processes that share the cache: {self._name(chunk)} is removed "
+            f"again and again before it is read: raise data.cache_limit"
+        )
 
     def _size(self, chunks: Iterable[int]) -> int:
         return sum(self.sizes[chunk] for chunk in chunks)

@@ -10,12 +10,16 @@ from lossfit.data.dataset_files import DataError
 from lossfit.data.module import ImageDataModule
 from lossfit.data.stream.cache import CachedFiles, Files, FolderFiles
 from lossfit.data.stream.chunks import INDEX, Chunks
-from lossfit.data.stream.description import LIMIT, NAME, SPLITS, TARGETS, Description, from_json, targets_from
+from lossfit.data.stream.description import LIMIT, NAME, TARGETS, Description, from_json, targets_from
 from lossfit.data.stream.images import StreamImages
 from lossfit.data.stream.places import Bucket, Folder, is_remote, place_of
+from lossfit.errors import UserError
 from lossfit.ranges import Count, checked
+from lossfit.runs import names
+from lossfit.tasks.metric_names import SPLITS
 
-SPARE = 2  # chunks beside two windows, the one in use and the next: one batch can need both
+SPARE = 2  # Extra chunks: a batch can need chunks of two windows.
+AT_ONCE = 2  # splits that share the cache: a validation may come in the middle of a training epoch
 
 
 class StreamDataModule(ImageDataModule):
@@ -23,8 +27,9 @@ class StreamDataModule(ImageDataModule):
 
     url: a folder or s3://BUCKET/FOLDER. endpoint_url: the server, for one that is not Amazon's. Credentials are found
     as boto3 does. cache_dir: where the chunks of a bucket are kept, and cache_limit: how many bytes of them, such as
-    2GB, for each stream; null for all. The chunks that were used longest ago are removed. shuffle_chunks: how many
-    chunks are mixed; more mix better and need more of the cache. The other arguments are those of ImageDataModule.
+    2GB, for each stream; null for all. The chunks that were used longest ago are removed. Training and validation may
+    be under way at the same time, and each keeps at most half of the limit in use. shuffle_chunks: how many chunks are
+    mixed; more mix better and need more of the cache. The other arguments are those of ImageDataModule.
     """
 
     @checked
@@ -72,9 +77,27 @@ class StreamDataModule(ImageDataModule):
                 raise DataError(f"data.url={self.url}: {NAME} has more than {LIMIT:,} bytes")
         self.about: Description = from_json(content, f"data.url={self.url}")
         self.task, self.mean, self.std = self.about.task, self.about.mean, self.about.std
-        files = self._files(hashlib.sha256(content).hexdigest())
+        self.resize = self.about.resize
+        digest = hashlib.sha256(content).hexdigest()
+        self.run_files[names.STREAM] = f"{digest}\n"
+        files = self._files(digest)
         self.splits = {split: (self._images(split, files), self._targets(split, files)) for split in SPLITS}
         self.source = self.url
+
+    def check_unchanged(self, folder: Path) -> None:
+        """Raise UserError if the stream is not the one that a run began with."""
+        try:
+            before = (folder / names.STREAM).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return  # the run stopped before it was written, so nothing was trained
+        except OSError as error:
+            raise UserError(f"{folder / names.STREAM} cannot be read: {error.strerror}") from error
+        if before != self.run_files[names.STREAM]:
+            raise UserError(
+                f"data.url={self.url} is not the stream that this run began with: {NAME} has another SHA-256 than "
+                f"{folder / names.STREAM}. Put the stream back, or start a new run; its weights go on with "
+                f"init_from={folder}"
+            )
 
     def _files(self, key: str) -> Files:
         if isinstance(self.place, Folder):
@@ -98,13 +121,13 @@ class StreamDataModule(ImageDataModule):
                 f"data.url={self.url}: {split}/{INDEX} has {int(chunks.starts[-1])} images, not those of {NAME}"
             )
         limit = self.cache_limit if isinstance(self.place, Bucket) else None
-        least = sum(sorted(sizes)[-2 * self.shuffle_chunks - SPARE :])
+        least = AT_ONCE * sum(sorted(sizes)[-2 * self.shuffle_chunks - SPARE :])
         if limit is not None and limit < least:
             raise ValueError(
-                f"cache_limit must be at least {math.ceil(least / 1e6)}MB, for twice as many chunks as are mixed "
-                f"(data.shuffle_chunks={self.shuffle_chunks}) and {SPARE}, got {limit / 1e6:g}MB"
+                f"cache_limit must be at least {math.ceil(least / 1e6)}MB, half of it for twice as many chunks as are "
+                f"mixed (data.shuffle_chunks={self.shuffle_chunks}) and {SPARE}, got {limit / 1e6:g}MB"
             )
-        budget = float("inf") if limit is None else limit - max(sizes, default=0)
+        budget = float("inf") if limit is None else limit / AT_ONCE - max(sizes, default=0)
         return StreamImages(chunks, files, split, sizes, budget, self.shuffle_chunks)
 
     def _targets(self, split: str, files: Files) -> Any:

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from lossfit.data.dataset_files import DataError
 from lossfit.data.module import ImageDataModule
+from lossfit.data.statistics import ChannelSums
 from lossfit.data.stores.images import stream
 from lossfit.data.stream.cache import FileInfo
 from lossfit.data.stream.chunks import IMAGE, INDEX, TARGET
-from lossfit.data.stream.description import NAME, SPLITS, TARGETS, Description, targets_bytes, to_json
-from lossfit.data.stream.places import BLOCK, not_installed
+from lossfit.data.stream.description import NAME, TARGETS, Description, targets_bytes, to_json
+from lossfit.data.stream.places import not_installed
 from lossfit.system import files
 from lossfit.tasks.classification import Classification
+from lossfit.tasks.metric_names import SPLITS
 
 BATCH = 256  # images read at a time
 Encoding = Literal["raw", "png"]
@@ -31,7 +33,7 @@ def write_stream(data: ImageDataModule, folder: Path, chunk_bytes: int, encoding
 
     chunk_bytes: the largest size of a chunk. encoding: `png` takes less room, and each image is decoded when it is
     used; the pixels are the same. The training images are written in a random order, always the same, since a training
-    mixes only some chunks at a time. The folder is there when all is written, or not at all.
+    mixes only some chunks at a time. The folder appears only after everything is written.
     """
     try:
         from litdata.streaming.writer import BinaryWriter
@@ -44,7 +46,7 @@ def write_stream(data: ImageDataModule, folder: Path, chunk_bytes: int, encoding
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f".{folder.name}-") as temporary:
         new = Path(temporary) / "stream"
-        pixels = _Pixels(data.image_shape[0])
+        pixels = ChannelSums(data.image_shape[0])
         for split in SPLITS:
             images, targets = data.splits[split]
             order = torch.arange(len(targets))
@@ -70,41 +72,20 @@ def write_stream(data: ImageDataModule, folder: Path, chunk_bytes: int, encoding
     return about
 
 
-class _Pixels:
-    """The mean and the standard deviation of each channel, of pixels scaled to 0..1; exact sums of integers."""
-
-    def __init__(self, channels: int) -> None:
-        self.count = 0
-        self.sums, self.squares = torch.zeros(2, channels, dtype=torch.int64)
-
-    def add(self, images: Tensor) -> None:
-        values = images.transpose(0, 1).flatten(1).long()
-        self.count += values.shape[1]
-        self.sums += values.sum(1)
-        self.squares += values.square().sum(1)
-
-    def mean(self) -> list[float]:
-        return (self.sums.double() / self.count / 255).tolist()
-
-    def std(self) -> list[float]:
-        """At least 1/255, so that images of one colour can be normalised."""
-        mean = self.sums.double() / self.count
-        variance = self.squares.double() / self.count - mean.square()
-        return (variance.clamp(min=1).sqrt() / 255).tolist()
-
-
-def _describe(data: ImageDataModule, folder: Path, pixels: _Pixels) -> Description:
+def _describe(data: ImageDataModule, folder: Path, pixels: ChannelSums) -> Description:
+    mean, std = map(list, pixels.statistics())
     targets = {split: data.splits[split][1] for split in SPLITS}
     classes = isinstance(data.task, Classification)
     names = len(data.task.names)
     return Description(
         data.task,
         data.image_shape,
-        pixels.mean(),
-        pixels.std(),
+        mean,
+        std,
         {split: len(target) for split, target in targets.items()},
         {split: torch.bincount(target, minlength=names).tolist() for split, target in targets.items() if classes},
         {name: info for split in SPLITS for name, info in _written(folder, split)},
+        data.resize,
     )
 
 
@@ -113,10 +94,8 @@ def _written(folder: Path, split: str) -> Iterator[tuple[str, FileInfo]]:
         if path.name not in (INDEX, TARGETS) and path.suffix != ".bin":
             path.unlink()  # locks
             continue
-        digest = hashlib.sha256()
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
+            digest = hashlib.file_digest(file, "sha256")
         yield f"{split}/{path.name}", FileInfo(path.stat().st_size, digest.hexdigest())
 
 
