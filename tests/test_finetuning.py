@@ -289,7 +289,7 @@ def test_a_pretrained_backbone_is_frozen_for_an_epoch_and_then_trained_with_a_ra
     result = json.loads((folder / "result.json").read_text())
     assert result["parameters"] == sum(first["values"][name].numel() for name in head)
     log = (folder / "train.log").read_text()
-    assert f"Weights from {pretrained}; anew, for 10 classes: classifier.weight, classifier.bias" in log
+    assert f"Weights from {pretrained}; new random weights for 10 classes: classifier.weight, classifier.bias" in log
     assert "From epoch 2 on the backbone is trained too" in log
     logged = [float(row["train/lr"]) for row in curves(folder)]
     assert logged == [pytest.approx(second["first"]), pytest.approx(0.0)], "the head's"

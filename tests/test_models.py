@@ -3,6 +3,7 @@
 import re
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lossfit.models.head import logit_scale
 from lossfit.models.mlp import MLP
 from lossfit.models.resnet import ResNet
 from lossfit.models.timm_model import timm_model
+from lossfit.models.timm_weights import pretrained
 from lossfit.models.torchvision import torchvision_model
 from tests import forks
 from tests.conftest import ROOT, compose
@@ -189,8 +191,25 @@ def test_a_file_gives_the_backbone_and_a_head_for_other_classes_is_new(tmp_path:
     for name, tensor in model.state_dict().items():
         if not name.startswith("classifier."):
             assert tensor.equal(source.state_dict()[name]), name
-    assert model.weights_note == f"Weights from {file}; anew, for 4 classes: classifier.weight, classifier.bias"
+    assert (
+        model.weights_note
+        == f"Weights from {file}; new random weights for 4 classes: classifier.weight, classifier.bias"
+    )
     assert model.pixel_statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_what_other_threads_load_is_not_said_of_the_model(tmp_path: Path) -> None:
+    _, file = weights_file(tmp_path)
+
+    def create(**options: Any) -> nn.Module:
+        model = timm.create_model("test_efficientnet", num_classes=4, **options)
+        thread = threading.Thread(target=lambda: nn.Linear(2, 2).load_state_dict({"x": torch.ones(1)}, strict=False))
+        thread.start()
+        thread.join()
+        return model
+
+    model = pretrained(create, "test_efficientnet", str(file), 4)
+    assert model.weights_note.endswith("; new random weights for 4 classes: classifier.weight, classifier.bias")
 
 
 def test_a_file_for_as_many_classes_gives_its_head_too(tmp_path: Path) -> None:
@@ -216,7 +235,7 @@ def test_position_embeddings_are_fitted_to_the_image_size(tmp_path: Path) -> Non
     assert model.blocks[0].attn.qkv.weight.equal(source.blocks[0].attn.qkv.weight)
 
 
-@pytest.mark.parametrize("layout", ["tensors.bin", "timm.pth", "averaged.pth.pt", "lossfit.ckpt"])
+@pytest.mark.parametrize("layout", ["tensors.bin", "timm.pth", "averaged.pth.pt", "lossfit.ckpt", "lightning.ckpt"])
 def test_torch_files_in_the_layouts_of_timm_and_lossfit(layout: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = timm.create_model("test_resnet").state_dict()
@@ -229,6 +248,7 @@ def test_torch_files_in_the_layouts_of_timm_and_lossfit(layout: str, tmp_path: P
             "state_dict": {"loss.t": torch.ones(1), **{f"model.{name}": tensor for name, tensor in state.items()}},
             "hyper_parameters": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
         },
+        "lightning.ckpt": {"state_dict": state, "hyper_parameters": {"lr": 0.1}},
     }[layout]
     torch.save(content, tmp_path / layout)
     model = timm_model(4, (3, 64, 64), name="test_resnet", weights=str(tmp_path / layout))
@@ -307,7 +327,9 @@ def test_the_hubs_weights_are_timms(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda *_, **__: str(file))
     model = timm_model(4, (3, 64, 64), name="test_efficientnet", weights="hub")
     assert model.conv_stem.weight.equal(source.conv_stem.weight)
-    assert model.weights_note.startswith("Weights from timm/test_efficientnet.r160_in1k; anew, for 4 classes: ")
+    assert model.weights_note.startswith(
+        "Weights from timm/test_efficientnet.r160_in1k; new random weights for 4 classes: "
+    )
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def made(option: str, **options: object) -> Any:
     return module
 
 
-OPTIONS = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in (CONF / "data").glob("*.yaml") if not path.stem.startswith("sample"))
 AUGMENTATIONS = sorted(path.stem for path in (CONF / "data" / "augment").glob("*.yaml"))
 NEEDS = {"folder": ["data.dir=FOLDER"], "stream": ["data.url=FOLDER"]}
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lossfit.data.augment import Augmentation
+from lossfit.data.augment.geometry import in_parts
 from lossfit.data.mix import Mix
 from lossfit.data.stores.images import Images, shuffled, stream
-
-PART = 2**19  # values of a batch that are normalised at a time
 
 
 class Normalize(nn.Module):
@@ -100,7 +99,7 @@ class Batches:
                     generator.manual_seed(_mix(self.seed, epoch, number, self.rank))
                 if self.augment:
                     images = self.augment(images, generator)
-                images = self._normalized(images)
+                images = in_parts(self.normalize, images)
                 if self.mix:
                     images, labels = self.mix(images, labels, self.num_classes, generator)
                 self.batches_served = number + 1
@@ -138,16 +137,6 @@ class Batches:
         if self._pins and not images.is_pinned():
             images = images.pin_memory()
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-
-    def _normalized(self, images: Tensor) -> Tensor:
-        """Return the normalised batch; on a processor in parts whose floats fit in its cache."""
-        size = max(1, PART // images.shape[1:].numel())
-        if images.device.type != "cpu" or len(images) <= size:
-            return self.normalize(images)
-        normalized = torch.empty(images.shape)
-        for part, target in zip(images.split(size), normalized.split(size), strict=True):
-            target.copy_(self.normalize(part))
-        return normalized
 
     def _bounds(self) -> list[tuple[int, int]]:
         """Return the start and stop of each batch in the order of this rank, or, with `shuffle`, of all ranks."""

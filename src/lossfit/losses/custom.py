@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lossfit.losses.loss import Loss, Task, Weights
 from lossfit.own_code import locate
+from lossfit.tasks.metric_names import TASKS
 
 
 class Custom(Loss):
@@ -24,7 +25,7 @@ class Custom(Loss):
     it is set before each training step to the fraction of the training that is done, from 0 to 1.
     """
 
-    tasks = ("classification", "multilabel", "regression")
+    tasks = TASKS
 
     def __init__(
         self,

@@ -79,10 +79,10 @@ class AsymmetricBCE(Loss):
 
     Asymmetric focusing, s = sigmoid(z) (2009.14119). Of many labels an image has a few, so that most answers are "no".
     gamma_neg >= 0 reduces the weight of the easy ones among them, and a "no" with s below `clip`, in [0, 1), does not
-    count at all. gamma_pos >= 0 does the same for "yes" and is smaller, since those are rare. By the clip, a
-    confident "yes" where the target says "no" has a small gradient: the label may have been forgotten. gamma_pos =
-    gamma_neg with clip = 0 is focal_bce, and with both 0 it is bce. For several labels an image only; for exclusive
-    classes there is asymmetric. Its s are poor as probabilities: where those matter, take bce.
+    count at all. gamma_pos >= 0 does the same for "yes" and is smaller, since those are rare. The clip also gives a
+    small gradient if the model is sure of a label that the target lacks. gamma_pos = gamma_neg with clip = 0 is
+    focal_bce, and with both 0 it is bce. For several labels an image only; for exclusive classes there is asymmetric.
+    Its s are poor as probabilities: where those matter, take bce.
     """
 
     tasks = ("multilabel",)

@@ -1,4 +1,4 @@
-"""Fine-tuning: a backbone that is frozen at first, and layers that learn the more slowly the further from the head.
+"""Fine-tuning: a backbone that is frozen at first. Layers farther from the head get a smaller learning rate.
 
 `fine_tuned` gives a model plain attributes, which copies of it keep and optim/groups.py reads:
 

@@ -1,6 +1,7 @@
 """Pretrained weights for timm's models, from a file or from the hub that timm names."""
 
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def pretrained(create: Callable[..., nn.Module], name: str, weights: str, num_cl
         )
     note = f"Weights from {where}"
     if missing:
-        note += f"; anew, for {num_classes} classes: {', '.join(missing)}"
+        note += f"; new random weights for {num_classes} classes: {', '.join(missing)}"
     if unused:
         note += f"; not used: {unused[0]}" + (f" and {len(unused) - 1} others" if unused[1:] else "")
     model.weights_note = note  # type: ignore[assignment]
@@ -86,16 +87,17 @@ def read(path: Path, name: str, source: Mapping[str, Any]) -> tuple[dict[str, Te
     try:
         of_torch = path.suffix != ".safetensors"
         content: Any = torch.load(path, map_location="cpu", weights_only=True) if of_torch else load_file(path)
-        about = content.get("hyper_parameters")
+        about = content.get("hyper_parameters")  # of any Lightning project
+        of_lossfit = isinstance(about, Mapping) and "mean" in about and "std" in about
         key = next((k for k in ("state_dict_ema", "model_ema", "state_dict", "model") if k in content), None)
         state: dict[str, Any] = clean_state_dict(content if key is None else content[key])
-        if about is not None:  # of lossfit, where the loss may have weights too
+        if of_lossfit:  # where the loss may have weights too
             state = {name: value for name, value in state.items() if name.startswith("model.")}
         while state and all(name.startswith("model.") for name in state):
             state = {name.removeprefix("model."): value for name, value in state.items()}
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it does not hold tensors by name")
-        statistics = None if about is None else (tuple(about["mean"]), tuple(about["std"]))
+        statistics = (tuple(about["mean"]), tuple(about["std"])) if of_lossfit else None
     except Exception as error:
         raise ValueError(f"weights={path} cannot be read: {one_line(error)}") from error
     return state, statistics
@@ -146,13 +148,18 @@ def _check_network(source: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _recorded_loading() -> Iterator[list[tuple[list[str], list[str]]]]:
-    """Collect what load_state_dict found missing and unexpected, which timm does not return."""
+    """Collect what this thread's calls of load_state_dict find missing and unexpected, which timm does not return.
+
+    timm renames and resizes a file's tensors by functions that are private to each architecture, so that its weights
+    cannot be loaded in another way. Calls of other threads do what they always do, and are not collected.
+    """
     found: list[tuple[list[str], list[str]]] = []
-    original = nn.Module.load_state_dict
+    original, own = nn.Module.load_state_dict, threading.get_ident()
 
     def recorded(self: nn.Module, *arguments: Any, **options: Any) -> Any:
         result = original(self, *arguments, **options)
-        found.append((list(result.missing_keys), list(result.unexpected_keys)))
+        if threading.get_ident() == own:
+            found.append((list(result.missing_keys), list(result.unexpected_keys)))
         return result
 
     nn.Module.load_state_dict = recorded  # type: ignore[method-assign]

@@ -25,8 +25,8 @@ def flip(images: Tensor, which: Tensor) -> Tensor:
 def translate(images: Tensor, shift: Tensor, fill: float = 0.0, largest: int | None = None) -> Tensor:
     """Move image i down by shift[i, 0] and right by shift[i, 1] pixels; pixels from outside the image are `fill`.
 
-    shift: (N, 2) int64, each at most the image's size. largest: their largest size; None to look for it, for which a
-    GPU has to be waited for.
+    shift: (N, 2) int64, each at most the image's size. largest: their largest size. None computes it from shift;
+    this synchronises with the GPU.
     """
     count, channels, height, width = images.shape
     edge = int(shift.abs().max()) if largest is None else largest

@@ -74,8 +74,9 @@ class Policy(CropAndErase):
         count = len(images)
         operations = torch.randint(len(OPERATIONS), (count,), generator=generator, device=generator.device)
         negative = torch.rand(count, generator=generator, device=generator.device) < 0.5
-        negative &= operations < len(SIGNED)  # so that samples of which the sign and the level
-        levels = levels * (operations < len(SIGNED) + len(UNSIGNED))  # do not matter go together
+        # Set sign and level to 0 where the operation ignores them, so that more samples share a call.
+        negative &= operations < len(SIGNED)
+        levels = levels * (operations < len(SIGNED) + len(UNSIGNED))
         ends = self.magnitudes(images.shape[2], images.shape[3])
         keys = torch.stack([operations, levels, negative.long()])
         distinct, members = keys.cpu().unique(dim=1, return_inverse=True)
