@@ -1,4 +1,4 @@
-"""Train an image classifier: python train.py optimizer=adam loss=focal (see --help for every option)."""
+"""Train a model on images: python train.py optimizer=adam loss=focal (see --help for every option)."""
 
 import sys
 

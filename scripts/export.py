@@ -11,7 +11,7 @@ RUN is a run folder, whose best checkpoint is used, or a checkpoint. Writes into
 
 Both models take uint8 pixels (N, C, H, W), any N, and return probabilities (N, C), or for a regression values (N, D) in
 their own unit. The files are written only if they make the model's predictions on all test images, with probabilities
-within 1e-4, values within 1e-4 standard deviations of the targets.
+within 1e-4, values within 1e-4 of the targets' scale (their interquartile range / 1.349).
 
 Exit status: 0; 1 if a file does not agree with the model; 2 for a mistake, such as a RUN that does not exist.
 """

@@ -54,9 +54,9 @@ drawn over the error of a value, beside mse, or over the logit of a label, besid
 
 In the formulas z are the model's outputs and q is the target. For classes z are logits (N, C), p = softmax(z), q is
 one-hot, smoothed or mixed, and y is the true class. For several labels an image, z are logits (N, C), and q is 1 for
-each label that the image has. For values, z and q (or y) are numbers (N, D), in standard deviations of the training
-targets. Each formula is one sample's value; the loss is the mean over the batch, computed in float32 whatever the
-precision of the outputs.
+each label that the image has. For values, z and q (or y) are numbers (N, D), in units of the targets'
+[scale](tasks.md#the-scale-of-the-targets). Each formula is one sample's value; the loss is the mean over the batch,
+computed in float32 whatever the precision of the outputs.
 
 Every loss with `weights` takes "balanced", {beta: 0.999} or a list of one number per class, scaled to a mean of 1 over
 the training samples. `weights` and `smoothing` act in training only. Weights are for classes, and smoothing is for
@@ -64,6 +64,11 @@ classes and labels. `loss.KEY=VALUE` sets an option; a value with braces, bracke
 `'loss.weights={beta: 0.999}'`.
 """
 TASKS = {"classification": "classes", "multilabel": "several labels an image", "regression": "values"}
+EXAMPLES = {  # data of a task, as typed
+    "classification": (),
+    "multilabel": ("data=folder", "data.dir=photos", "data.table=tags.csv"),
+    "regression": ("data=fashion_mnist_rotation",),
+}
 
 CLASSES = 10
 COUNTS = [1000 - 100 * k for k in range(CLASSES)]  # training images
@@ -175,9 +180,9 @@ def entry(file: Path) -> str:
     lines = [f"### {file.stem}\n", f"*{meaning(file)}*\n", f"    {formula}\n"]
     if file.stem != "custom":
         lines.append(f"![{file.stem}: value and gradient](losses/{file.stem}.png)\n")
-    command = " ".join([f"python train.py loss={file.stem}", *re.findall(r"needs (\S+=\S+)", meaning(file))])
-    if "classification" not in target.tasks:
-        command, soft = f"loss={file.stem}", ""
+    needed = re.findall(r"needs (\S+=\S+)", meaning(file))
+    command = " ".join(["python train.py", *EXAMPLES[target.tasks[0]], f"loss={file.stem}", *needed])
+    soft = soft if "classification" in target.tasks else ""
     lines += [f"{rest}\n", f"`{command}` for {tasks}; options {options or 'none'}{soft}.\n"]
     return "\n".join(lines)
 

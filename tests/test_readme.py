@@ -3,6 +3,7 @@
 The commands are run in forks of one process (forks.py). Commands that come to the same on the sample are run once.
 """
 
+import ast
 import re
 import shlex
 import shutil
@@ -11,16 +12,20 @@ import sys
 import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import lossfit
 from lossfit import runs
 from lossfit.models.linear import Linear
+from lossfit.tasks import metric_names
 from tests import forks, photos
-from tests.conftest import ROOT, sample
+from tests.conftest import ROOT, fit, sample
+from tests.test_losses import for_task
 
 DOCS = ROOT / "docs"
 PAGES = {
@@ -28,7 +33,7 @@ PAGES = {
     for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
     if page.name not in ("losses_choosing.md", "losses_measured.md")  # are parts of losses.md
 }
-README, OWN_CODE = PAGES["README.md"], PAGES["docs/own_code.md"]
+README, OWN_CODE, OWN_IMAGES = (PAGES[name] for name in ("README.md", "docs/own_code.md", "docs/own_images.md"))
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROGRAMS = ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy", "mkdocs", "git")
 SMALL = ["data=sample", "trainer.max_epochs=1", "data.subset=200"]
@@ -38,6 +43,8 @@ NEEDED = {  # as the entry of this loss says
     "python train.py 'data.classes=[Shirt,Pullover]' loss=bce": ["data.val_size=20", "data.subset=80"],
 }
 SAMPLES = {"data=fashion_mnist_rotation": "data=sample_rotation"}
+LOSSES_ROW = "losses, the first choice in front"
+WEIGHTS = "model.weights=resnet18.safetensors"  # pretrained weights need the network
 TINY = ["data=sample", "data.subset=200", "model=linear"]
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
@@ -65,8 +72,9 @@ def small(command: str) -> tuple[str, ...]:
     if "resume=" in command or "--help" in arguments or "--cfg" in arguments:
         return tuple(a.replace("max_epochs=20", "max_epochs=2") for a in arguments)
     data = [SAMPLES.get(a, a) for a in arguments if a.startswith("data=")]
-    replaced = ("data=", "data.subset=", "trainer.max_epochs=", "model.weights=")  # pretrained weights need the network
+    replaced = ("data=", "data.subset=", "trainer.max_epochs=", "data.image_size=")
     arguments = [a for a in arguments if not a.startswith(replaced)]
+    arguments = [WEIGHTS if a.startswith("model.weights=") else a for a in arguments]
     arguments += (SMALL_FOLDER if "data=folder" in command else SMALL) + data  # of two values, the last is used
     arguments = [a.replace("range(0,5)", "range(0,2)") for a in arguments]
     if "-m" in arguments:
@@ -83,7 +91,9 @@ def small(command: str) -> tuple[str, ...]:
 COMMANDS = list(dict.fromkeys(command for page in PAGES.values() for command in commands(page)))
 TRAINING = [c for c in COMMANDS if c.startswith("python train.py") and "hydra/launcher" not in c]
 LAUNCHED = [c for c in COMMANDS if "hydra/launcher=" in c]
+OF_OWN_IMAGES = [c for c in commands(OWN_IMAGES) if c.startswith("python scripts/")]
 ON_A_RUN = list(dict.fromkeys(c.split(" --")[0] if "export" in c else c for c in COMMANDS if " RUN" in c))
+ON_A_RUN = [c for c in ON_A_RUN if c not in OF_OWN_IMAGES]
 SCRIPTS = {c.split()[1] for c in COMMANDS if c.startswith("python scripts/")}
 
 
@@ -105,16 +115,32 @@ def test_installing_and_testing_are_what_ci_does(command: str) -> None:
 
 
 def own_images(folder: Path) -> Path:
-    """Images of two classes with a table of values; return their folder."""
-    photos.make(folder)
-    rows = [f"{file.relative_to(folder)},{number}" for number, file in enumerate(sorted(folder.rglob("*.png")))]
-    (folder / "labels.csv").write_text("\n".join(["path,age [years]", *rows]))
+    """Images of two classes, with a table of values and one of sets of classes; return their folder."""
+    files = [str(file.relative_to(folder)) for file in sorted(photos.make(folder).rglob("*.png"))]
+    ages = [f"{file},{number}" for number, file in enumerate(files)]
+    tags = [f"{file},{('sea;sun', 'sea', 'sun', '')[number % 4]}" for number, file in enumerate(files)]
+    (folder / "ages.csv").write_text("\n".join(["path,age [years]", *ages]))
+    (folder / "tags.csv").write_text("\n".join(["path,tags", *tags]))
     return folder
 
 
+@pytest.fixture(scope="session")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of weights for timm's resnet18, with its head of 1,000 classes."""
+    import timm
+    from safetensors.torch import save_file
+
+    file = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(timm.create_model("resnet18").state_dict(), file)
+    return str(file)
+
+
 @pytest.mark.parametrize("command", {small(command): command for command in TRAINING}.values())
-def test_train_commands(command: str, trained: Path, tmp_path: Path) -> None:
+def test_train_commands(command: str, trained: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     arguments = list(small(command))
+    if WEIGHTS in arguments:
+        file = request.getfixturevalue("resnet18")
+        arguments = [a.replace(WEIGHTS, f"model.weights={file}") for a in arguments]
     if "data=stream" in arguments:
         done = forks.run(["scripts/stream.py", "data=sample", "--out", str(tmp_path / "stream")])
         assert done.returncode == 0, done.stderr
@@ -204,6 +230,107 @@ def test_commands_on_a_trained_run(command: str, trained: Path, tmp_path: Path) 
     assert re.search(expected[Path(arguments[0]).stem], done.stdout), done.stdout
 
 
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run named RUN on the folder photos, with new_photos beside it."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "new_photos").mkdir()
+    photos.image(7, 30).save(folder / "new_photos" / "1.png")
+    own_images(folder / "photos")
+    with chdir(folder):
+        fit(Path("RUN"), "data=folder", "data.dir=photos", *SMALL_FOLDER, "callbacks=checkpoint")
+    return folder
+
+
+@pytest.mark.parametrize("command", OF_OWN_IMAGES)
+def test_scripts_on_a_run_of_own_images(command: str, own_run: Path) -> None:
+    script, *arguments = shlex.split(command)[1:]
+    done = forks.run([str(ROOT / script), *arguments], cwd=own_run)
+    assert done.returncode == 0, done.stderr
+    expected = {
+        "evaluate": r"test split, 4 images.*\n +acc +[01]\.\d+ \(",
+        "predict": r"new_photos/1\.png  0\.\d+ (cat|dog)",
+        "export": r"classifier\.onnx .* on 4 test images 0 predictions differ",
+        "stream": r"FOLDER: classification, images 3 x 224 x 224, 32 train, 4 val, 4 test",
+    }
+    assert re.search(expected[Path(script).stem], done.stdout), done.stdout
+
+
+def last_value(code: str, run: Path, image: Path) -> object:
+    """Run a block of code on a run and an image; return the value of its last line."""
+    code = code.replace('"logs/train/runs/RUN"', repr(str(run))).replace('"photo.png"', repr(str(image)))
+    *before, last = ast.parse(code).body
+    assert isinstance(last, ast.Expr)
+    scope: dict[str, object] = {}
+    exec(compile(ast.Module(before, []), "<page>", "exec"), scope)
+    return eval(compile(ast.Expression(last.value), "<page>", "eval"), scope)
+
+
+def test_the_code_of_own_images(own_run: Path) -> None:
+    (code,) = python_blocks(OWN_IMAGES)
+    assert last_value(code, own_run / "RUN", own_run / "new_photos" / "1.png") in (["cat"], ["dog"])
+
+
+@pytest.fixture(scope="module")
+def run_of_each_task(own_run: Path, trained: Path) -> dict[str, Path]:
+    with chdir(own_run):
+        table = ["data.dir=photos", "data.table=tags.csv", *SMALL_FOLDER]
+        fit(Path("tags"), "data=folder", *table, "loss=bce", "callbacks=checkpoint")
+    with chdir(ROOT):
+        fit(own_run / "angles", "data=sample_rotation", "loss=huber", "callbacks=checkpoint")
+    return {"classification": trained, "multilabel": own_run / "tags", "regression": own_run / "angles"}
+
+
+@pytest.mark.parametrize("code", python_blocks(PAGES["docs/tasks.md"]))
+def test_two_lines_load_a_model_of_each_task(code: str, run_of_each_task: dict[str, Path], own_run: Path) -> None:
+    (task,) = (task for task in run_of_each_task if f"# {task}: " in code)
+    found = last_value(code, run_of_each_task[task], own_run / "new_photos" / "1.png")
+    if task == "classification":
+        assert isinstance(found, list)
+        assert set(found) < set(lossfit.load(run_of_each_task[task]).classes)
+    elif task == "multilabel":
+        assert found in ([["sea", "sun"]], [["sea"]], [["sun"]], [[]])
+    else:
+        assert isinstance(found, torch.Tensor)
+        assert found.shape == (1, 1)
+        assert -90 < found.item() < 90, "degrees"
+
+
+def table(page: str, first_cell: str) -> Iterator[list[str]]:
+    """Yield the cells of each row below the header of the first table whose rows include one that begins so."""
+    tables = re.findall(r"^(?:\|.+\n)+", page, flags=re.MULTILINE)
+    found = next(one for one in tables if f"\n| {first_cell} |" in one)
+    for line in found.splitlines()[2:]:
+        yield [cell.strip() for cell in line.split(" | ")]
+
+
+def names_in(cell: str) -> set[str]:
+    return set(re.findall(r"`([\w/]+)`", cell))
+
+
+def test_tasks_has_every_metric_of_each_task() -> None:
+    written: dict[str, set[str]] = {}
+    task = ""
+    for cells in table(PAGES["docs/tasks.md"], "all"):
+        task = cells[0].strip("| ") or task
+        written.setdefault(task, set()).update(names_in(cells[1]))
+    assert written.pop("all") == {"loss"}
+    assert written == {
+        task: {key.partition("/")[2] for key in metric_names.keys(task, ("val",), ("costs", "two classes"))} - {"loss"}
+        for task in metric_names.TASKS
+    }
+
+
+def test_tasks_has_the_headline_and_the_losses_of_each_task() -> None:
+    rows = {cells[0].strip("| "): cells[1:] for cells in table(PAGES["docs/tasks.md"], "headline metric")}
+    for task, headline, losses in zip(metric_names.TASKS, rows["headline metric"], rows[LOSSES_ROW], strict=True):
+        key = metric_names.headline(task)
+        assert names_in(headline) == {key}
+        assert ("higher" in headline) == (metric_names.direction_of(key) == "max")
+        named, existing = names_in(losses), {*for_task(task)} - {"custom"}
+        assert named < existing if task == "classification" else named == existing
+
+
 @pytest.mark.parametrize("command", LAUNCHED)
 def test_launchers(command: str, slurm: dict[str, str], tmp_path: Path) -> None:
     """On the processor, SLURM by a stand-in."""
@@ -236,7 +363,7 @@ def test_comparing(command: str, script: Callable[..., tuple[int, str, str]], tr
     assert all(file.stat().st_size for file in files)
 
 
-LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "lossfit.load" in code]
+LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "= lossfit.load" in code]
 
 
 @pytest.mark.parametrize("code", LOADING)

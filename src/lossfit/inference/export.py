@@ -30,7 +30,7 @@ from lossfit.tasks.task import Task
 
 FORMATS = ("pt2", "onnx")
 STEM = "classifier"  # of the file names
-TOLERANCE = 1e-4  # of a probability, or of a value in standard deviations of the targets
+TOLERANCE = 1e-4  # of a probability, or of a value in units of the targets' scale
 BATCH = 499  # images; the last batch is usually smaller, so that three batch sizes are verified
 Predictor = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> probabilities or values (N, K)
 
@@ -45,7 +45,7 @@ def export(model: TrainedModel, images: Images, target: Tensor, formats: Sequenc
     """Write classifier.pt2 and classifier.onnx, by `formats`, and the model card classifier.json; return the card.
 
     images and target are the test split. On all of it each file must make the model's predictions, with probabilities
-    within TOLERANCE, values within TOLERANCE standard deviations. If one does not, raises RunError and leaves older
+    within TOLERANCE, values within TOLERANCE of the targets' scale. If one does not, raises RunError and leaves older
     files as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)

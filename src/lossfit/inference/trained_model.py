@@ -134,10 +134,10 @@ class TrainedModel(nn.Module):
 def load(path: str | os.PathLike[str], *, model: nn.Module | None = None, trust_code: bool = False) -> TrainedModel:
     """Return the model of a run folder (its best checkpoint) or of a checkpoint file, in eval mode on the CPU.
 
-    A checkpoint is data: it may name the models of lossfit and torchvision's classification models, and loading it runs
-    no code from it, imports nothing that it names and downloads nothing. If the model is the user's own code, pass it
-    as `model`, built as for the training, or pass trust_code=True to import the code that the checkpoint names. A run
-    folder that this account made on this machine needs neither.
+    A checkpoint is data: it may name the models of lossfit and the classifiers of torchvision and timm, and loading it
+    runs no code from it, imports nothing that it names and downloads nothing. If the model is the user's own code, pass
+    it as `model`, built as for the training, or pass trust_code=True to import the code that the checkpoint names. A
+    run folder that this account made on this machine needs neither.
 
     Raises UserError, naming the file, if it is missing, damaged or of another program, or if its model is refused.
     """

@@ -5,8 +5,8 @@ What a loss gets, by the task; the result is a scalar:
     classification  logits (N, C) float; target (N,) int64 class indices, or (N, C) float distributions over the
                     classes when labels are soft. Hard labels and the same labels as one-hot give the same number.
     multilabel      logits (N, C) float; target (N, C) float, 1 for each label that the image has, else 0.
-    regression      values (N, D) float, or (N, D * outputs_per_target); target (N, D) float. Both are in standard
-                    deviations of the training targets, from their mean.
+    regression      values (N, D) float, or (N, D * outputs_per_target); target (N, D) float. Both are in units of the
+                    training targets' scale, counted from their median: see tasks/regression.py.
 
 Computed in float32 whatever the precision of the outputs (in float64 if they are).
 """
