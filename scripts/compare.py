@@ -5,8 +5,9 @@
     python scripts/compare.py logs/train/multiruns/SWEEP --best
 
 Takes run folders, sweeps and folders that hold them; runs may still be training. A row is a setting: the options that
-differ, the number n of completed runs, one for each seed, the mean ± sample standard deviation of the metric over them,
-and the means of other metrics. A run's metrics are those of its result.json: of the best checkpoint, if one was kept.
+differ, the number n of completed runs, one for each seed and fold, the mean ± sample standard deviation of the metric
+over them, and the means of other metrics. A run's metrics are those of its result.json: of the best checkpoint, if one
+was kept. Without --metric, it is the headline metric of the runs' task: val/acc, val/map or val/mae.
 Runs that do not count (failed, pruned, running, ...) are listed below the table. The picture has the best 10 settings.
 """
 
