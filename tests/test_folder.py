@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -364,6 +365,13 @@ def test_a_run_notices_that_its_images_have_changed(change: object, words: str, 
     change(folder)  # type: ignore[operator]
     with pytest.raises(UserError, match=rf"not those that this run began with: {words}.*init_from="):
         photos.read(folder).check_unchanged(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_a_list_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / names.SPLITS)
+    with pytest.raises(UserError, match=r"splits\.csv is no file"):
+        photos.read(photos.make(tmp_path / "photos")).check_unchanged(tmp_path)
 
 
 def test_a_run_notices_that_a_target_has_changed(tmp_path: Path) -> None:

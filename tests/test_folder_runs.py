@@ -158,7 +158,7 @@ def test_a_resumed_run_refuses_changed_images(trained: Path, images: Path, tmp_p
     engine.resume(run, compose(*overrides(folder), *words), words)
 
 
-@pytest.mark.parametrize("store", ["mapped", "decoded"])
+@pytest.mark.parametrize("store", ["auto", "mapped", "decoded"])
 def test_every_store_trains_to_the_same_bits(store: str, images: Path, tmp_path: Path) -> None:
     more = ["data.skip_unreadable=true", "data.batch_size=8"]
     runs = [train(tmp_path / name, images, *more, f"data.store={name}") for name in ("memory", store)]

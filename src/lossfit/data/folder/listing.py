@@ -28,6 +28,8 @@ def skipped_text(root: Path, errors: dict[str, str]) -> str:
 
 def check_unchanged(file: Path, now: str) -> None:
     """Raise DataChanged if the list of a run differs from the list now."""
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise UserError(f"{file} is no file")
     try:
         before = file.read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:
