@@ -178,7 +178,7 @@ def test_a_batch_on_another_device_is_augmented_there() -> None:
     images, numbers = torch.empty(4, 1, 9, 9, device="meta"), torch.empty(4, 2, dtype=torch.long, device="meta")
     for result in (
         flip(images, torch.empty(4, dtype=torch.bool, device="meta")),
-        translate(images, numbers),
+        translate(images, numbers, largest=2),
         erase(images, numbers[:, 0], numbers[:, 1], numbers[:, 0]),
     ):
         assert result.device == images.device

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import (
     PolynomialLR,
 )
 
-from lossfit.config import build
+from lossfit.config import build, with_monitors
 from lossfit.schedules import (
     cosine,
     cosine_restarts,
@@ -51,7 +51,8 @@ def rates(described: dict[str, Any], optimizer: Optimizer, steps: int = STEPS) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_builds_and_says_when_it_steps(name: str) -> None:
-    scheduler = build(compose(f"scheduler={name}")["scheduler"], "scheduler")
+    config = with_monitors(compose(f"scheduler={name}"), "val/acc")
+    scheduler = build(config["scheduler"], "scheduler")
     described = scheduler(sgd(), total_steps=STEPS)
     assert described["interval"] == ("epoch" if name == "plateau" else "step")
     assert ("monitor" in described) == (name == "plateau")
