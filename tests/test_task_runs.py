@@ -278,7 +278,10 @@ MISTAKES = [
     ([*ROTATION, "callbacks.checkpoint.monitor=val/acc"], r"monitor must be one of .*val/mae.*, got 'val/acc'$"),
     (["data=sample", "callbacks.checkpoint.monitor=val/auroc"], r"got 'val/auroc', which is measured with two classes"),
     (["VALUES", "data.classes=[a,b]"], r"data\.classes=\['a', 'b'\] are for classes, and the targets are values$"),
-    ([*ROTATION, "data/augment=trivial"], r"data\.augment must be none, .*, got Trivial.*: set data/augment=none$"),
+    (
+        [*ROTATION, "data/augment=trivial"],
+        r"data\.augment must be null or an Augment .*, got Trivial.*: use data/augment=none or data/augment=shift$",
+    ),
 ]
 
 

@@ -123,7 +123,7 @@ def test_a_folder_from_elsewhere_may_say_where_data_are_read_but_not_where_they_
     config = compose("data=folder", *given, f"init_from={path}")
     trust.check(config, Path("run"))
     config["data"]["cache_dir"] = path
-    with pytest.raises(ConfigError, match=r"data\.cache_dir=.* is a path or an address"):
+    with pytest.raises(ConfigError, match=r"data\.cache_dir=.* is not data/cache, and may not be written"):
         trust.check(config, Path("run"))
 
 
