@@ -2,12 +2,13 @@
 
 import importlib.util
 import io
+import logging
 import os
 import runpy
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ def whole_and_resumed(folder: Path, *overrides: str) -> list[dict[str, Tensor]]:
     engine.resume(folder / "resumed", compose(*QUICK, "trainer.max_epochs=2"), ["trainer.max_epochs=2"])
     files = [folder / name / "checkpoints" / "last.ckpt" for name in ("whole", "resumed")]
     return [torch.load(file, weights_only=True)["state_dict"] for file in files]
+
+
+@pytest.fixture(autouse=True)
+def no_log_handler_is_left() -> Iterator[None]:
+    """A handler that a library adds to the root logger writes to the captured stderr of the test in which it did so."""
+    yield
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,6 @@ def restored(
     else:
         task = Classification(names)
         task.link = link
-    task.costs = costs
+    task.costs = None if costs is None else [list(map(float, row)) for row in costs]
     task.outputs = outputs or len(names)
     return task
