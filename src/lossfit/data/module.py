@@ -139,7 +139,7 @@ class ImageDataModule(LightningDataModule):
         images, labels = self.splits[split]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         fits = device.type != "cuda" or images.nbytes <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
-        if fits and device.type != "cpu" and isinstance(images, MappedImages):
+        if fits and device.type == "cuda" and isinstance(images, MappedImages):
             images = images.load(device)
         elif fits and isinstance(images, Tensor):
             images = images.to(device)
