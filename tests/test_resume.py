@@ -232,7 +232,7 @@ class SignalledStream(io.RawIOBase):
 def test_a_signal_during_the_write_of_a_line_stops_the_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = SignalledStream()
     console = io.TextIOWrapper(io.BufferedWriter(stream), encoding="utf-8")
-    monkeypatch.setattr(rich.get_console(), "file", console)
+    monkeypatch.setattr(rich.get_console(), "_file", console)  # `file` would come back as this test's stdout
     with pytest.raises(Interrupted):
         fit(tmp_path / "run", *THREE, "model=linear")
     assert b"Stopping after this step (SIGINT)" in stream.written
