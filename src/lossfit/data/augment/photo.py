@@ -1,6 +1,6 @@
 """Augmentation of photographs: a random part of the image, mirror images, colours, an erased box."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -77,17 +77,13 @@ class Photo(CropAndErase):
     @checked
     def __init__(
         self,
-        scale: Shares = (0.35, 1.0),
-        ratio: Ratios = (0.75, 1.3333),
-        flip: From0To1 = 0.5,
         brightness: From0To1 = 0.2,
         contrast: From0To1 = 0.2,
         saturation: From0To1 = 0.2,
         hue: HalfTurn = 0.0,
-        erase: From0To1 = 0.0,
-        erase_scale: Shares = (0.02, 0.33),
+        **options: Any,
     ) -> None:
-        super().__init__(scale, ratio, flip, erase, erase_scale)
+        super().__init__(**options)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def recolour(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,14 +6,14 @@ magnitude go through torchvision's function together, so that an image is what t
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from lossfit.data.augment.photo import CropAndErase, Ratios, Shares
-from lossfit.ranges import Count, From0To1, Range, checked
+from lossfit.data.augment.photo import CropAndErase
+from lossfit.ranges import Count, Range, checked
 
 Ends = tuple[float, float]  # the magnitude that changes an image least, and the one that changes it most
 BINS = 31  # magnitudes of an operation, evenly spaced between its ends
@@ -98,17 +98,6 @@ class TrivialAugment(Policy):
     scale, ratio, flip, erase, erase_scale: as in Photo; the crop comes before the operation.
     """
 
-    @checked
-    def __init__(
-        self,
-        scale: Shares = (0.35, 1.0),
-        ratio: Ratios = (0.75, 1.3333),
-        flip: From0To1 = 0.5,
-        erase: From0To1 = 0.0,
-        erase_scale: Shares = (0.02, 0.33),
-    ) -> None:
-        super().__init__(scale, ratio, flip, erase, erase_scale)
-
     def magnitudes(self, height: int, width: int) -> Mapping[str, Ends]:
         """Return the ends of the magnitudes of each operation that has some."""
         most = dict.fromkeys(SIGNED, 0.99) | {"translate_x": 32.0, "translate_y": 32.0, "rotate": 135.0}
@@ -131,17 +120,8 @@ class RandAugment(Policy):
     """
 
     @checked
-    def __init__(
-        self,
-        num_ops: Count = 2,
-        magnitude: Bin = 9,
-        scale: Shares = (0.35, 1.0),
-        ratio: Ratios = (0.75, 1.3333),
-        flip: From0To1 = 0.5,
-        erase: From0To1 = 0.0,
-        erase_scale: Shares = (0.02, 0.33),
-    ) -> None:
-        super().__init__(scale, ratio, flip, erase, erase_scale)
+    def __init__(self, num_ops: Count = 2, magnitude: Bin = 9, **options: Any) -> None:
+        super().__init__(**options)
         self.num_ops, self.magnitude = num_ops, magnitude
 
     def magnitudes(self, height: int, width: int) -> Mapping[str, Ends]:
