@@ -249,7 +249,7 @@ def test_r2_of_values_far_from_0() -> None:
 
 def test_deviations_of_gaussian_nll_hold_what_they_say() -> None:
     task = values(3)
-    task.take_loss(GaussianNLL)
+    task.take_outputs(GaussianNLL)
     deviation = torch.tensor([0.5, 1.0, 2.0])  # in units of the scale
     outputs = torch.cat([normal(4000, 3), (2 * deviation.log()).expand(4000, 3)], 1)
     target = task.decide(outputs) + normal(4000, 3, seed=1) * deviation * torch.tensor(task.scale)

@@ -100,7 +100,6 @@ class Classification(Task):
 
     def take_loss(self, loss: Any) -> None:
         """Take the link, which makes probabilities of the logits."""
-        super().take_loss(loss)
         self.link = loss.link
 
     def take_costs(self, costs: Mapping[str, Mapping[str, float]]) -> None:

@@ -103,7 +103,10 @@ class Task:
         self.costs: list[list[float]] | None = None
 
     def take_loss(self, loss: Any) -> None:
-        """Take the number of outputs and the link from a loss, an instance or its class."""
+        """Take the link from a loss; only that of one class for each image depends on it."""
+
+    def take_outputs(self, loss: Any) -> None:
+        """Take the number of outputs from the class of a loss, which is known before the model is built."""
         self.outputs = len(self.names) * getattr(loss, "outputs_per_target", 1)
 
     def take_costs(self, costs: Mapping[str, Mapping[str, float]]) -> None:
@@ -174,7 +177,7 @@ class Task:
         """Return a metric of what the model returns (N, K) that needs nothing else, with its name."""
         raise NotImplementedError
 
-    def compared(self, found: Tensor, expected: Tensor) -> "Comparison":
+    def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare what two forms of a model return for N images."""
         raise NotImplementedError
 

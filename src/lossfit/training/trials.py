@@ -37,7 +37,7 @@ def check_loss(node: Config, task: Task) -> None:
             f"loss: {target.__name__} is for {' and '.join(tasks)}, and the data are for {task.name}: take one of "
             f"{', '.join(losses_for(task.name))}"
         )
-    task.outputs = len(task.names) * getattr(target, "outputs_per_target", 1)
+    task.take_outputs(target)
 
 
 def losses_for(task: str) -> list[str]:
