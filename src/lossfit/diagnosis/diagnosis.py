@@ -1,0 +1,75 @@
+"""The findings of a run: since when each holds, and whether it still does."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lossfit.diagnosis.finding import SEVERITIES, Finding
+from lossfit.diagnosis.history import History
+
+Rule = Callable[[History], Finding | None]
+
+
+@dataclass
+class Found:
+    """A finding over time. first, last: as it was found first and last. holds: whether it still holds."""
+
+    first: Finding
+    last: Finding
+    holds: bool = True
+
+    @property
+    def line(self) -> str:
+        """The finding in words, without its severity."""
+        epoch = self.first.epoch
+        since = f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {self.first.step}"
+        return f"{self.last.name} since {since}: {self.last.text}"
+
+
+@dataclass
+class Diagnosis:
+    """Rules over a history that grows. found: by the names of the findings, in the order in which they were found."""
+
+    rules: Mapping[str, Rule]
+    found: dict[str, Found] = field(default_factory=dict)
+
+    def update(self, history: History) -> list[Found]:
+        """Evaluate all rules; return the findings that are new."""
+        new = []
+        for name, rule in self.rules.items():
+            finding = rule(history)
+            if name in self.found:
+                self.found[name].holds = finding is not None
+                self.found[name].last = finding or self.found[name].last
+            elif finding is not None:
+                self.found[name] = Found(finding, finding)
+                new.append(self.found[name])
+        return by_severity(new)
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return the findings for a JSON file, the gravest first."""
+        return [
+            {
+                "name": one.last.name,
+                "severity": one.last.severity,
+                "since": {"epoch": one.first.epoch, "step": one.first.step},
+                "holds": one.holds,
+                "text": one.last.text,
+                "evidence": dict(one.last.evidence),
+                "series": list(one.last.series),
+            }
+            for one in by_severity(self.found.values())
+        ]
+
+
+def by_severity(found: Any) -> list[Found]:
+    """Return findings, the gravest first."""
+    return sorted(found, key=lambda one: SEVERITIES.index(one.last.severity))
+
+
+def replay(history: History, rules: Mapping[str, Rule]) -> Diagnosis:
+    """Return what the rules find in a history, evaluated as they were while the run trained."""
+    diagnosis = Diagnosis(rules)
+    for steps, evaluations in history.moments():
+        diagnosis.update(history.until(steps, evaluations))
+    return diagnosis

@@ -1,0 +1,122 @@
+"""What is recorded of a run for its diagnosis: facts, a row each few steps, and a row after each validation.
+
+Shapes: S rows of steps, E rows of evaluations, P parameters of the model, C classes, U activation modules. A value that
+is not known is NaN, and null in a file. Rows of steps come before the row of evaluations at the same step.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lossfit.plain_values import float32_digits
+
+Rows = dict[str, np.ndarray]  # by column: (rows,) or (rows, width)
+
+# the columns of steps; loss and loss_max are over the steps since the row before, norms are those of the row's step
+STEPS = (
+    "step",  # how many optimizer steps were done
+    "epoch",  # how many epochs were done: 1.5 is the middle of the second
+    "loss",  # mean training loss, as it is trained
+    "loss_max",
+    "lr",
+    "grad_norm",  # of all parameters, before clipping
+    "grad",  # (S, P) norm of each parameter's gradient; NaN if it had none
+    "weight",  # (S, P) norm of each parameter
+    "update",  # (S, P) norm of its change in this step
+)
+# the columns of evaluations; sample_* is of a fixed sample of the training split in eval mode, without augmentation
+EVALUATIONS = (
+    "step",
+    "epoch",
+    "lr",
+    "train_loss",  # mean training loss, as it is trained, since the validation before
+    "sample_loss",  # without class weights and smoothing, as val_loss
+    "sample_score",  # the headline metric
+    "val_loss",
+    "val_score",
+    "recall",  # (E, C) of the validation, of a classification
+    "predicted_share",  # (E, C) how often each class was predicted
+    "dead",  # (E, U) the share of units that were active on less than 1% of the sample
+    "bins",  # (E, 45) calibration of the validation: 15 x (count, sum of confidence, number correct)
+    "margins",  # (E, 21) quantiles 0, 5, ... 100% of the sample's mean margins; see callbacks/training_sample.py
+)
+CHECK_EVERY = 20  # rows of steps between two diagnoses within an epoch
+
+
+@dataclass(frozen=True)
+class History:
+    """The series of a run. facts: plain values about it, which callbacks/diagnosis.py lists."""
+
+    facts: Mapping[str, Any]
+    steps: Rows
+    evaluations: Rows
+
+    @classmethod
+    def of(
+        cls, facts: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
+    ) -> "History":
+        """Make a history of rows; a column that a row does not have is NaN there."""
+        return cls(facts, _columns(STEPS, steps), _columns(EVALUATIONS, evaluations))
+
+    def until(self, steps: int, evaluations: int) -> "History":
+        """Return the first rows."""
+        return History(
+            self.facts,
+            {name: column[:steps] for name, column in self.steps.items()},
+            {name: column[:evaluations] for name, column in self.evaluations.items()},
+        )
+
+    def moments(self) -> Iterator[tuple[int, int]]:
+        """Yield the numbers of rows at which a run is diagnosed while it trains, and at its end."""
+        step, evaluated = self.steps["step"], self.evaluations["step"]
+        done = 0
+        for row in range(len(evaluated) + 1):
+            last = row == len(evaluated)
+            before = len(step) if last else int((step <= evaluated[row]).sum())
+            for count in range(done // CHECK_EVERY * CHECK_EVERY + CHECK_EVERY, before + 1, CHECK_EVERY):
+                yield count, row
+            yield before, min(row + 1, len(evaluated))
+            done = before
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the history as plain values for a JSON file."""
+        return {
+            "facts": dict(self.facts),
+            "steps": {name: _to_plain(column) for name, column in self.steps.items()},
+            "evaluations": {name: _to_plain(column) for name, column in self.evaluations.items()},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "History":
+        """Return the history that `to_plain` made plain; raise ValueError if it is not one."""
+        try:
+            facts, parts = dict(plain["facts"]), []
+            for part, names in (("steps", STEPS), ("evaluations", EVALUATIONS)):
+                columns = {name: np.array(_with_nan(plain[part][name]), dtype=float) for name in names}
+                if len({len(column) for column in columns.values()}) > 1:
+                    raise ValueError("its columns differ in length")
+                parts.append(columns)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"it holds no history of a run ({error})") from error
+        return cls(facts, *parts)
+
+
+def _columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Rows:
+    found = {}
+    for name in names:
+        values = [np.asarray(row.get(name, np.nan), dtype=float) for row in rows]
+        width = max((value.shape for value in values), key=len, default=())
+        found[name] = np.array([np.broadcast_to(value, width) for value in values]).reshape(len(rows), *width)
+    return found
+
+
+def _to_plain(values: np.ndarray) -> list[Any]:
+    if values.ndim > 1:
+        return [_to_plain(row) for row in values]
+    return [float32_digits(value) if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _with_nan(values: Any) -> Any:
+    return [_with_nan(value) for value in values] if isinstance(values, list) else np.nan if values is None else values

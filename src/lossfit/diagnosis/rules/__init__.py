@@ -1,0 +1,1 @@
+"""The rules: pure functions History -> Finding or None, whose keyword arguments are their thresholds."""

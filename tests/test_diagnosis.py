@@ -1,0 +1,67 @@
+"""The history of a run, and the findings of rules over it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lossfit.diagnosis import Diagnosis, Finding, History, replay
+
+
+def history(steps: list[int], evaluations: list[int], losses: list[float] | None = None) -> History:
+    """A history with rows at these steps, of 100 steps an epoch."""
+    losses = losses if losses is not None else [1.0] * len(evaluations)
+    return History.of(
+        {"task": "classification"},
+        [{"step": step, "epoch": step / 100, "grad": [1.0, np.nan]} for step in steps],
+        [{"step": step, "epoch": step / 100, "val_loss": loss} for step, loss in zip(evaluations, losses, strict=True)],
+    )
+
+
+def test_a_run_is_diagnosed_after_each_validation_and_after_every_20th_row_and_at_its_end():
+    found = history([*range(10, 101, 10), *range(105, 201, 5), 210], [100, 200])
+    assert [*found.moments()] == [(10, 1), (20, 1), (30, 2), (31, 2)]
+
+
+def test_a_run_without_validation_is_diagnosed_too():
+    assert [*history([*range(1, 46)], []).moments()] == [(20, 0), (40, 0), (45, 0)]
+    assert [*history([], []).moments()] == [(0, 0)]
+
+
+def test_a_history_is_the_same_after_it_was_a_file():
+    before = history([1, 2], [2], [0.5])
+    plain = json.loads(json.dumps(before.to_plain(), allow_nan=False))
+    after = History.from_plain(plain)
+    assert after.facts == before.facts
+    for part in ("steps", "evaluations"):
+        for name, column in getattr(before, part).items():
+            np.testing.assert_array_equal(getattr(after, part)[name], column, err_msg=name)
+    assert after.steps["grad"].shape == (2, 2)
+    assert np.isnan(after.steps["grad"][0, 1])
+
+
+@pytest.mark.parametrize("plain", [None, [], {}, {"facts": {}, "steps": {}, "evaluations": {}}])
+def test_another_file_is_no_history(plain):
+    with pytest.raises(ValueError, match="no history of a run"):
+        History.from_plain(plain)
+
+
+def high_loss(history: History) -> Finding | None:
+    """A rule: the last val_loss is above 1."""
+    losses = history.evaluations["val_loss"]
+    if not len(losses) or losses[-1] <= 1:
+        return None
+    row = len(losses) - 1
+    epoch, step = history.evaluations["epoch"][row], int(history.evaluations["step"][row])
+    return Finding("high_loss", "warning", f"it was {losses[-1]}", float(epoch), step, {}, ("evaluations.val_loss",))
+
+
+def test_a_finding_is_told_once_and_keeps_since_when_it_holds_and_whether_it_still_does():
+    run = history([], [100, 200, 300, 400], [0.5, 2.0, 3.0, 0.5])
+    diagnosis = Diagnosis({"high_loss": high_loss})
+    new = [diagnosis.update(run.until(0, count)) for count in range(1, 5)]
+    assert [[one.line for one in some] for some in new] == [[], ["high_loss since epoch 2: it was 3.0"], [], []]
+    (plain,) = diagnosis.to_plain()
+    assert plain["since"] == {"epoch": 2.0, "step": 200}
+    assert (plain["text"], plain["holds"]) == ("it was 3.0", False)
+    assert replay(run, {"high_loss": high_loss}).to_plain() == [plain]
