@@ -46,8 +46,8 @@ def result(folder: Path) -> dict:
 def test_the_run_folder_holds_what_the_docs_list(run: Path) -> None:
     names = [re.sub(r"tfevents.*", "tfevents", path.name) for path in run.iterdir() if not path.name.startswith(".")]
     assert sorted(set(names)) == [
-        "checkpoints", "config.yaml", "events.out.tfevents", "metrics.csv", "overrides.yaml", "result.json",
-        "train.log",
+        "checkpoints", "config.yaml", "diagnosis.json", "events.out.tfevents", "metrics.csv", "overrides.yaml",
+        "result.json", "train.log",
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert yaml.safe_load((run / "overrides.yaml").read_text())[: len(QUICK)] == QUICK

@@ -21,7 +21,7 @@ Config = dict[str, Any]
 
 ALLOWED = (
     *(f"lossfit.{room}" for room in ("callbacks", "data", "loggers", "losses", "metrics")),
-    *(f"lossfit.{room}" for room in ("models", "optim", "schedules")),
+    *(f"lossfit.{room}" for room in ("models", "optim", "schedules", "diagnosis.rules")),
     *(f"lightning.pytorch.{room}" for room in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
     "lightning.pytorch.Trainer",
     "lightning.pytorch.trainer.trainer",
@@ -37,7 +37,7 @@ ALLOWED = (
 FACTS = {  # arguments that are filled in when they are null or absent: who supplies each, and who takes it
     "seed": "the config, to data modules",
     "processes": "the trainer, to data modules: the ranks on this machine",
-    "save_dir": "the run folder, to loggers, Pruning and custom callbacks",
+    "save_dir": "the run folder, to loggers, Diagnosis, Pruning and custom callbacks",
     "dirpath": "the run folder, to callbacks that save checkpoints",
     "all_metrics": "the task, to TensorBoardLogger",
     "first_step": "the resumed checkpoint, to TensorBoardLogger",

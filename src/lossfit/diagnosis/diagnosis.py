@@ -1,6 +1,7 @@
 """The findings of a run: since when each holds, and whether it still does."""
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,11 @@ class Found:
         since = f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {self.first.step}"
         return f"{self.last.name} since {since}: {self.last.text}"
 
+    def lines(self, remedies: Sequence[Sequence[str]]) -> list[str]:
+        """Return what is printed of the finding. remedies: alternatives, each of overrides that belong together."""
+        tries = "   or   ".join(shlex.join(remedy) for remedy in remedies)
+        return [f"{self.last.severity.capitalize()}: {self.line}", *([f"  try: {tries}"] if tries else [])]
+
 
 @dataclass
 class Diagnosis:
@@ -46,7 +52,7 @@ class Diagnosis:
                 new.append(self.found[name])
         return by_severity(new)
 
-    def to_plain(self) -> list[dict[str, Any]]:
+    def to_plain(self, remedies: Callable[[Finding], Any]) -> list[dict[str, Any]]:
         """Return the findings for a JSON file, the gravest first."""
         return [
             {
@@ -57,6 +63,7 @@ class Diagnosis:
                 "text": one.last.text,
                 "evidence": dict(one.last.evidence),
                 "series": list(one.last.series),
+                "remedies": remedies(one.last),
             }
             for one in by_severity(self.found.values())
         ]

@@ -77,7 +77,8 @@ class History:
             before = len(step) if last else int((step <= evaluated[row]).sum())
             for count in range(done // CHECK_EVERY * CHECK_EVERY + CHECK_EVERY, before + 1, CHECK_EVERY):
                 yield count, row
-            yield before, min(row + 1, len(evaluated))
+            if last or is_due(row + 1):
+                yield before, min(row + 1, len(evaluated))
             done = before
 
     def to_plain(self) -> dict[str, Any]:
@@ -101,6 +102,11 @@ class History:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it holds no history of a run ({error})") from error
         return cls(facts, *parts)
+
+
+def is_due(evaluations: int) -> bool:
+    """Whether a run is diagnosed after this validation: after each of the first 40, then after one in 2, 3, ..."""
+    return evaluations % max(1, evaluations // 20) == 0
 
 
 def _columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Rows:

@@ -3,7 +3,8 @@
     config.yaml      the resolved config, as run       checkpoints/   best.ckpt, last.ckpt
     overrides.yaml   the overrides that were typed     metrics.csv    the curves
     result.json      how the run ended                 events.out.*   TensorBoard
-    train.log        the console's lines, tracebacks   .lock          held while a process works on the run
+    train.log        the console's lines, tracebacks   diagnosis.json what the run suffers from, and its series
+    .lock            held while a process works on the run
 
 The names are in names.py. Only the modules of checkpoints import torch.
 """

@@ -4,6 +4,7 @@ CONFIG = "config.yaml"  # the resolved config, as run; written last, so a folder
 OVERRIDES = "overrides.yaml"  # the overrides that were typed
 RESULT = "result.json"  # how the run ended, its metrics, timings and versions
 METRICS = "metrics.csv"  # the curves, a row an epoch
+DIAGNOSIS = "diagnosis.json"  # what the run suffers from, and the series that show it
 LOG = "train.log"  # the console's lines with times, and tracebacks
 CONSOLE = "console.log"  # stdout and stderr of a sweep's job
 CORRUPTIONS = "data_changes.json"  # what was done to the training data on purpose

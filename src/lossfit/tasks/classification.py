@@ -165,6 +165,12 @@ class Classification(Task):
         """Return the accuracy of probabilities (N, C)."""
         return "acc", (returned.argmax(1) == target).double().mean().item()
 
+    def margins(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the probability of the label minus the largest other one, -1 to 1."""
+        shares = self.returned(outputs)
+        of_label = shares.gather(1, target[:, None])
+        return (of_label - shares.scatter(1, target[:, None], -1.0).amax(1, keepdim=True))[:, 0]
+
     def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare probabilities (N, C)."""
         chosen = found.argmax(1)

@@ -162,6 +162,10 @@ class Regression(Task):
         """Return the mean absolute error of values (N, K)."""
         return "mae", (returned[:, : len(self.names)] - target).abs().mean().item()
 
+    def margins(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return minus the absolute error in the unit of the loss, the mean over the values."""
+        return -(self.encode(self.decide(outputs)) - self.encode(target)).abs().mean(1)
+
     def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare values (N, K)."""
         _, scale = self._scaling(expected)

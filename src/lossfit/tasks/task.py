@@ -177,6 +177,10 @@ class Task:
         """Return a metric of what the model returns (N, K) that needs nothing else, with its name."""
         raise NotImplementedError
 
+    def margins(self, outputs: Tensor, target: Tensor) -> Tensor | None:
+        """Return how well the outputs fit each sample (N,), the larger the better; None where that has no meaning."""
+        return None
+
     def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare what two forms of a model return for N images."""
         raise NotImplementedError

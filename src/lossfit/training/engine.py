@@ -173,9 +173,12 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         warn_of_missing_callbacks(run.config)
         if trainer.is_global_zero:
             _write_data_files(folder, run.data)
-        with _timed(result, "fit_s"):
-            last = folder / names.LAST if run.checkpoint is not None else None
-            trainer.fit(module, run.data, ckpt_path=last, weights_only=True)
+        try:
+            with _timed(result, "fit_s"):
+                last = folder / names.LAST if run.checkpoint is not None else None
+                trainer.fit(module, run.data, ckpt_path=last, weights_only=True)
+        finally:
+            result |= _findings(run)
         result |= {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": _final_metrics(run)}
         if best := getattr(trainer.checkpoint_callback, "best_model_path", ""):
             checkpoint = checkpoints.read(Path(best))
@@ -207,6 +210,13 @@ def _final_metrics(run: Run) -> dict[str, float]:
     """Return the last epoch's metrics; those that it did not measure are the resumed checkpoint's."""
     before = run.checkpoint.metrics if run.checkpoint is not None else {}
     return rounded(before) | rounded(run.trainer.callback_metrics)
+
+
+def _findings(run: Run) -> dict[str, list[str]]:
+    """Return the names of what a diagnosis has found, the gravest first; nothing for a run that has none."""
+    reports = [getattr(callback, "report", None) for callback in run.trainer.callbacks]  # type: ignore[attr-defined]
+    found = next((report for report in reports if report is not None), None)
+    return {} if found is None else {"findings": [one["name"] for one in found]}
 
 
 def _stopping_reason(run: Run) -> str | None:

@@ -62,6 +62,7 @@ class TrainingModule(LightningModule):
         self.total_steps = 1
         self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and train_metric, and of samples
         self.last_counted_batch = -1  # the last batch in these sums
+        self.last_loss = torch.zeros(())  # of this batch
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K) outputs."""
@@ -108,10 +109,11 @@ class TrainingModule(LightningModule):
             self.last_counted_batch = batch_idx
             self.train_sums += torch.stack([loss.detach() * len(target), train_sum])
             self.train_count += len(target)
-            divergence.check_step(self.trainer, loss.detach(), self.train_sums[0], batch_idx)
+            self.last_loss = loss.detach()
+            divergence.check_step(self.trainer, self.last_loss, self.train_sums[0], batch_idx)
             every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
             if every and (self.trainer.global_step + 1) % every == 0:  # the steps at which Lightning writes
-                self.log("train/loss_step", loss.detach(), prog_bar=True)
+                self.log("train/loss_step", self.last_loss, prog_bar=True)
                 self.log("train/lr_step", divergence.learning_rate(self.trainer))
         return loss * self._share_of_window(batch_idx)
 

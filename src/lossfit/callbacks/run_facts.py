@@ -1,0 +1,54 @@
+"""The facts of a History: what is known of a run before it trains."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lossfit.data import ImageDataModule
+from lossfit.data.leaks import shared_images
+from lossfit.tasks import metric_names
+from lossfit.training.module import TrainingModule
+
+
+def facts_of(trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> dict[str, Any]:
+    """Return the facts, as plain values.
+
+    task, headline and its direction, outputs and names: see tasks.Task. train_samples, val_samples, batch_size (of all
+    ranks), batches_per_epoch, total_steps, max_epochs: of the training. parameters, sizes, dims, frozen: the names of
+    the model's parameters, how many numbers and how many dimensions each has, and the names of those that are frozen.
+    class_share: of each class in the training split; None if an image has not one class. val_in_train: how many
+    validation images are in the training split too; None if the images are not in memory. augmented, mixed: whether
+    training images are. from_pretrained: whether the model's weights have been trained before.
+    """
+    task, config = module.task, module.hparams["config"]
+    parameters = dict(module.model.named_parameters())
+    counts = data.class_counts
+    total = len(data.splits["train"][1])
+    size = total if isinstance(data.batch_size, str) else data.batch_size
+    return {
+        "task": task.name,
+        "headline": task.headline,
+        "direction": metric_names.direction_of(task.headline),
+        "outputs": task.outputs,
+        "names": list(task.names),
+        "train_samples": total,
+        "val_samples": len(data.splits["val"][1]),
+        "batch_size": min(total, size * trainer.world_size),
+        "batches_per_epoch": int(trainer.num_training_batches),
+        "total_steps": module.total_steps,
+        "max_epochs": trainer.max_epochs,
+        "parameters": list(parameters),
+        "sizes": [parameter.numel() for parameter in parameters.values()],
+        "dims": [parameter.ndim for parameter in parameters.values()],
+        "frozen": [name for name, parameter in parameters.items() if not parameter.requires_grad],
+        "class_share": None if counts is None else [count / total for count in counts],
+        "val_in_train": shared_images(data.splits["train"][0], data.splits["val"][0]),
+        "augmented": data.augment is not None,
+        "mixed": data.mix is not None,
+        "from_pretrained": bool(config.get("init_from") or getattr(module.model, "weights_note", None)),
+        "first_loss": None,
+        "constant_loss": None,
+        "units": [],
+        "suspects": [],
+        "non_finite": None,
+    }
