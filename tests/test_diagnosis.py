@@ -61,7 +61,12 @@ def test_a_finding_is_told_once_and_keeps_since_when_it_holds_and_whether_it_sti
     diagnosis = Diagnosis({"high_loss": high_loss})
     new = [diagnosis.update(run.until(0, count)) for count in range(1, 5)]
     assert [[one.line for one in some] for some in new] == [[], ["high_loss since epoch 2: it was 3.0"], [], []]
-    (plain,) = diagnosis.to_plain()
+    (plain,) = diagnosis.to_plain(lambda finding: [["optimizer.lr=1"]])
+    assert plain["remedies"] == [["optimizer.lr=1"]]
     assert plain["since"] == {"epoch": 2.0, "step": 200}
     assert (plain["text"], plain["holds"]) == ("it was 3.0", False)
-    assert replay(run, {"high_loss": high_loss}).to_plain() == [plain]
+    assert replay(run, {"high_loss": high_loss}).to_plain(lambda finding: plain["remedies"]) == [plain]
+    (found,) = diagnosis.found.values()
+    assert found.lines([]) == ["Warning: high_loss since epoch 2: it was 3.0 (it no longer does)"]
+    found.holds = True
+    assert found.lines([["a=1", "b=2"], ["c=x y"]])[1:] == ["  try: a=1 b=2   or   'c=x y'"]

@@ -109,6 +109,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "ranks", "epochs", "global_step"):
         assert_same(last(killed)[part], last(whole)[part], part)
     assert curves(killed) == curves(whole)
+    assert (killed / "diagnosis.json").read_text() == (whole / "diagnosis.json").read_text()
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, killed)]
     for result in results:
         del result["metrics"]["train/epoch_s"]

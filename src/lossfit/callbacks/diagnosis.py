@@ -1,5 +1,6 @@
 """Records the series of a run, and says in words what it suffers from."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from torch.optim import Optimizer
 
 from lossfit.callbacks.first_not_finite import first_not_finite
 from lossfit.callbacks.layer_norms import LayerNorms
-from lossfit.callbacks.run_facts import facts_of
+from lossfit.callbacks.run_facts import MEASURED, facts_of
 from lossfit.callbacks.training_sample import TrainingSample
 from lossfit.data import ImageDataModule
 from lossfit.diagnosis import Diagnosis as Findings
 from lossfit.diagnosis import Found, History, Rule, replay
+from lossfit.diagnosis.diagnosis import by_severity
 from lossfit.diagnosis.history import CHECK_EVERY, is_due
 from lossfit.diagnosis.remedies import remedies
 from lossfit.errors import Diverged, did_you_mean
@@ -64,6 +66,7 @@ class Diagnosis(Callback):
         self.findings = Findings(self.rules)
         self.untold: list[Found] = []  # findings that are printed after the epoch's line
         self.report: list[dict[str, Any]] | None = None  # the findings as they were written last
+        self.closing_lines: list[str] = []
         self.facts: dict[str, Any] = {}
         self.steps: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
@@ -88,13 +91,13 @@ class Diagnosis(Callback):
         self.loss_sum = self.loss_sum.to(module.device)
         facts = facts_of(trainer, module, data) | {"every_n_steps": self.every, "sample": len(self.sample.target)}
         if self.resumed:
-            self.facts = {**self.resumed["facts"], **facts}
+            self.facts = MEASURED | self.resumed["facts"] | facts
             self.sample.load_state_dict(self.resumed["sample"])
             self.findings = replay(self.history, self.rules)
         elif not trainer.global_step:
-            self.facts = facts | self.sample.compare_with_constant(trainer, module)
+            self.facts = MEASURED | facts | self.sample.compare_with_constant(trainer, module)
         else:  # resumed from a checkpoint that has no series
-            self.facts = facts
+            self.facts = MEASURED | facts
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch, in case that it is the one in which the loss is not finite."""
@@ -154,9 +157,8 @@ class Diagnosis(Callback):
         self._tell(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Diagnose the whole run."""
-        self.untold += self.findings.update(self.history)
-        self._tell(trainer)
+        """Diagnose the whole run; the run's closing lines say what was found."""
+        self.findings.update(self.history)
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -219,15 +221,21 @@ class Diagnosis(Callback):
 
     def _tell(self, trainer: Trainer) -> None:
         for found in self.untold:
-            for line in found.lines(remedies(found.last, self.history, _config(trainer))):
+            for line in self._lines(found, trainer):
                 log.info("%s", line)
         self.untold = []
 
+    def _lines(self, found: Found, trainer: Trainer) -> list[str]:
+        return found.lines(remedies(found.last, self.history, _config(trainer)))
+
     def _write(self, trainer: Trainer) -> None:
+        found = by_severity(self.findings.found.values())
+        self.closing_lines = [line for one in found for line in self._lines(one, trainer)]
         if not trainer.is_global_zero:
             return
         self.report = self.findings.to_plain(lambda finding: remedies(finding, self.history, _config(trainer)))
-        files.write_json(self.folder / names.DIAGNOSIS, {"findings": self.report, "history": self.history.to_plain()})
+        content = json.dumps({"findings": self.report, "history": self.history.to_plain()}, allow_nan=False)
+        files.write(self.folder / names.DIAGNOSIS, content)
 
 
 def _config(trainer: Trainer) -> dict[str, Any]:

@@ -9,6 +9,14 @@ from lossfit.data.leaks import shared_images
 from lossfit.tasks import metric_names
 from lossfit.training.module import TrainingModule
 
+MEASURED: dict[str, Any] = {  # facts that are measured while the run trains
+    "first_loss": None,  # of the untrained model on the sample
+    "constant_loss": None,  # of outputs that are all zero: of cross-entropy, the logarithm of the number of classes
+    "units": [],  # the names of the ReLUs in the column dead
+    "suspects": [],  # the training samples with the lowest margins, by index in the training split
+    "non_finite": None,  # of a run that diverged: what, where, step and batch
+}
+
 
 def facts_of(trainer: Trainer, module: TrainingModule, data: ImageDataModule) -> dict[str, Any]:
     """Return the facts, as plain values.
@@ -46,9 +54,4 @@ def facts_of(trainer: Trainer, module: TrainingModule, data: ImageDataModule) ->
         "augmented": data.augment is not None,
         "mixed": data.mix is not None,
         "from_pretrained": bool(config.get("init_from") or getattr(module.model, "weights_note", None)),
-        "first_loss": None,
-        "constant_loss": None,
-        "units": [],
-        "suspects": [],
-        "non_finite": None,
     }

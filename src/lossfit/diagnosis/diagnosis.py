@@ -20,16 +20,23 @@ class Found:
     holds: bool = True
 
     @property
+    def since(self) -> str:
+        """Since when it holds: the epoch, or within an epoch the step."""
+        epoch = self.first.epoch
+        return f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {self.first.step}"
+
+    @property
     def line(self) -> str:
         """The finding in words, without its severity."""
-        epoch = self.first.epoch
-        since = f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {self.first.step}"
-        return f"{self.last.name} since {since}: {self.last.text}"
+        return f"{self.last.name} since {self.since}: {self.last.text}"
 
     def lines(self, remedies: Sequence[Sequence[str]]) -> list[str]:
         """Return what is printed of the finding. remedies: alternatives, each of overrides that belong together."""
+        said = f"{self.last.severity.capitalize()}: {self.line}"
+        if not self.holds:
+            return [f"{said} (it no longer does)"]
         tries = "   or   ".join(shlex.join(remedy) for remedy in remedies)
-        return [f"{self.last.severity.capitalize()}: {self.line}", *([f"  try: {tries}"] if tries else [])]
+        return [said, *([f"  try: {tries}"] if tries else [])]
 
 
 @dataclass

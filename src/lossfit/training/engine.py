@@ -184,7 +184,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
             checkpoint = checkpoints.read(Path(best))
             result |= {"best_epoch": checkpoint.epochs, "metrics": result["metrics"] | rounded(checkpoint.metrics)}
             module.load_state_dict(checkpoint.state_dict)  # an average, if one was kept
-        result["reason"] = _stopping_reason(run)
+        result["reason"] = _of_callbacks(run, "stopping_reason_message")
         if any(getattr(callback, "pruned", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             result["status"] = "pruned"
         elif run.config["test"]:
@@ -194,7 +194,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_result(result["metrics"], trainer.global_step)
-        _say(closing_lines(folder, result))
+        _say(closing_lines(folder, result, _of_callbacks(run, "closing_lines") or []))
     return result["metrics"]
 
 
@@ -213,16 +213,15 @@ def _final_metrics(run: Run) -> dict[str, float]:
 
 
 def _findings(run: Run) -> dict[str, list[str]]:
-    """Return the names of what a diagnosis has found, the gravest first; nothing for a run that has none."""
-    reports = [getattr(callback, "report", None) for callback in run.trainer.callbacks]  # type: ignore[attr-defined]
-    found = next((report for report in reports if report is not None), None)
-    return {} if found is None else {"findings": [one["name"] for one in found]}
+    """Return the names of what the diagnosis has found, the gravest first; nothing for a run that has none."""
+    report = _of_callbacks(run, "report")
+    return {} if report is None else {"findings": [found["name"] for found in report]}
 
 
-def _stopping_reason(run: Run) -> str | None:
-    """Return why a callback ended the training early; None if none did."""
-    reasons = [getattr(callback, "stopping_reason_message", None) for callback in run.trainer.callbacks]  # type: ignore[attr-defined]
-    return next(filter(None, reasons), None)
+def _of_callbacks(run: Run, attribute: str) -> Any:
+    """Return what the first callback that has it holds as an attribute; None if none has."""
+    callbacks: list[Any] = run.trainer.callbacks  # type: ignore[attr-defined]
+    return next((value for one in callbacks if (value := getattr(one, attribute, None)) is not None), None)
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,11 @@ def _resumption(config: Config, checkpoint: Checkpoint) -> str:
     return text
 
 
-def closing_lines(folder: Path, result: dict[str, Any]) -> list[str]:
-    """Say why the run ended early, if it did, how it tested, and where its curves are."""
+def closing_lines(folder: Path, result: dict[str, Any], findings: Sequence[str]) -> list[str]:
+    """Say why the run ended early, if it did, what it suffers from, how it tested, and where its curves are."""
     metrics = result["metrics"]
-    lines = [result["reason"][0].upper() + result["reason"][1:]] if result.get("reason") else []
+    lines = [*findings]
+    lines += [result["reason"][0].upper() + result["reason"][1:]] if result.get("reason") else []
     if tested := metric_names.end_line(metrics):
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
         lines.append(f"Test {tested}{at}")

@@ -1,0 +1,252 @@
+"""What is recorded of a run for its diagnosis, and what a finding does while it trains."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossfit import load
+from lossfit.callbacks import Diagnosis
+from lossfit.callbacks.active_units import ActiveUnits
+from lossfit.callbacks.layer_norms import LayerNorms
+from lossfit.data.leaks import shared_images
+from lossfit.diagnosis import Finding, History, replay
+from lossfit.errors import Diverged
+from lossfit.training.build import build_run
+from tests import forks
+from tests.conftest import QUICK, compose, fit, sample
+
+SMALL = ["model.hidden=[32]", "trainer.max_epochs=2"]
+
+
+def recorded(folder: Path) -> History:
+    return History.from_plain(json.loads((folder / "diagnosis.json").read_text())["history"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs, each of 4 steps."""
+    folder = tmp_path_factory.mktemp("diagnosed") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).parents[1])
+        fit(folder, *SMALL)
+    return folder
+
+
+def test_a_run_has_the_same_bits_with_and_without_its_diagnosis(run: Path, tmp_path: Path) -> None:
+    fit(tmp_path / "without", *SMALL, "callbacks.diagnosis=null")
+    states = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (run, tmp_path / "without")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not (tmp_path / "without" / "diagnosis.json").exists()
+
+
+def test_a_short_run_has_a_row_for_each_step_and_each_validation(run: Path) -> None:
+    history = recorded(run)
+    assert history.steps["step"].tolist() == [*range(1, 9)]
+    assert history.steps["epoch"].tolist() == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+    assert history.evaluations["epoch"].tolist() == [1, 2]
+    assert history.facts["first_loss"] == pytest.approx(history.facts["constant_loss"], rel=0.1)
+    assert history.facts["constant_loss"] == pytest.approx(math.log(10))
+    assert history.facts["parameters"] == ["1.weight", "1.bias", "3.weight", "3.bias"]
+
+
+def test_the_sample_is_measured_as_the_validation_with_the_weights_of_the_epoch(run: Path) -> None:
+    model = load(run / "checkpoints" / "last.ckpt")
+    data = build_run(compose(*QUICK, *SMALL), run).data
+    images, labels = data.splits["train"]
+    index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(data.seed))[:256]
+    with torch.no_grad():
+        logits = model.outputs(images[index])
+    found = {name: column[-1] for name, column in recorded(run).evaluations.items()}
+    assert found["sample_loss"] == pytest.approx(F.cross_entropy(logits, labels[index]).item(), rel=1e-5)
+    assert found["sample_score"] == pytest.approx((logits.argmax(1) == labels[index]).double().mean().item())
+    metrics = json.loads((run / "result.json").read_text())["metrics"]
+    assert found["val_loss"] == pytest.approx(metrics["val/loss"], rel=1e-6)
+    assert found["val_score"] == pytest.approx(metrics["val/acc"], rel=1e-6)
+    assert found["train_loss"] == pytest.approx(recorded(run).steps["loss"][4:].mean(), rel=1e-5)
+    recall = np.average(found["recall"])  # the split has as many images of each class
+    assert recall == pytest.approx(found["val_score"], rel=1e-6)
+    assert found["predicted_share"].sum() == pytest.approx(1)
+
+
+def test_margins_are_the_means_over_the_evaluations(run: Path) -> None:
+    margins = recorded(run).evaluations["margins"]
+    assert margins.shape == (2, 21)
+    assert (np.diff(margins) >= 0).all()
+    assert (abs(margins) <= 1).all()
+    suspects = recorded(run).facts["suspects"]
+    assert suspects[0]["margin"] == pytest.approx(margins[-1, 0], abs=1e-4)
+    assert all(one["label"] != one["predicted"] or one["margin"] > -1 for one in suspects)
+
+
+def test_an_average_of_the_weights_is_what_the_sample_is_measured_with(tmp_path: Path) -> None:
+    fit(tmp_path / "run", *SMALL, "+callbacks=ema", "callbacks.ema.decay=0.5")
+    data = build_run(compose(*QUICK, *SMALL), tmp_path).data
+    images, labels = data.splits["train"]
+    index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(data.seed))[:256]
+    model = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with torch.no_grad():
+        loss = F.cross_entropy(model.outputs(images[index]), labels[index]).item()
+    assert recorded(tmp_path / "run").evaluations["sample_loss"][-1] == pytest.approx(loss, rel=1e-5)
+
+
+def test_norms_of_a_step_by_hand() -> None:
+    model = nn.Linear(2, 1)
+    model.weight.data, model.bias.data = torch.tensor([[3.0, 4.0]]), torch.tensor([1.0])
+    model.register_parameter("unused", nn.Parameter(torch.ones(4)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    model(torch.tensor([[1.0, 1.0]])).sum().backward()  # gradients 1, 1 and 1
+    norms = LayerNorms(model)
+    norms.before()
+    norms.before()  # as with an optimizer that computes its gradients twice
+    optimizer.step()
+    found = norms.after()
+    rows = {name: dict(zip(dict(model.named_parameters()), found[name], strict=True)) for name in ("grad", "update")}
+    assert rows["grad"]["weight"] == pytest.approx(math.sqrt(2))
+    assert math.isnan(rows["grad"]["unused"])
+    assert (rows["update"]["bias"], rows["update"]["unused"]) == (0.5, 0.0)
+    assert rows["update"]["weight"] == pytest.approx(0.5 * math.sqrt(2))
+    assert found["grad_norm"] == pytest.approx(math.sqrt(3))
+
+
+class Twice(nn.Module):
+    """Uses one ReLU for two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.last = nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Linear(2, 3)
+        self.conv.weight.data.fill_(1.0)
+        self.conv.bias.data = torch.tensor([0.0, -10.0])  # the second channel is never above 0
+        self.last.weight.data.fill_(0.0)
+        self.last.bias.data = torch.tensor([1.0, -1.0, 1.0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.relu(self.last(self.relu(self.conv(images)).amax((2, 3))))
+
+
+def test_dead_units_by_hand() -> None:
+    model = Twice()
+    with ActiveUnits(model) as units, torch.no_grad():
+        for batch in torch.rand(300, 1, 2, 2).split(100):
+            model(batch)
+    assert units.dead == {"relu": 0.5, "relu#2": pytest.approx(1 / 3)}
+    with torch.no_grad():
+        model(torch.rand(5, 1, 2, 2))
+    assert units.samples == {"relu": 300, "relu#2": 300}  # nothing is counted after the block
+
+
+def test_images_that_are_in_both_splits_are_counted() -> None:
+    images, _ = sample(train=True)
+    train, val = images[:400], torch.cat([images[500:], images[7:10], 255 - images[:2]])
+    same = (train.flatten(1)[None] == val.flatten(1)[:, None]).all(2).any(1).sum()
+    assert shared_images(train, val) == int(same) >= 3
+    assert shared_images(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(1, 1, 3, 3, dtype=torch.uint8)) == 1
+
+
+def loss_is_low(history: History) -> Finding | None:
+    """A rule: some training loss was below 100."""
+    if not len(history.evaluations["step"]):
+        return None
+    return Finding("loss_is_low", "warning", "the loss is low", 1.0, 4, {}, ("steps.loss",))
+
+
+def test_a_finding_is_printed_after_the_line_of_its_epoch_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lossfit.diagnosis.rules.low", loss_is_low, raising=False)
+    loss_is_low.__module__ = "lossfit.diagnosis.rules"
+    rule = "+callbacks.diagnosis.rules.low={_target_: lossfit.diagnosis.rules.low, _partial_: true}"
+    fit(tmp_path / "run", *SMALL, rule)
+    lines = capsys.readouterr().out.splitlines()
+    said = "Warning: loss_is_low since epoch 1: the loss is low"
+    first = lines.index(said)
+    assert lines[first - 1].startswith("epoch 1/2")
+    assert said in lines[first + 1 :]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["findings"] == ["loss_is_low"]
+    fit(tmp_path / "stopped", *SMALL, rule, "callbacks.diagnosis.stop=[low]")
+    result = json.loads((tmp_path / "stopped" / "result.json").read_text())
+    assert (result["epochs"], result["status"]) == (1, "completed")
+    assert result["reason"] == "stopped by the diagnosis: loss_is_low since epoch 1: the loss is low"
+
+
+def test_a_stop_that_names_no_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stop must hold names of rules, got 'loww' \(did you mean 'low'\?\)"):
+        Diagnosis("folder", {"low": partial(loss_is_low)}, stop=["loww"])
+
+
+BROKEN = """
+import torch
+from torch import nn
+
+
+class Root(nn.Module):
+    def forward(self, x):
+        return torch.sqrt(-1 - x * x) if self.training and len(x) > 2 else x  # not in the trial before the training
+
+
+def model(num_classes, image_shape):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 4), Root(), nn.Linear(4, num_classes))
+
+
+def loss(outputs, target):
+    return outputs[:, 0] + (torch.nan if outputs.requires_grad and len(outputs) > 2 else 0)
+"""
+
+
+def diverged(folder: Path, *overrides: str) -> tuple[dict[str, Any], str]:
+    """Train a run that diverges; return its recorded fact and the message with which it ends."""
+    with pytest.raises(Diverged) as caught:
+        fit(folder, *overrides)
+    return recorded(folder).facts["non_finite"], str(caught.value)
+
+
+def test_a_run_that_diverges_records_where_it_was_first_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    found, _ = diverged(tmp_path / "model", "model=custom", "model.function=broken.model")
+    assert found["where"] == "the output of 2 (Root) is the first in the model that is not finite"
+    assert (found["step"], found["batch"]) == (1, 1)
+    found, _ = diverged(tmp_path / "loss", "loss=custom", "loss.function=broken.loss")
+    assert found["where"].startswith("the loss is not finite for finite outputs, the largest of which is ")
+    found, message = diverged(tmp_path / "rate", "optimizer=sgd", "optimizer.lr=1e30", "scheduler=none")
+    assert "of 6 weights, 1.weight first" in found["where"] or "the output of" in found["where"]
+    assert found["what"] in message
+
+
+def test_two_ranks_have_one_diagnosis(tmp_path: Path) -> None:
+    same = [*SMALL, "data/augment=none", "model.dropout=0"]  # each rank draws its own augmentation and dropout
+    overrides = [*QUICK, *same, "trainer=ddp_sim", "data.batch_size=64", f"hydra.run.dir={tmp_path / 'two'}"]
+    done = forks.run(["train.py", *overrides], ranks=1)
+    assert done.returncode == 0, done.stderr
+    two = recorded(tmp_path / "two")
+    fit(tmp_path / "one", *same, "data.batch_size=128")
+    one = recorded(tmp_path / "one")
+    assert two.steps["step"].tolist() == one.steps["step"].tolist()
+    for name in ("loss", "grad_norm", "grad", "update"):
+        np.testing.assert_allclose(two.steps[name], one.steps[name], rtol=1e-2, err_msg=name)
+    for name in ("train_loss", "sample_loss", "val_loss", "recall", "dead"):
+        np.testing.assert_allclose(two.evaluations[name], one.evaluations[name], rtol=1e-2, err_msg=name)
+
+
+def test_replaying_the_rules_finds_what_the_run_found(tmp_path: Path) -> None:
+    fit(tmp_path / "run", *SMALL, "trainer.max_epochs=8", "optimizer.lr=0.3")
+    content = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
+    config = compose(*QUICK, *SMALL)
+    from lossfit.config import build
+
+    rules = build(config["callbacks"]["diagnosis"]["rules"], "rules")
+    found = replay(History.from_plain(content["history"]), rules).to_plain(lambda finding: [])
+    assert [one["name"] for one in found] == [one["name"] for one in content["findings"]]
+    assert [one["since"] for one in found] == [one["since"] for one in content["findings"]]
