@@ -1,12 +1,142 @@
-"""What to type against a finding, fitted to the run."""
+"""What to type against a finding, fitted to the run's config and scaled by the evidence.
 
-from collections.abc import Mapping
+A remedy is a list of words to type together: overrides to add to those of the run, or a command, which begins with
+`python`.
+"""
+
+from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
+import numpy as np
+
+from lossfit.diagnosis.changes import (
+    Config,
+    Remedy,
+    clip,
+    early_stopping,
+    exchanged,
+    fewer_layers,
+    more_augmentation,
+    more_dropout,
+    more_epochs,
+    scaled_lr,
+    schedule,
+    warm_up,
+)
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History
+from lossfit.diagnosis.rules import series
+
+CALIBRATE = ["python", "scripts/evaluate.py", "RUN", "--calibrate"]
+USUAL = 5e-3  # the update of a layer over its weights, early in a training that works
+MOST = 2  # alternatives
 
 
-def remedies(finding: Finding, history: History, config: Mapping[str, Any]) -> list[list[str]]:
-    """Return alternatives, each of overrides that belong together."""
-    return []
+def remedies(finding: Finding, history: History, config: Config) -> list[Remedy]:
+    """Return up to two alternatives, each a list of overrides that belong together; none if no key would help."""
+    found = REMEDIES.get(finding.name, lambda *_: [])(finding.evidence, history, config)
+    return [remedy for remedy in found if remedy][:MOST]
+
+
+def _fewer_steps_too_large(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    """Against a learning rate that is too large: a smaller one; a warm-up, or clipped gradients."""
+    return [_smaller_lr(history, config), clip(evidence, config) or warm_up(config)]
+
+
+def _smaller_lr(history: History, config: Config) -> Remedy:
+    typical = series.medians(series.update_ratios(history), 1)[:50]
+    largest = float(np.nanmax(typical)) if np.isfinite(typical).any() else 0.0
+    largest = largest if isfinite(largest) and largest > 0 else 10 * USUAL
+    return scaled_lr(config, min(0.3, max(1e-3, USUAL / largest)))
+
+
+def _larger_lr(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    ratio = evidence.get("ratio") or USUAL / 10
+    return [scaled_lr(config, min(1e4, max(3.0, USUAL / ratio))), more_epochs(config)]
+
+
+def _against_overfitting(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    return [[*more_augmentation(history, config), *more_dropout(config)], early_stopping(config)]
+
+
+def _against_plateau(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    large = (evidence.get("ratio") or 0) > USUAL
+    lr = scaled_lr(config, 0.1 if large else 3.0)
+    return [lr, exchanged(config, "loss", "cross_entropy", history) or schedule(config) or more_epochs(config)]
+
+
+def _other_model(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    """Against gradients that do not arrive: a residual network, one with batch norms, or fewer layers."""
+    return [
+        exchanged(config, "model", "resnet") or fewer_layers(config),
+        exchanged(config, "model", "cnn") if exchanged(config, "model", "resnet") else [],
+    ]
+
+
+def _against_explosion(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    return [clip(evidence, config), *_other_model(evidence, history, config)]
+
+
+def _against_wrong_start(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    scale = config["model"].get("cosine_scale")
+    smaller = [f"model.cosine_scale={scale / 3:.1g}"] if isinstance(scale, int | float) else []
+    return [smaller, *_other_model(evidence, history, config), clip(evidence, config)]
+
+
+def _against_dead_units(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    typical = series.medians(series.update_ratios(history), 1)
+    pushed = bool((np.nan_to_num(typical) > 4 * USUAL).any())
+    models = _other_model(evidence, history, config)
+    return [_smaller_lr(history, config), *models] if pushed else [*models, scaled_lr(config, 0.3)]
+
+
+def _against_collapse(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    if evidence.get("absent"):
+        return []
+    if evidence.get("rare"):
+        balanced = (exchanged(config, "loss", name, history) for name in ("logit_adjusted", "class_balanced"))
+        return [remedy for remedy in balanced if remedy]
+    return [exchanged(config, "loss", "cross_entropy", history), more_epochs(config)]
+
+
+def _against_unused(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    return [["model.freeze=null"]] if config["model"].get("freeze") else []
+
+
+def _against_noise(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    if history.facts.get("task") == "regression":
+        return [exchanged(config, "loss", name, history) for name in ("huber", "mae")]
+    robust = exchanged(config, "loss", "gce", history)
+    if robust and str(config["optimizer"].get("_target_")).endswith(".SGD") and not config["optimizer"].get("momentum"):
+        robust += scaled_lr(config, 5.0)  # its gradients are smaller
+    return [
+        robust,
+        exchanged(config, "loss", "label_smoothing", history),
+        exchanged(config, "loss", "bi_tempered", history),
+    ]
+
+
+def _against_miscalibration(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    sure = evidence.get("confidence", 0) > evidence.get("accuracy", 0)
+    option = "label_smoothing" if sure else "cross_entropy"
+    return [CALIBRATE, exchanged(config, "loss", option, history)]
+
+
+REMEDIES: dict[str, Callable[[Mapping[str, Any], History, Config], list[Remedy]]] = {
+    "wrong_start": _against_wrong_start,
+    "non_finite": _fewer_steps_too_large,
+    "divergence": _fewer_steps_too_large,
+    "overfitting": _against_overfitting,
+    "oscillation": _fewer_steps_too_large,
+    "lr_too_small": _larger_lr,
+    "plateau": _against_plateau,
+    "vanishing_gradients": _other_model,
+    "exploding_gradients": _against_explosion,
+    "dead_units": _against_dead_units,
+    "update_ratio": _fewer_steps_too_large,
+    "class_collapse": _against_collapse,
+    "unused_parameters": _against_unused,
+    "label_noise": _against_noise,
+    "miscalibration": _against_miscalibration,
+}

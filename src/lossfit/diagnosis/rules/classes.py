@@ -1,0 +1,119 @@
+"""The classes of a classification: classes that are never predicted, and probabilities that do not hold."""
+
+from math import sqrt
+
+import numpy as np
+
+from lossfit.diagnosis.finding import Finding
+from lossfit.diagnosis.history import History
+from lossfit.diagnosis.rules import series
+from lossfit.diagnosis.rules.series import listed, number, percent
+from lossfit.ranges import Between0And1, Count, From0To1, NonNegative, Positive, checked
+
+
+@checked
+def class_collapse(
+    history: History,
+    *,
+    recall: From0To1 = 0.1,
+    others: From0To1 = 0.5,
+    evaluations: Count = 3,
+    images: Count = 10,
+    done: From0To1 = 0.4,
+) -> Finding | None:
+    """The model has learned most classes, and hardly ever recognises some.
+
+    In the last `evaluations` validations (the last two of a run that is nearly over) the recall of a class was below
+    `recall`, and the median recall of all classes above `others`. Not with fewer than `images` validation images for
+    each class on average, nor before the fraction `done` of the training.
+    """
+    facts, rows = history.facts, history.evaluations
+    names, recalls = facts.get("names") or [], rows["recall"]
+    needed = evaluations if series.progress(history) < 0.9 else min(evaluations, 2)
+    if recalls.ndim != 2 or recalls.shape[1] < 2 or len(recalls) < needed or series.progress(history) < done:
+        return None
+    if (facts.get("val_samples") or 0) / recalls.shape[1] < images or not _learned(history):
+        return None
+    recent = recalls[-needed:]
+    typical = series.median(recent[-1])
+    lost = np.flatnonzero((np.nan_to_num(recent, nan=1.0) < recall).all(axis=0))
+    if not len(lost) or not typical > others:
+        return None
+    share = facts.get("class_share") or []
+    absent = [names[i] for i in lost if share and share[i] == 0]
+    rare = bool(share) and all(share[i] < 0.5 / len(share) for i in lost)
+    told = [f"{names[i]} ({percent(float(recent[-1][i]))})" for i in lost]
+    why = f"; no training image is of {listed(absent)}" if absent else ""
+    text = (
+        f"the recall of {listed(told)} on the validation images is near 0, that of most classes {percent(typical)}{why}"
+    )
+    evidence = {
+        "classes": {names[i]: float(recent[-1][i]) for i in lost},
+        "absent": absent,
+        "rare": rare,
+        "predicted_share": {names[i]: float(rows["predicted_share"][-1][i]) for i in lost},
+    }
+    row = series.since(series.always((np.nan_to_num(recalls[:, lost], nan=1.0) < recall).T))
+    return Finding(
+        "class_collapse", "warning", text, **series.place(rows, min(row, len(recalls) - 1)), evidence=evidence,
+        series=("evaluations.recall", "evaluations.predicted_share"),
+    )  # fmt: skip
+
+
+@checked
+def miscalibration(
+    history: History, *, excess: Positive = 0.02, deviations: NonNegative = 2.0, done: Between0And1 = 0.9
+) -> Finding | None:
+    """The probabilities of the model do not hold: of the images with confidence 0.9, not nine of ten are right.
+
+    The expected calibration error of the validation, in 15 bins, is above that of a model whose probabilities hold, on
+    as many images, by `excess` and `deviations` standard deviations. Looked at when the fraction `done` of the training
+    is over, since a model that still learns changes.
+    """
+    bins = history.evaluations["bins"]
+    if bins.ndim != 2 or bins.shape[1] % 3 or not bins.shape[1] or series.progress(history) < done:
+        return None
+    if not _learned(history):
+        return None
+    count, confidence, right = bins[-1].reshape(-1, 3).T
+    if not np.isfinite(bins[-1]).all() or count.sum() < 1:
+        return None
+    error, floor, spread = calibration_error(count, confidence, right)
+    if error <= floor + max(excess, deviations * spread):
+        return None
+    total = count.sum()
+    mean, accuracy = float(confidence.sum() / total), float(right.sum() / total)
+    how = "more" if mean > accuracy else "less"
+    text = (
+        f"the model is {how} confident than right: its mean confidence on the validation images is {number(mean)}, its "
+        f"accuracy {number(accuracy)}, and its calibration error {number(error)} (by chance {number(floor)})"
+    )
+    evidence = {"ece": error, "by_chance": floor, "confidence": mean, "accuracy": accuracy}
+    return Finding(
+        "miscalibration", "note", text, **series.place(history.evaluations, len(bins) - 1), evidence=evidence,
+        series=("evaluations.bins",),
+    )  # fmt: skip
+
+
+def _learned(history: History, level: float = 0.6) -> bool:
+    """Whether the loss of the training images is below this share of the starting loss."""
+    losses, start = history.evaluations["sample_loss"], series.starting_loss(history)
+    return bool(len(losses) and losses[-1] < level * abs(start))
+
+
+def calibration_error(count: np.ndarray, confidence: np.ndarray, right: np.ndarray) -> tuple[float, float, float]:
+    """Return the ECE of bins, and its mean and standard deviation if the probabilities hold.
+
+    count, confidence, right: of each bin the samples, the sum of their confidences and how many are right. Then `right`
+    is binomial with the mean confidence of the bin.
+    """
+    total, error, floor, variance = count.sum(), 0.0, 0.0, 0.0
+    for n, sum_confidence, hits in zip(count, confidence, right, strict=True):
+        if n < 1:
+            continue
+        p = min(1.0, sum_confidence / n)
+        usual = series.mean_deviation(int(n), p)
+        error += abs(hits - sum_confidence) / total
+        floor += n / total * usual
+        variance += (n / total) ** 2 * max(0.0, p * (1 - p) / n - usual**2)
+    return float(error), float(floor), sqrt(variance)

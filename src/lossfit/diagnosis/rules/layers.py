@@ -1,0 +1,166 @@
+"""The layers of the model: gradients that vanish or explode on their way, dead units, parameters that are not used."""
+
+import numpy as np
+
+from lossfit.diagnosis.finding import Finding
+from lossfit.diagnosis.history import History
+from lossfit.diagnosis.rules import series
+from lossfit.diagnosis.rules.series import listed, number, percent
+from lossfit.ranges import Count, From0To1, Positive, checked
+
+ALL = 0.9  # the share of dead units of a layer above which no gradient passes it
+
+
+@checked
+def vanishing_gradients(
+    history: History, *, ratio: Positive = 1e-3, gradient: Positive = 1e-4, rows: Count = 20
+) -> Finding | None:
+    """Hardly anything of the gradient arrives at the first layers, so that they do not learn.
+
+    The gradient of the first module with weights is less than `ratio` of that of the last one, and its norm below
+    `gradient`, in the median of the last `rows` rows.
+    """
+    modules, norms = _gradients(history)
+    if len(modules) < 3 or len(norms) < rows or _all_dead(history):
+        return None
+    if not len(history.evaluations["step"]) and series.progress(history) < 0.6:
+        return None  # whether units are dead is not known yet
+    recent = series.medians(norms[-rows:], 0)
+    known = np.flatnonzero(np.isfinite(recent))
+    if len(known) < 3:
+        return None
+    first, last = recent[known[0]], recent[known[-1]]
+    if not (first < gradient and last > 0 and first <= ratio * last):
+        return None
+    reached = next(i for i in known if recent[i] > ratio * last)
+    starved = [modules[i] for i in known if i < reached]
+    row = series.since(~(norms[:, known[0]] > ratio * norms[:, known[-1]]))
+    text = (
+        f"the gradient of {modules[known[0]]} has norm {number(first)}, that of {modules[known[-1]]} {number(last)}: "
+        f"the first {len(starved)} of {len(known)} layers hardly learn"
+    )
+    evidence = {"first": float(first), "last": float(last), "modules": starved, "layers": len(known)}
+    return Finding(
+        "vanishing_gradients", "warning", text, **series.place(history.steps, min(row, len(norms) - 1)),
+        evidence=evidence, series=("steps.grad",),
+    )  # fmt: skip
+
+
+@checked
+def exploding_gradients(
+    history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 10
+) -> Finding | None:
+    """Gradients grow on their way back through the layers, so that the first layers' steps are too large.
+
+    The gradient of the first module with weights is more than `ratio` times that of the last one, and the norm of the
+    whole gradient above `norm`, in the median of the last `rows` rows.
+    """
+    modules, norms = _gradients(history)
+    if len(modules) < 2 or len(norms) < rows:
+        return None
+    recent = series.medians(norms[-rows:], 0)
+    known = np.flatnonzero(np.isfinite(recent))
+    whole = series.median(history.steps["grad_norm"][-rows:])
+    if len(known) < 2:
+        return None
+    first, last = recent[known[0]], recent[known[-1]]
+    if not (last > 0 and first > ratio * last and whole > norm):
+        return None
+    row = series.since(norms[:, known[0]] > ratio * norms[:, known[-1]])
+    text = (
+        f"the gradient of {modules[known[0]]} has norm {number(first)}, that of {modules[known[-1]]} {number(last)}: "
+        f"it grows on its way through the layers"
+    )
+    usual = series.median(history.steps["grad_norm"])
+    evidence = {"first": float(first), "last": float(last), "grad_norm": usual, "layers": len(known)}
+    return Finding(
+        "exploding_gradients", "warning", text, **series.place(history.steps, min(row, len(norms) - 1)),
+        evidence=evidence, series=("steps.grad", "steps.grad_norm"),
+    )  # fmt: skip
+
+
+@checked
+def dead_units(history: History, *, warn: From0To1 = 0.3, critical: From0To1 = 0.6) -> Finding | None:
+    """Units of a layer are 0 on nearly all images, so that they learn nothing more.
+
+    A unit is dead if it was active on less than 1% of a fixed sample of training images. warn, critical: the share of
+    a layer's units at which it is a warning or critical, in two validations in a row, or in one if
+    it is over 90%.
+    """
+    dead = history.evaluations["dead"]
+    if dead.ndim != 2 or not dead.size:
+        return None
+    before = dead[-2] if len(dead) > 1 else np.zeros(dead.shape[1])
+    lasting = np.where(dead[-1] > ALL, dead[-1], np.fmin(dead[-1], before))
+    worst = np.flatnonzero(lasting > warn)
+    if not len(worst):
+        return None
+    names = history.facts.get("units") or [str(i) for i in range(dead.shape[1])]
+    most = int(worst[lasting[worst].argmax()])
+    others = [names[i] for i in worst if i != most]
+    more = f", and over {percent(warn)} of {listed(others)}" if others else ""
+    text = f"{percent(lasting[most])} of the units of {names[most]} are 0 on nearly all images{more}"
+    evidence = {"units": {names[i]: float(lasting[i]) for i in worst}}
+    row = series.since(np.nanmax(np.nan_to_num(dead), axis=1) > warn)
+    return Finding(
+        "dead_units", "critical" if lasting[most] > critical else "warning", text,
+        **series.place(history.evaluations, min(row, len(dead) - 1)), evidence=evidence, series=("evaluations.dead",),
+    )  # fmt: skip
+
+
+@checked
+def unused_parameters(history: History, *, epochs: Positive = 1.0, rows: Count = 10) -> Finding | None:
+    """Parameters that are not frozen get no gradient, or do not change: nothing that the loss sees depends on them.
+
+    Looked at over at least so many epochs and rows, in all of which there was neither gradient nor change.
+    """
+    facts, steps = history.facts, history.steps
+    names = facts.get("parameters") or []
+    if len(steps["step"]) < rows or steps["epoch"][-1] < epochs or steps["grad"].ndim != 2:
+        return None
+    frozen = set(facts.get("frozen") or ())
+    moving = (steps["update"] > 0).any(axis=1)  # rows in which the optimizer did anything at all
+    if moving.sum() < rows // 2:
+        return None
+    without = series.always(np.isnan(steps["grad"]))
+    grads = np.nan_to_num(steps["grad"])
+    grad_zero = series.always(grads <= 1e-8 * np.nan_to_num(steps["grad_norm"])[:, None])
+    still = series.always(np.nan_to_num(steps["update"][moving]) == 0)
+    found, chain = [], False  # whether a gradient has passed an earlier layer
+    for i, name in enumerate(names[: len(without)]):
+        if name in frozen:
+            continue
+        if without[i] or (still[i] and (not grad_zero[i] or chain)):
+            found.append(i)
+        chain = chain or not grad_zero[i]
+    if not found:
+        return None
+    sizes = np.array(facts.get("sizes") or np.ones(len(names)))
+    share = sizes[found].sum() / sizes.sum()
+    modules = list(dict.fromkeys(series.module_of(names[i]) for i in found))
+    reason = "get no gradient" if without[found].all() else "do not change"
+    text = f"the parameters of {listed(modules)} ({percent(share)} of all) {reason}"
+    evidence = {"parameters": [names[i] for i in found], "share": float(share)}
+    return Finding(
+        "unused_parameters", "warning", text, **series.place(steps, 0), evidence=evidence,
+        series=("steps.grad", "steps.update"),
+    )  # fmt: skip
+
+
+def _all_dead(history: History) -> bool:
+    """Whether nearly no unit of a layer was active at the last validation: no gradient passes it."""
+    dead = history.evaluations["dead"]
+    return bool(dead.ndim == 2 and dead.size and (dead[-1] > ALL).any())
+
+
+def _gradients(history: History) -> tuple[list[str], np.ndarray]:
+    """Return the modules with a matrix or kernel, and the norm of the gradient of all parameters of each (S, M)."""
+    with_weights = {series.module_of(history.facts["parameters"][i]) for i in series.matrices(history)}
+    modules, norms = series.by_module(history, "grad", _norm)
+    chosen = [i for i, name in enumerate(modules) if name in with_weights]
+    return [modules[i] for i in chosen], norms[:, chosen]
+
+
+def _norm(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return the norm, NaN where all are."""
+    return np.where(np.isnan(values).all(axis=axis), np.nan, np.sqrt(np.nansum(values**2, axis=axis)))
