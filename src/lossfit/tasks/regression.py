@@ -16,7 +16,7 @@ from torchmetrics.functional.regression import mean_absolute_error, mean_squared
 from lossfit.plain_values import float32_digits
 from lossfit.tasks.figures import agreement_figure, residuals_figure
 from lossfit.tasks.intervals import Z, mean
-from lossfit.tasks.task import Comparison, Evaluation, Report, Task, constant, gathered
+from lossfit.tasks.task import Answer, Comparison, Evaluation, Report, Task, constant, gathered
 
 VARIANCE_FLOOR = 1e-6  # added to the variances of gaussian_nll, in squared units of the scale
 SAME = 1e-4  # of the scale: values that differ by less are the same prediction
@@ -140,6 +140,29 @@ class Regression(Task):
         """(N, K) outputs -> values (N, D) in their own unit."""
         center, scale = self._scaling(outputs.float())
         return outputs[:, : len(self.names)].float() * scale + center
+
+    def mistakes(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the absolute error in units of the scale, the mean over the D values."""
+        return self._errors(outputs, target).mean(1)
+
+    def answers(self, outputs: Tensor, target: Tensor) -> list[Answer]:
+        """Return the values, and as a note the one that is furthest from the truth."""
+        found, several = [], len(self.names) > 1
+        for y, z, errors in zip(target, self.decide(outputs), self._errors(outputs, target), strict=True):
+            worst = int(errors.argmax())
+            true, predicted = ([self._shown(d, value) for d, value in enumerate(values.tolist())] for values in (y, z))
+            of = f"{self.names[worst]} " if several else ""
+            note = f"{of}{predicted[worst]}, was {true[worst]}"
+            found.append(Answer(", ".join(true), ", ".join(predicted), None, note, worst))
+        return found
+
+    def _errors(self, outputs: Tensor, target: Tensor) -> Tensor:
+        _, scale = self._scaling(outputs.float())
+        return (self.decide(outputs) - target).abs() / scale
+
+    def _shown(self, d: int, value: float) -> str:
+        """Return a value with the digits that its scale gives a meaning, such as 41.2 of angles."""
+        return f"{value:.{max(0, 2 - math.floor(math.log10(self.scale[d])))}f}"
 
     def deviations(self, outputs: Tensor) -> Tensor:
         """(N, 2 D) outputs -> standard deviations (N, D) in the values' own unit."""
