@@ -88,13 +88,13 @@ class Multilabel(Task):
         p, decided = self.returned(outputs), self.decide(outputs)
         found = []
         for row, worst in enumerate((p - target).abs().argmax(1).tolist()):
-            sets = [
-                ", ".join(name for name, one in zip(self.names, values[row].tolist(), strict=True) if one) or "none"
-                for values in (target, decided)
-            ]
             note = f"{self.names[worst]} {p[row, worst]:.2f}"
-            found.append(Answer(*sets, None, note, worst))
+            found.append(Answer(self._words(target[row]), self._words(decided[row]), None, note, worst))
         return found
+
+    def _words(self, chosen: Tensor) -> str:
+        """(C,) of 0 and 1 -> the names of the classes."""
+        return ", ".join(self.names[k] for k in chosen.nonzero()[:, 0].tolist()) or "none"
 
     @property
     def meaning(self) -> str:
