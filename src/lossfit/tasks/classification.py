@@ -13,7 +13,7 @@ from lossfit.decisions import cheapest, cost_matrix, probabilities
 from lossfit.plain_values import float32_digits
 from lossfit.tasks import classification_report as report
 from lossfit.tasks import metric_names
-from lossfit.tasks.figures import confusion_figure, reliability_figure
+from lossfit.tasks.figures import confused_pairs, confusion_figure, pairs_figure, reliability_figure
 from lossfit.tasks.task import TIE, Answer, Comparison, Evaluation, Report, Task, gathered, ranked
 
 # the sum over a batch's samples of a metric: f(logits (N, C), target (N,), task)
@@ -145,9 +145,9 @@ class Classification(Task):
         return ClassificationEvaluation(self)
 
     def figures(self, measured: Mapping[str, Tensor]) -> dict[str, Figure]:
-        """Return the confusion matrix and the reliability diagram."""
-        bins = measured["calibration"]
-        return {
+        """Return the commonest mistakes, the confusion matrix and the reliability diagram."""
+        bins, pairs = measured["calibration"], confused_pairs(measured["confusion"], self.names)
+        return ({"confused_pairs": pairs_figure(pairs)} if pairs else {}) | {
             "confusion": confusion_figure(measured["confusion"], self.names),
             "reliability": reliability_figure(report.calibration(bins), report.calibration_error(bins)),
         }
@@ -161,13 +161,7 @@ class Classification(Task):
         """Return the labels and the decisions, with their probabilities."""
         p, decided = self.returned(outputs), self.decide(outputs)
         return [
-            Answer(
-                self.names[y],
-                self.names[k],
-                p[row, k].item(),
-                f"{self.names[y]} {p[row, y]:.2f}",
-                k,
-            )
+            Answer(self.names[y], self.names[k], p[row, k].item(), f"{self.names[y]} {p[row, y]:.2f}", k)
             for row, (y, k) in enumerate(zip(target.tolist(), decided.tolist(), strict=True))
         ]
 

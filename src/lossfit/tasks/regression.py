@@ -147,22 +147,20 @@ class Regression(Task):
 
     def answers(self, outputs: Tensor, target: Tensor) -> list[Answer]:
         """Return the values, and as a note the one that is furthest from the truth."""
-        found, several = [], len(self.names) > 1
+        found = []
         for y, z, errors in zip(target, self.decide(outputs), self._errors(outputs, target), strict=True):
-            worst = int(errors.argmax())
-            true, predicted = ([self._shown(d, value) for d, value in enumerate(values.tolist())] for values in (y, z))
-            of = f"{self.names[worst]} " if several else ""
-            note = f"{of}{predicted[worst]}, was {true[worst]}"
-            found.append(Answer(", ".join(true), ", ".join(predicted), None, note, worst))
+            true, predicted, d = self._words(y), self._words(z), int(errors.argmax())
+            note = f"{self.names[d]} " * (len(true) > 1) + f"{predicted[d]}, was {true[d]}"
+            found.append(Answer(", ".join(true), ", ".join(predicted), None, note, d))
         return found
 
     def _errors(self, outputs: Tensor, target: Tensor) -> Tensor:
-        _, scale = self._scaling(outputs.float())
-        return (self.decide(outputs) - target).abs() / scale
+        return (self.encode(self.decide(outputs)) - self.encode(target)).abs()
 
-    def _shown(self, d: int, value: float) -> str:
-        """Return a value with the digits that its scale gives a meaning, such as 41.2 of angles."""
-        return f"{value:.{max(0, 2 - math.floor(math.log10(self.scale[d])))}f}"
+    def _words(self, values: Tensor) -> list[str]:
+        """Return values (D,) with the digits that their scale gives a meaning, such as 41.2 of angles."""
+        digits = [max(0, 2 - math.floor(math.log10(scale))) for scale in self.scale]
+        return [f"{value:.{count}f}" for value, count in zip(values.tolist(), digits, strict=True)]
 
     def deviations(self, outputs: Tensor) -> Tensor:
         """(N, 2 D) outputs -> standard deviations (N, D) in the values' own unit."""
