@@ -23,6 +23,7 @@ from lossfit.diagnosis.diagnosis import by_severity
 from lossfit.diagnosis.history import CHECK_EVERY, is_due
 from lossfit.diagnosis.remedies import remedies
 from lossfit.errors import Diverged, did_you_mean
+from lossfit.loggers import TensorBoardLogger
 from lossfit.ranges import Count, checked
 from lossfit.runs import names
 from lossfit.system import files
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 ROWS = 200  # of steps in a run
 FARTHEST = 1000  # steps between two rows
+TINY = 1e-12  # the smallest norm that an update is divided by
 
 
 class Diagnosis(Callback):
@@ -121,6 +123,7 @@ class Diagnosis(Callback):
         if self.norms.gradients is not None:
             self.steps.append(self._row(trainer) | self.norms.after())
             self.losses = []
+            self._show_layers(trainer)
             if len(self.steps) % CHECK_EVERY == 0:
                 self._diagnose(trainer)
 
@@ -158,7 +161,8 @@ class Diagnosis(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Diagnose the whole run; the run's closing lines say what was found."""
-        self.findings.update(self.history)
+        if self.findings.update(self.history):
+            self._show_findings(trainer)
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -220,10 +224,30 @@ class Diagnosis(Callback):
             trainer.should_stop = True
 
     def _tell(self, trainer: Trainer) -> None:
+        """Print the findings that are new, and show all in TensorBoard."""
         for found in self.untold:
             for line in self._lines(found, trainer):
                 log.info("%s", line)
+        if self.untold:
+            self._show_findings(trainer)
         self.untold = []
+
+    def _show_layers(self, trainer: Trainer) -> None:
+        """Show the norms of the last row, of the parameters that are no biases, in TensorBoard."""
+        row, facts = self.steps[-1], self.facts
+        layers = [i for i, dims in enumerate(facts["dims"]) if dims > 1]
+        named = {facts["parameters"][i].removesuffix(".weight"): i for i in layers}
+        for logger in _boards(trainer):
+            gradients = {name: float(row["grad"][i]) for name, i in named.items()}
+            updates = {name: float(row["update"][i] / max(row["weight"][i], TINY)) for name, i in named.items()}
+            logger.log_layers(int(row["step"]), gradients, updates)
+
+    def _show_findings(self, trainer: Trainer) -> None:
+        for logger in _boards(trainer):
+            logger.log_findings(self._report(trainer), trainer.global_step)
+
+    def _report(self, trainer: Trainer) -> list[dict[str, Any]]:
+        return self.findings.to_plain(lambda finding: remedies(finding, self.history, _config(trainer)))
 
     def _lines(self, found: Found, trainer: Trainer) -> list[str]:
         return found.lines(remedies(found.last, self.history, _config(trainer)))
@@ -233,9 +257,13 @@ class Diagnosis(Callback):
         self.closing_lines = [line for one in found for line in self._lines(one, trainer)]
         if not trainer.is_global_zero:
             return
-        self.report = self.findings.to_plain(lambda finding: remedies(finding, self.history, _config(trainer)))
+        self.report = self._report(trainer)
         content = json.dumps({"findings": self.report, "history": self.history.to_plain()}, allow_nan=False)
         files.write(self.folder / names.DIAGNOSIS, content)
+
+
+def _boards(trainer: Trainer) -> list[TensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def _config(trainer: Trainer) -> dict[str, Any]:

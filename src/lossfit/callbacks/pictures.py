@@ -1,25 +1,43 @@
-"""Pictures for TensorBoard: the augmented training images, and what the task draws of the test split."""
+"""Pictures for TensorBoard: the augmented training images, and what the model does wrong on the test split."""
 
+from typing import Any
+
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
+from lossfit.data import ImageDataModule
+from lossfit.data.batches import Normalize
+from lossfit.inference.mistakes import Mistake, mistakes_figure, worst_mistakes
+from lossfit.inference.saliency import occlusion
+from lossfit.loggers import tags
 from lossfit.ranges import Count, checked
 from lossfit.training.module import Batch, TrainingModule
 
 
 class Pictures(Callback):
-    """Adds `samples` images of the first training batch, as the model gets them, and the task's pictures of the test:
-    for classes the confusion matrix.
+    """Adds images of the first training batch, as the model gets them, and pictures of the test.
 
-    Does nothing without a TensorBoard logger.
+    These are the task's, for classes the commonest mistakes, the confusion matrix and the reliability diagram; the
+    images that are predicted worst; and where in these the model finds what it predicts, if captum is installed. The
+    pictures of the test take about a second at the end of the run, and longer for a large model on a processor, since
+    `saliency` needs about 150 forward passes for each mistake.
+
+    samples: the images of the first batch. mistakes: the images that are predicted worst; null for none. saliency:
+    whether to show where the model looks. Does nothing without a TensorBoard logger.
     """
 
     @checked
-    def __init__(self, samples: Count = 64) -> None:
-        self.samples = samples
+    def __init__(self, samples: Count = 64, mistakes: Count | None = 8, saliency: bool = True) -> None:
+        self.samples, self.mistakes, self.saliency = samples, mistakes, saliency
+        self.worst: tuple[Tensor, ...] = ()  # of this rank: how wrong, number in the split, outputs, target
+        self.seen = 0  # samples of this rank
+        self.found: list[Mistake] = []
+        self.maps: Tensor | None = None
 
     @rank_zero_only
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -27,15 +45,74 @@ class Pictures(Callback):
         writer = _writer(trainer)
         if trainer.global_step == 0 and batch_idx == 0 and writer is not None:
             images = batch[0][: self.samples].float().cpu()
-            writer.add_image("train/images", make_grid(images, nrow=16, normalize=True, padding=1), 0)
+            writer.add_image(tags.AUGMENTED, make_grid(images, nrow=8, normalize=True, padding=1), 0)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier test."""
+        self.worst, self.seen, self.found, self.maps = (), 0, [], None
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the samples that are predicted worst so far."""
+        if not self.mistakes or not trainer.loggers or not isinstance(pl_module, TrainingModule):
+            return
+        outputs, target = outputs.float(), batch[1]
+        place = torch.arange(self.seen, self.seen + len(target), device=outputs.device)
+        number = trainer.global_rank + trainer.world_size * place  # rank r tests the samples r, r + world_size, ...
+        rows = pl_module.task.mistakes(outputs, target), number, outputs, target
+        if not self.worst:  # so that all ranks have as many, with size 0 for none
+            self.worst = tuple(row.new_zeros(self.mistakes, *row.shape[1:]) for row in rows)
+        both = [torch.cat(pair) for pair in zip(self.worst, rows, strict=True)]
+        order = both[0].topk(self.mistakes).indices
+        self.worst = tuple(row[order] for row in both)
+        self.seen += len(target)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the worst of all ranks, and look for what the model sees in them, while it is in eval mode."""
+        if not self.worst or not isinstance(pl_module, TrainingModule):
+            return
+        if trainer.world_size > 1:
+            self.worst = tuple(trainer.strategy.all_gather(row).flatten(0, 1) for row in self.worst)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if _writer(trainer) is None or not trainer.is_global_zero or not isinstance(data, ImageDataModule):
+            return
+        _, number, outputs, target = self.worst
+        assert self.mistakes
+        self.found = worst_mistakes(pl_module.task, data.splits["test"][0], outputs, target, self.mistakes, number)
+        if self.saliency and self.found:
+            self.maps = self._maps(pl_module, data)
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the pictures of the test."""
         writer = _writer(trainer)
-        if writer is not None and isinstance(pl_module, TrainingModule):
-            for name, figure in pl_module.task.figures(pl_module.measured["test"]).items():
-                writer.add_figure(f"test/{name}", figure, trainer.global_step)
+        if writer is None or not isinstance(pl_module, TrainingModule):
+            return
+        figures = pl_module.task.figures(pl_module.measured["test"])
+        if self.found:
+            figures["biggest"] = mistakes_figure(self.found)
+        if self.maps is not None:
+            figures["biggest: where the model looks"] = mistakes_figure(self.found, self.maps)
+        for name, figure in figures.items():
+            writer.add_figure(tags.picture(name), figure, trainer.global_step)
+
+    def _maps(self, module: TrainingModule, data: ImageDataModule) -> Tensor | None:
+        weight = next(module.model.parameters())
+        normalize = Normalize(data.mean, data.std).to(module.device)
+        return occlusion(
+            # not a compiled model, which would be compiled again for another batch size
+            lambda pixels: module.model.forward(normalize(pixels).to(weight.dtype)),
+            torch.stack([mistake.image for mistake in self.found]).to(module.device),
+            torch.tensor([mistake.output for mistake in self.found], device=module.device),
+            module.task.link,
+        )
 
 
 def _writer(trainer: Trainer) -> SummaryWriter | None:

@@ -13,8 +13,8 @@ from lossfit.decisions import cheapest, cost_matrix, probabilities
 from lossfit.plain_values import float32_digits
 from lossfit.tasks import classification_report as report
 from lossfit.tasks import metric_names
-from lossfit.tasks.figures import confusion_figure, reliability_figure
-from lossfit.tasks.task import TIE, Comparison, Evaluation, Report, Task, gathered, ranked
+from lossfit.tasks.figures import confused_pairs, confusion_figure, pairs_figure, reliability_figure
+from lossfit.tasks.task import TIE, Answer, Comparison, Evaluation, Report, Task, gathered, ranked
 
 # the sum over a batch's samples of a metric: f(logits (N, C), target (N,), task)
 SUMS: dict[str, Callable[[Tensor, Tensor, "Classification"], Tensor]] = {
@@ -47,6 +47,9 @@ def of_scores(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
 class ClassificationEvaluation(Evaluation):
     """confusion (C, C), how often class `row` was predicted as class `column`, and the metrics of the task.
 
+    calibration (15, 3) has, of each of 15 bins of the confidence, the largest probability, the count, the sum of the
+    confidence and the number correct.
+
     nll is the mean of -log softmax(z)_y, in nats, for every loss; acc the fraction of samples whose largest logit is
     that of the label. With costs, cost is the mean cost of the decisions with the least expected cost by the
     probabilities that the link makes of the logits, and cost_argmax that of the most probable classes. With two
@@ -54,8 +57,9 @@ class ClassificationEvaluation(Evaluation):
     their denominator is.
     """
 
-    drawn = ("confusion",)
+    drawn = ("confusion", "calibration")
     confusion: Tensor
+    calibration: Tensor
     sums: Tensor
     scores: list[Tensor]
     labels: list[Tensor]
@@ -67,6 +71,7 @@ class ClassificationEvaluation(Evaluation):
         self.names = [key.partition("/")[2] for key in names]
         self.summed = [name for name in self.names if name in SUMS]
         self.add_state("confusion", torch.zeros(task.outputs, task.outputs, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("calibration", torch.zeros(report.BINS, 3), dist_reduce_fx="sum")
         self.add_state("sums", torch.zeros(len(self.summed)), dist_reduce_fx="sum")
         if task.is_binary:
             self.keep("scores")
@@ -75,18 +80,20 @@ class ClassificationEvaluation(Evaluation):
     def add(self, outputs: Tensor, target: Tensor) -> None:
         """Add logits (N, C) and labels (N,)."""
         self.sums += torch.stack([SUMS[name](outputs, target, self.task) for name in self.summed])
-        self.confusion += report.confusion_matrix(target, outputs.argmax(1), self.task.outputs)
+        likeliest = outputs.argmax(1)
+        self.confusion += report.confusion_matrix(target, likeliest, self.task.outputs)
+        self.calibration += report.calibration_sums(self.task.returned(outputs).amax(1), likeliest == target)
         if self.task.is_binary:
             self.scores.append(self.task.second_class_score(outputs))
             self.labels.append(target)
 
     def measured(self) -> dict[str, Tensor]:
-        """Return the metrics and the confusion matrix."""
+        """Return the metrics, the confusion matrix and the calibration."""
         found = dict(zip(self.summed, self.sums / self.count, strict=True))
         found |= {name: f(self.confusion, self.task) for name, f in FROM_CONFUSION.items() if name in self.names}
         if self.task.is_binary:
             found |= of_scores(gathered(self.scores), gathered(self.labels))
-        return found | {"confusion": self.confusion}
+        return found | {"confusion": self.confusion, "calibration": self.calibration}
 
 
 class Classification(Task):
@@ -138,13 +145,34 @@ class Classification(Task):
         return ClassificationEvaluation(self)
 
     def figures(self, measured: Mapping[str, Tensor]) -> dict[str, Figure]:
-        """Return the confusion matrix."""
-        return {"confusion": confusion_figure(measured["confusion"], self.names)}
+        """Return the commonest mistakes, the confusion matrix and the reliability diagram."""
+        bins, pairs = measured["calibration"], confused_pairs(measured["confusion"], self.names)
+        return ({"confused_pairs": pairs_figure(pairs)} if pairs else {}) | {
+            "confusion": confusion_figure(measured["confusion"], self.names),
+            "reliability": reliability_figure(report.calibration(bins), report.calibration_error(bins)),
+        }
+
+    def mistakes(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return -log of the label's probability of each sample that is decided wrongly."""
+        loss = F.cross_entropy(self._scores(outputs), target, reduction="none")
+        return loss.where(self.decide(outputs) != target, 0.0)
+
+    def answers(self, outputs: Tensor, target: Tensor) -> list[Answer]:
+        """Return the labels and the decisions, with their probabilities."""
+        p, decided = self.returned(outputs), self.decide(outputs)
+        return [
+            Answer(self.names[y], self.names[k], p[row, k].item(), f"{self.names[y]} {p[row, y]:.2f}", k)
+            for row, (y, k) in enumerate(zip(target.tolist(), decided.tolist(), strict=True))
+        ]
 
     def second_class_score(self, logits: Tensor) -> Tensor:
         """(N, 2) logits -> (N,) logits of the probability of the second class."""
-        scores = F.logsigmoid(logits) if self.link == "sigmoid" else logits
+        scores = self._scores(logits)
         return scores[:, 1] - scores[:, 0]
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        """Return logits (N, C) whose softmax is the probabilities."""
+        return F.logsigmoid(logits.float()) if self.link == "sigmoid" else logits.float()
 
     def returned(self, outputs: Tensor) -> Tensor:
         """(N, C) logits -> probabilities (N, C) that sum to 1."""

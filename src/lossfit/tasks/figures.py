@@ -14,15 +14,15 @@ MOST_DRAWN = 5000  # samples of a scatter plot
 def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
     """Draw counts (C, C), rows the true class, columns the predicted one, as percentages of each row.
 
-    For ten classes the picture is 450 pixels wide, so that a card of TensorBoard shows it in almost its full size.
+    It is wider than high, as the cards of TensorBoard are.
     """
     counts = confusion.cpu().double()
     percent = (100 * counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     size = max(3.0, 1.5 + 0.3 * len(class_names))
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = Figure(figsize=(1.35 * size, size), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(len(class_names)), class_names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(class_names)), class_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -35,9 +35,35 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
     return figure
 
 
+def confused_pairs(confusion: Tensor, class_names: Sequence[str], count: int = 8) -> list[tuple[str, str, int]]:
+    """Return the commonest mistakes of counts (C, C), rows the true class: (true class, predicted class, how often)."""
+    wrong = confusion.cpu().clone().fill_diagonal_(0)
+    order = wrong.flatten().argsort(descending=True, stable=True)[:count].tolist()
+    pairs = [divmod(k, len(class_names)) for k in order]
+    return [(class_names[y], class_names[k], int(wrong[y, k])) for y, k in pairs if wrong[y, k]]
+
+
+def pairs_figure(pairs: Sequence[tuple[str, str, int]]) -> Figure:
+    """Draw a bar for each of `confused_pairs`, with the words on it."""
+    figure = Figure(figsize=(5, max(2.0, 0.5 * len(pairs))), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(range(len(pairs)), [count for _, _, count in pairs], color="#ffc9a8")
+    for row, (true, predicted, count) in enumerate(pairs):
+        text = f" {short(true)} taken for {short(predicted)}: {count}"
+        axes.text(0, row, text, va="center", fontsize=13, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_axis_off()
+    return figure
+
+
+def short(name: str, letters: int = 18) -> str:
+    """Return a name that is not longer than so many letters."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def reliability_figure(bins: Sequence[dict[str, Any]], ece: float) -> Figure:
     """Draw a reliability diagram, accuracy against confidence, above a histogram of the confidences."""
-    figure = Figure(figsize=(5, 6), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     filled = [b for b in bins if b["count"]]
     left, width = [b["from"] for b in filled], 1 / len(bins)
@@ -53,7 +79,7 @@ def reliability_figure(bins: Sequence[dict[str, Any]], ece: float) -> Figure:
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy")
     axes.set_title(f"expected calibration error {ece:.4f}")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", fontsize="small")
     below.bar(left, [b["count"] for b in filled], width, align="edge", color="grey", edgecolor="white")
     below.set_xlim(0, 1)
     below.set_xlabel("confidence, the largest probability")

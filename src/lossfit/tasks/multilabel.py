@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import binary_average_precision
 from lossfit.plain_values import float32_digits
 from lossfit.tasks.figures import bars_figure
 from lossfit.tasks.intervals import mean, proportion
-from lossfit.tasks.task import TIE, Comparison, Evaluation, Report, Task, gathered, ranked
+from lossfit.tasks.task import TIE, Answer, Comparison, Evaluation, Report, Task, gathered, ranked
 
 THRESHOLD = 0.5  # the probability from which an image has a class
 
@@ -77,6 +77,24 @@ class Multilabel(Task):
     def decide(self, outputs: Tensor) -> Tensor:
         """(N, C) logits -> (N, C) float32 of 0 and 1."""
         return (outputs >= 0).float()
+
+    def mistakes(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the sum over the classes of -log of the truth's probability, of samples with a wrong decision."""
+        loss = F.binary_cross_entropy_with_logits(outputs.float(), target.float(), reduction="none")
+        return loss.sum(1).where((self.decide(outputs) != target).any(1), 0.0)
+
+    def answers(self, outputs: Tensor, target: Tensor) -> list[Answer]:
+        """Return the classes, and as a note the probability that is furthest from the truth."""
+        p, decided = self.returned(outputs), self.decide(outputs)
+        found = []
+        for row, worst in enumerate((p - target).abs().argmax(1).tolist()):
+            note = f"{self.names[worst]} {p[row, worst]:.2f}"
+            found.append(Answer(self._words(target[row]), self._words(decided[row]), None, note, worst))
+        return found
+
+    def _words(self, chosen: Tensor) -> str:
+        """(C,) of 0 and 1 -> the names of the classes."""
+        return ", ".join(self.names[k] for k in chosen.nonzero()[:, 0].tolist()) or "none"
 
     @property
     def meaning(self) -> str:

@@ -16,7 +16,7 @@ from torchmetrics.functional.regression import mean_absolute_error, mean_squared
 from lossfit.plain_values import float32_digits
 from lossfit.tasks.figures import agreement_figure, residuals_figure
 from lossfit.tasks.intervals import Z, mean
-from lossfit.tasks.task import Comparison, Evaluation, Report, Task, constant, gathered
+from lossfit.tasks.task import Answer, Comparison, Evaluation, Report, Task, constant, gathered
 
 VARIANCE_FLOOR = 1e-6  # added to the variances of gaussian_nll, in squared units of the scale
 SAME = 1e-4  # of the scale: values that differ by less are the same prediction
@@ -141,6 +141,27 @@ class Regression(Task):
         center, scale = self._scaling(outputs.float())
         return outputs[:, : len(self.names)].float() * scale + center
 
+    def mistakes(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the absolute error in units of the scale, the mean over the D values."""
+        return self._errors(outputs, target).mean(1)
+
+    def answers(self, outputs: Tensor, target: Tensor) -> list[Answer]:
+        """Return the values, and as a note the one that is furthest from the truth."""
+        found = []
+        for y, z, errors in zip(target, self.decide(outputs), self._errors(outputs, target), strict=True):
+            true, predicted, d = self._words(y), self._words(z), int(errors.argmax())
+            note = f"{self.names[d]} " * (len(true) > 1) + f"{predicted[d]}, was {true[d]}"
+            found.append(Answer(", ".join(true), ", ".join(predicted), None, note, d))
+        return found
+
+    def _errors(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return (self.encode(self.decide(outputs)) - self.encode(target)).abs()
+
+    def _words(self, values: Tensor) -> list[str]:
+        """Return values (D,) with the digits that their scale gives a meaning, such as 41.2 of angles."""
+        digits = [max(0, 2 - math.floor(math.log10(scale))) for scale in self.scale]
+        return [f"{value:.{count}f}" for value, count in zip(values.tolist(), digits, strict=True)]
+
     def deviations(self, outputs: Tensor) -> Tensor:
         """(N, 2 D) outputs -> standard deviations (N, D) in the values' own unit."""
         _, scale = self._scaling(outputs.float())
@@ -164,7 +185,7 @@ class Regression(Task):
 
     def margins(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return minus the absolute error in the unit of the loss, the mean over the values."""
-        return -(self.encode(self.decide(outputs)) - self.encode(target)).abs().mean(1)
+        return -self._errors(outputs, target).mean(1)
 
     def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare values (N, K)."""

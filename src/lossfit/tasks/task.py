@@ -30,6 +30,21 @@ class Comparison(NamedTuple):
     largest: float
 
 
+class Answer(NamedTuple):
+    """A prediction beside the truth, in words.
+
+    probability: of what was predicted; None if it has none. note: what a caption adds, such as the probability of the
+    true class. output: the number of the model's output that the prediction is about, for pictures of where it comes
+    from.
+    """
+
+    true: str
+    predicted: str
+    probability: float | None
+    note: str
+    output: int
+
+
 class Evaluation(Metric):
     """What is measured on one split; exact under DDP, where torchmetrics gathers the states of the ranks.
 
@@ -180,6 +195,14 @@ class Task:
     def margins(self, outputs: Tensor, target: Tensor) -> Tensor | None:
         """Return how well the outputs fit each sample (N,), the larger the better; None where that has no meaning."""
         return None
+
+    def mistakes(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, K) outputs -> how wrong each prediction is (N,), its own loss; 0 for a right one."""
+        raise NotImplementedError
+
+    def answers(self, outputs: Tensor, target: Tensor) -> list[Answer]:
+        """(N, K) outputs -> each prediction beside the truth, in words."""
+        raise NotImplementedError
 
     def compared(self, found: Tensor, expected: Tensor) -> Comparison:
         """Compare what two forms of a model return for N images."""

@@ -156,9 +156,9 @@ class TrainingModule(LightningModule):
         """Log the validation metrics."""
         self._log_evaluation("val", self.val_evaluation, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the test sums."""
-        self._evaluate(self.test_evaluation, self.test_metrics, batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add a batch to the test sums; return the outputs, for callbacks."""
+        return self._evaluate(self.test_evaluation, self.test_metrics, batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
@@ -215,13 +215,14 @@ class TrainingModule(LightningModule):
     def _metrics(modules: nn.ModuleDict) -> dict[str, Metric]:
         return dict(modules.items())  # type: ignore[arg-type]
 
-    def _evaluate(self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch) -> None:
+    def _evaluate(self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch) -> Tensor:
         images, target = batch
         outputs = self.model(images)
         # a loss may change its arguments in place
         evaluation.update(self.loss(outputs.clone(), self.task.encode(target.clone())), outputs, target)
         for metric in self._metrics(metrics).values():
             metric.update(outputs, target)
+        return outputs
 
     def _log_evaluation(self, split: str, evaluation: Evaluation, metrics: nn.ModuleDict) -> None:
         values = evaluation.compute()

@@ -1,0 +1,82 @@
+"""The worst mistakes of a model on a split, and their picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lossfit.data.stores.images import Images
+from lossfit.tasks.figures import short
+from lossfit.tasks.task import Task
+
+COLUMNS = 4  # of the picture
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that the model predicts wrongly.
+
+    index: its number in the split. image: its pixels, uint8 (C, H, W). true, predicted: in words. probability: of what
+    was predicted; None if it has none. note: what a caption adds, such as "Shirt 0.03", the probability of the true
+    class, or "41.2, was 90.0". output: the number of the model's output that the prediction is about.
+    """
+
+    index: int
+    image: Tensor
+    true: str
+    predicted: str
+    probability: float | None
+    note: str
+    output: int
+
+    @property
+    def caption(self) -> str:
+        """Two lines for below the image: what was predicted, and what is true."""
+        if self.probability is not None:
+            return f"{short(self.predicted, 15)} {self.probability:.2f}\nis {short(self.true, 15)}"
+        return f"{short(self.predicted)}\nis {short(self.true, 15)}"
+
+
+def worst_mistakes(
+    task: Task, images: Images, outputs: Tensor, target: Tensor, count: int, index: Tensor | None = None
+) -> list[Mistake]:
+    """Return the mistakes with the largest loss of their own, of a regression the largest errors, the worst first.
+
+    images: of the split. outputs, target: (N, K) and (N, ...), of all its images, or of those with the numbers `index`
+    (N,). At most `count`; none where nothing is wrong.
+    """
+    outputs, target = outputs.cpu(), target.cpu()
+    index = torch.arange(len(target)) if index is None else index.cpu()
+    sizes = task.mistakes(outputs, target)
+    order = sizes.argsort(descending=True, stable=True)[:count]
+    chosen = order[sizes[order] > 0]
+    if not len(chosen):
+        return []
+    outputs, target, index = outputs[chosen], target[chosen], index[chosen]
+    pixels = images[index.to(images.device)].cpu()
+    answers = task.answers(outputs, target)
+    return [Mistake(i, image, *answer) for i, image, answer in zip(index.tolist(), pixels, answers, strict=True)]
+
+
+def mistakes_figure(mistakes: Sequence[Mistake], maps: Tensor | None = None) -> Figure:
+    """Draw mistakes with their captions. maps: (N, H, W) in 0..1 to lay over the images, from `saliency`."""
+    rows = -(-len(mistakes) // COLUMNS)
+    columns = min(COLUMNS, len(mistakes))
+    figure = Figure(figsize=(1.3 * columns + 0.1, 1.7 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[len(mistakes) :]:
+        axes.set_axis_off()
+    for number, (axes, mistake) in enumerate(zip(grid, mistakes, strict=False)):
+        pixels = mistake.image.permute(1, 2, 0).numpy()
+        if pixels.shape[2] == 3:
+            axes.imshow(pixels)
+        else:
+            axes.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+        if maps is not None:
+            axes.imshow(maps[number].cpu().numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=1)
+        axes.set_xlabel(mistake.caption, fontsize=9.5, parse_math=False, labelpad=2)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure

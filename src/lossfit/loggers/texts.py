@@ -1,0 +1,58 @@
+"""What TensorBoard says in words: the findings of a run, and its result."""
+
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+WIDTH = 44  # letters in a line of a picture
+COLORS = {"critical": "tab:red", "warning": "tab:orange", "note": "tab:blue"}
+
+
+def findings(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return findings, as in diagnosis.json, in Markdown."""
+    return "\n\n".join(
+        f"**{_headline(one)}**: {one['text']}" + "".join(f"\n- try `{remedy}`" for remedy in _remedies(one))
+        for one in found
+    )
+
+
+def findings_figure(found: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw findings as text that can be read on a card; the first ones if there are many."""
+    lines: list[tuple[str, dict[str, Any]]] = []
+    for one in found:
+        color = COLORS.get(str(one["severity"]), "black")
+        lines += [(line, {"color": color, "weight": "bold"}) for line in textwrap.wrap(_headline(one), WIDTH)]
+        lines += [(line, {}) for line in textwrap.wrap(str(one["text"]), WIDTH)]
+        for remedy in _remedies(one):
+            lines += [(line, {"style": "italic"}) for line in textwrap.wrap(f"try {remedy}", WIDTH)]
+        lines.append(("", {}))
+    count = max(11, len(lines))
+    figure = Figure(figsize=(5, 0.32 * count))
+    for row, (line, style) in enumerate(lines):
+        figure.text(0.02, 1 - (row + 0.5) / count, line, va="center", fontsize=13, parse_math=False, **style)
+    return figure
+
+
+def result(metrics: Mapping[str, float]) -> str:
+    """Return final metrics as a Markdown table: a row for each metric, a column for each split."""
+    splits = [split for split in ("train", "val", "test") if any(key.startswith(f"{split}/") for key in metrics)]
+    names = dict.fromkeys(key.partition("/")[2] for key in metrics if "/" in key)
+    rows = [
+        [name, *(f"{metrics[key]:.4g}" if (key := f"{split}/{name}") in metrics else "" for split in splits)]
+        for name in names
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (["metric", *splits], ["---"] * (len(splits) + 1), *rows))
+
+
+def _headline(one: Mapping[str, Any]) -> str:
+    epoch = float(one["since"]["epoch"])
+    since = f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {one['since']['step']}"
+    over = "" if one.get("holds", True) else ", no longer"
+    return f"{one['severity']}: {str(one['name']).replace('_', ' ')} since {since}{over}"
+
+
+def _remedies(one: Mapping[str, Any]) -> list[str]:
+    return [shlex.join(remedy) for remedy in one.get("remedies") or ()]
