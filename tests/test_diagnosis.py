@@ -70,3 +70,24 @@ def test_a_finding_is_told_once_and_keeps_since_when_it_holds_and_whether_it_sti
     assert found.lines([]) == ["Warning: high_loss since epoch 2: it was 3.0 (it no longer does)"]
     found.holds = True
     assert found.lines([["a=1", "b=2"], ["c=x y"]])[1:] == ["  try: a=1 b=2   or   'c=x y'"]
+
+
+def broken(history: History) -> Finding | None:
+    raise ZeroDivisionError("1 / 0")
+
+
+def test_a_rule_that_fails_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture):
+    run = history([], [100], [2.0])
+    diagnosis = Diagnosis({"broken": broken, "high_loss": high_loss})
+    assert [one.last.name for one in diagnosis.update(run)] == ["high_loss"]
+    diagnosis.update(run)
+    (warning,) = caplog.messages
+    assert warning == "callbacks.diagnosis.rules.broken fails and is left out: ZeroDivisionError('1 / 0')"
+
+
+def test_a_file_has_null_for_evidence_that_is_not_finite():
+    finding = Finding("one", "note", "text", 1.0, 1, {"loss": float("nan"), "layers": [1.0, float("inf")]}, ())
+    diagnosis = Diagnosis({"one": lambda history: finding})
+    diagnosis.update(history([], []))
+    (plain,) = diagnosis.to_plain(lambda finding: [])
+    assert plain["evidence"] == {"loss": None, "layers": [1.0, None]}

@@ -172,7 +172,7 @@ def test_a_finding_is_printed_after_the_line_of_its_epoch_and_at_the_end(
     first = lines.index(said)
     assert lines[first - 1].startswith("epoch 1/2")
     assert said in lines[first + 1 :]
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["findings"] == ["loss_is_low"]
+    assert "loss_is_low" in json.loads((tmp_path / "run" / "result.json").read_text())["findings"]
     fit(tmp_path / "stopped", *SMALL, rule, "callbacks.diagnosis.stop=[low]")
     result = json.loads((tmp_path / "stopped" / "result.json").read_text())
     assert (result["epochs"], result["status"]) == (1, "completed")

@@ -1,5 +1,7 @@
 """The findings of a run: since when each holds, and whether it still does."""
 
+import logging
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +9,8 @@ from typing import Any
 
 from lossfit.diagnosis.finding import SEVERITIES, Finding
 from lossfit.diagnosis.history import History
+
+log = logging.getLogger(__name__)
 
 Rule = Callable[[History], Finding | None]
 
@@ -45,12 +49,20 @@ class Diagnosis:
 
     rules: Mapping[str, Rule]
     found: dict[str, Found] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
 
     def update(self, history: History) -> list[Found]:
-        """Evaluate all rules; return the findings that are new."""
+        """Evaluate all rules; return the findings that are new. A rule that fails is left out from then on."""
         new = []
         for name, rule in self.rules.items():
-            finding = rule(history)
+            if name in self.failed:
+                continue
+            try:
+                finding = rule(history)
+            except Exception as error:  # a training must not end because of a mistake in a rule
+                self.failed.add(name)
+                log.warning("callbacks.diagnosis.rules.%s fails and is left out: %r", name, error)
+                continue
             if name in self.found:
                 self.found[name].holds = finding is not None
                 self.found[name].last = finding or self.found[name].last
@@ -68,12 +80,21 @@ class Diagnosis:
                 "since": {"epoch": one.first.epoch, "step": one.first.step},
                 "holds": one.holds,
                 "text": one.last.text,
-                "evidence": dict(one.last.evidence),
+                "evidence": _plain(one.last.evidence),
                 "series": list(one.last.series),
                 "remedies": remedies(one.last),
             }
             for one in by_severity(self.found.values())
         ]
+
+
+def _plain(value: Any) -> Any:
+    """Return evidence for a JSON file, which has no NaN and no infinity."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def by_severity(found: Any) -> list[Found]:

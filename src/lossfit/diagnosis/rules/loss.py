@@ -42,7 +42,7 @@ def non_finite(history: History) -> Finding | None:
         return None
     epoch = found["step"] / max(1, history.facts.get("batches_per_epoch") or 1)
     batch = f", batch {found['batch']} of its epoch" if found.get("batch") else ""
-    where = f", first in {found['where']}" if found.get("where") else ""
+    where = f": {found['where']}" if found.get("where") else ""
     text = f"{found['what']}{where} (step {found['step']}{batch})"
     evidence = {**found, "lr": _last(history.steps["lr"]), "grad_norm": _last(history.steps["grad_norm"])}
     return Finding(

@@ -1,0 +1,142 @@
+"""Records the History of a run while it trains."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lossfit.callbacks.layer_norms import LayerNorms
+from lossfit.callbacks.run_facts import MEASURED, facts_of
+from lossfit.callbacks.training_sample import TrainingSample
+from lossfit.data import ImageDataModule
+from lossfit.diagnosis import History
+from lossfit.training import divergence
+from lossfit.training.module import TrainingModule
+
+ROWS = 200  # of steps in a run
+FARTHEST = 1000  # steps between two rows
+
+
+class Recorder:
+    """The series of a run so far. The methods are called where the hooks of the same names are.
+
+    every_n_steps: how many steps lie between two rows of steps; None for 200 rows a run. samples: the size of the
+    sample of the training split. The series are the same on all ranks, and are part of every checkpoint.
+    """
+
+    def __init__(self, every_n_steps: int | None, samples: int) -> None:
+        self.every_n_steps, self.samples = every_n_steps, samples
+        self.facts: dict[str, Any] = {}
+        self.steps: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.losses: list[Tensor] = []  # of the batches since the last row of steps
+        self.loss_sum, self.loss_count = torch.zeros(()), 0  # of the batches since the last validation
+        self.evaluated: dict[str, Any] = {}  # of the sample, for the validation that is running
+        self.lr = 0.0  # of the step that is measured: a schedule steps before the batch ends
+        self.restored: Mapping[str, Any] = {}
+
+    @property
+    def history(self) -> History:
+        """What was recorded so far."""
+        return History.of(self.facts, self.steps, self.evaluations)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the sample; of a new run, evaluate the untrained model."""
+        module, data = _of_run(trainer, pl_module)
+        self.norms, self.sample = LayerNorms(module.model), TrainingSample(data, self.samples)
+        self.every = self.every_n_steps or min(max(1, module.total_steps // ROWS), FARTHEST)
+        self.loss_sum = self.loss_sum.to(module.device)
+        about = {"every_n_steps": self.every, "sample": len(self.sample.target)}
+        self.facts = MEASURED | self.facts | facts_of(trainer, module, data) | about
+        if self.restored:
+            self.sample.load_state_dict(self.restored)
+        elif not trainer.global_step:
+            self.facts |= self.sample.compare_with_constant(trainer, module)
+
+    def on_before_optimizer_step(self, trainer: Trainer) -> None:
+        """Take the gradients of a step that gets a row: the first, and each `every` steps."""
+        step = trainer.global_step + 1
+        if step == 1 or step % self.every == 0:
+            self.norms.before()
+            self.lr = divergence.learning_rate(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Add a row if the step gets one; return whether it did."""
+        loss = _of_run(trainer, pl_module)[0].last_loss
+        self.losses.append(loss)
+        self.loss_sum += loss
+        self.loss_count += 1
+        if self.norms.gradients is None:
+            return False
+        losses, reduce = torch.stack([loss.float() for loss in self.losses]), trainer.strategy.reduce
+        row = {"loss": float(reduce(losses.mean(), reduce_op="mean"))}
+        row |= {"loss_max": float(reduce(losses.max(), reduce_op="max")), "lr": self.lr}
+        self.steps.append(_place(trainer) | row | self.norms.after())
+        self.losses = []
+        return True
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the sample with the weights that the validation has: by now those of an average are in place."""
+        self.evaluated, units = self.sample.evaluate(trainer, _of_run(trainer, pl_module)[0])
+        self.facts["units"] = units
+        self.facts["suspects"] = self.sample.suspects(self.facts["names"])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add a row."""
+        measured = _of_run(trainer, pl_module)[0].measured["val"]
+        score = str(self.facts["headline"]).partition("/")[2]
+        row = _place(trainer) | self.evaluated
+        row |= {"val_loss": float(measured["loss"]), "val_score": float(measured[score])}
+        row["train_loss"] = float(trainer.strategy.reduce(self.loss_sum / max(1, self.loss_count), reduce_op="mean"))
+        if "confusion" in measured:
+            confusion = measured["confusion"].double().cpu()
+            row["recall"] = (confusion.diagonal() / confusion.sum(1)).numpy()
+            row["predicted_share"] = (confusion.sum(0) / confusion.sum()).numpy()
+        if "calibration" in measured:
+            row["bins"] = measured["calibration"].double().cpu().flatten().numpy()
+        self.evaluations.append(row)
+        self.evaluated, self.loss_sum, self.loss_count = {}, torch.zeros_like(self.loss_sum), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the series, as tensors."""
+        history = self.history
+        return {
+            "facts": self.facts,
+            "steps": {name: torch.from_numpy(column) for name, column in history.steps.items()},
+            "evaluations": {name: torch.from_numpy(column) for name, column in history.evaluations.items()},
+            "losses": torch.stack(self.losses).cpu() if self.losses else torch.zeros(0),
+            "loss_sum": self.loss_sum.cpu(),
+            "loss_count": self.loss_count,
+            "sample": self.sample.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the series of the run so far."""
+        self.facts, self.restored = state["facts"], state["sample"]
+        self.steps, self.evaluations = (_rows(state[part]) for part in ("steps", "evaluations"))
+        self.losses = [*state["losses"]]
+        self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
+
+
+def _of_run(trainer: Trainer, module: LightningModule) -> tuple[TrainingModule, ImageDataModule]:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(module, TrainingModule)
+    assert isinstance(data, ImageDataModule)
+    return module, data
+
+
+def _place(trainer: Trainer) -> dict[str, Any]:
+    """Return where in the training a row is."""
+    batches = trainer.fit_loop.batch_idx + 1
+    return {
+        "step": trainer.global_step,
+        "epoch": trainer.current_epoch + min(1.0, max(1, batches) / max(1, trainer.num_training_batches)),
+        "lr": divergence.learning_rate(trainer),
+    }
+
+
+def _rows(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    count = len(next(iter(columns.values())))
+    return [{name: column[row].numpy() for name, column in columns.items()} for row in range(count)]
