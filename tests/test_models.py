@@ -40,6 +40,14 @@ def test_logits_and_gradients(name: str, classes: int, shape: tuple[int, int, in
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", ["relu", "gelu", "tanh", "sigmoid"])
+def test_the_activation_of_an_mlp(name: str) -> None:
+    model = MLP(3, (1, 2, 2), hidden=[5, 4], activation=name)
+    images, function = torch.randn(2, 1, 2, 2), getattr(torch.nn.functional, name)
+    hidden = function(model[3](function(model[1](images.flatten(1)))))
+    assert torch.equal(model(images), model[5](hidden))
+
+
 def test_mlp_is_the_quickstarts() -> None:
     model = MLP(10, (1, 28, 28))
     sizes = [(m.in_features, m.out_features) for m in model if isinstance(m, nn.Linear)]
@@ -101,6 +109,7 @@ def test_torchvision_names_are_checked() -> None:
     [
         (MLP, {"hidden": [0]}, "hidden must be"),
         (MLP, {"dropout": 1.0}, "dropout must be"),
+        (MLP, {"activation": "swish"}, "activation must be"),
         (CNN, {"widths": [8]}, "widths must be as many as strides"),
         (CNN, {"widths": [8, 8, 8, 0]}, "widths must be >= 1"),
         (CNN, {"dropout": -0.1}, "dropout must be"),

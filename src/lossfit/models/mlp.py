@@ -3,18 +3,28 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 from torch import nn
 
 from lossfit.models.head import head
 from lossfit.ranges import Count, From0Below1, Positive, checked
 
+Activation = Literal["relu", "gelu", "tanh", "sigmoid"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
 
 class MLP(nn.Sequential):
-    """Linear layers with ReLU between them on the flattened pixels.
+    """Linear layers with an activation between them on the flattened pixels.
 
-    hidden: the width of each hidden layer. dropout: the probability of zeroing a hidden unit in training. cosine_scale:
-    see `head`. For small images: the first layer has 77 million weights at 224 pixels RGB.
+    hidden: the width of each hidden layer. activation: relu, gelu, tanh or sigmoid, whose derivative is at most 1/4, so
+    that the gradients of the first layers vanish in a deep network. dropout: the probability of zeroing a hidden unit
+    in training. cosine_scale: see `head`. For small images: the first layer has 77 million weights at 224 pixels RGB.
     """
 
     @checked
@@ -25,10 +35,11 @@ class MLP(nn.Sequential):
         hidden: Sequence[Count] = (512, 512),
         dropout: From0Below1 = 0.0,
         cosine_scale: Positive | None = None,
+        activation: Activation = "relu",
     ) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise([prod(image_shape), *hidden]):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
         super().__init__(*layers, head(hidden[-1] if hidden else prod(image_shape), num_classes, cosine_scale))
