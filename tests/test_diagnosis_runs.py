@@ -16,6 +16,7 @@ from lossfit import load
 from lossfit.callbacks import Diagnosis
 from lossfit.callbacks.active_units import ActiveUnits
 from lossfit.callbacks.layer_norms import LayerNorms
+from lossfit.callbacks.recorder import spacing
 from lossfit.data.leaks import shared_images
 from lossfit.diagnosis import Finding, History, replay
 from lossfit.errors import Diverged
@@ -117,6 +118,28 @@ def test_norms_of_a_step_by_hand() -> None:
     assert (rows["update"]["bias"], rows["update"]["unused"]) == (0.5, 0.0)
     assert rows["update"]["weight"] == pytest.approx(0.5 * math.sqrt(2))
     assert found["grad_norm"] == pytest.approx(math.sqrt(3))
+
+
+def test_the_norms_of_a_large_parameter_are_estimated_from_a_part_of_it() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(500, 400)
+    norms = LayerNorms(model)
+    (model(torch.randn(8, 500)) ** 2).sum().backward()
+    norms.before()
+    start, gradient = model.weight.detach().clone(), model.weight.grad.norm().item()
+    with torch.no_grad():
+        model.weight += torch.randn_like(model.weight)
+    found = norms.after()
+    assert found["grad"][0] == pytest.approx(gradient)
+    assert found["weight"][0] == pytest.approx(start.norm().item(), rel=0.01)
+    assert found["update"][0] == pytest.approx((model.weight - start).norm().item(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("steps", "every"), [(1, 1), (99, 1), (250, 2), (626, 6), (1720, 10), (4300, 21), (10**6, 1000), (10**7, 1000)]
+)
+def test_how_far_rows_are_apart(steps: int, every: int) -> None:
+    assert spacing(steps) == every
 
 
 class Twice(nn.Module):

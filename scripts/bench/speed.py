@@ -9,6 +9,7 @@
 (c) A training step of the default CNN with each loss over the same step with cross-entropy.
 (d) A sweep of --jobs short runs, the whole command `python train.py -m`, over as many times one such run in a process
     that has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
+(e) lossfit with its diagnosis over lossfit without it: MLP and CNN.
 
 In (a) and (b) both sides train and validate on the same images. The bare loop uses lossfit's optimizer, fused where the
 device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the other and takes the
@@ -56,7 +57,7 @@ def main() -> None:
         "--losses", default=",".join(LOSSES), metavar="LIST", help="the losses of (c), with commas (default all)"
     )
     parser.add_argument("--jobs", type=int, default=16, help="how many runs the sweep of (d) has (default 16)")
-    parser.add_argument("--parts", default="abcd", help="the parts to time, such as ab (default abcd)")
+    parser.add_argument("--parts", default="abcde", help="the parts to time, such as ab (default abcde)")
     parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as trainer=gpu")
     parser.add_argument("--json", type=Path, help="also write all times and ratios to this file")
     options = parser.parse_intermixed_args()
@@ -64,6 +65,7 @@ def main() -> None:
         parser.error("--repeats, --epochs and --jobs must be >= 1")
     shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]
     mlp, cnn = (cli.composed(*recipe, *shared) for recipe in (MLP, CNN))
+    plain_mlp, plain_cnn = (cli.composed(*recipe, *shared, "callbacks.diagnosis=null") for recipe in (MLP, CNN))
     losses = (
         {}
         if "c" not in options.parts
@@ -78,6 +80,8 @@ def main() -> None:
         ("a", "quickstart loop / lossfit, MLP", lambda: quickstart(mlp), lambda: lossfit(mlp)),
         ("b", "lossfit / bare loop, MLP", lambda: lossfit(mlp), lambda: bare(mlp)),
         ("b", "lossfit / bare loop, CNN", lambda: lossfit(cnn), lambda: bare(cnn)),
+        ("e", "with / without diagnosis, MLP", lambda: lossfit(mlp), lambda: lossfit(plain_mlp)),
+        ("e", "with / without diagnosis, CNN", lambda: lossfit(cnn), lambda: lossfit(plain_cnn)),
     ):
         if part in options.parts:
             figures[name] = compare(name, above, below, options.repeats, options.epochs, "s an epoch")

@@ -36,8 +36,8 @@ class Diagnosis(Callback):
     recorded series to diagnosis.json in the run folder. The training itself is not changed: a run ends in the same bits
     with and without it.
 
-    every_n_steps: how many optimizer steps lie between two rows of the series; null for 200 rows a run, at most 1000
-    steps apart. samples: how many training images are evaluated beside each validation, at most 5% of the training
+    every_n_steps: how many optimizer steps lie between two rows of the series; null for 100 to 200 rows a run, at most
+    1000 steps apart. samples: how many training images are evaluated beside each validation, at most 5% of the training
     split if that is more than 256. stop: the names of rules whose findings end the run. rules: by name; null turns one
     off. save_dir: the run's folder.
 
@@ -66,10 +66,12 @@ class Diagnosis(Callback):
         self.report: list[dict[str, Any]] | None = None
         self.closing_lines: list[str] = []
         self.batch: Batch | None = None
+        self.shown = 0  # the step whose norms TensorBoard has
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record; of a resumed run, find again what was found."""
         self.recorder.on_train_start(trainer, pl_module)
+        self.shown = trainer.global_step
         self.findings = replay(self.recorder.history, self.rules)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -85,7 +87,9 @@ class Diagnosis(Callback):
     ) -> None:
         """Record the step, and diagnose after each 20th row."""
         if self.recorder.on_train_batch_end(trainer, pl_module):
-            self._show_layers(trainer)
+            if trainer.global_step - self.shown >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+                self.shown = trainer.global_step
+                self._show_layers(trainer)
             if len(self.recorder.steps) % CHECK_EVERY == 0:
                 self._diagnose(trainer)
 

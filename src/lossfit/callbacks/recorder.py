@@ -16,13 +16,14 @@ from lossfit.training import divergence
 from lossfit.training.module import TrainingModule
 
 ROWS = 200  # of steps in a run
-FARTHEST = 1000  # steps between two rows
+FEWEST = 100  # rows in a run whose rows would be fewer than NEAREST steps apart
+NEAREST, FARTHEST = 10, 1000  # steps between two rows; a row costs about a fifth of a step of a small network
 
 
 class Recorder:
     """The series of a run so far. The methods are called where the hooks of the same names are.
 
-    every_n_steps: how many steps lie between two rows of steps; None for 200 rows a run. samples: the size of the
+    every_n_steps: how many steps lie between two rows of steps; None for 100 to 200 rows a run. samples: the size of the
     sample of the training split. The series are the same on all ranks, and are part of every checkpoint.
     """
 
@@ -46,7 +47,7 @@ class Recorder:
         """Choose the sample; of a new run, evaluate the untrained model."""
         module, data = _of_run(trainer, pl_module)
         self.norms, self.sample = LayerNorms(module.model), TrainingSample(data, self.samples)
-        self.every = self.every_n_steps or min(max(1, module.total_steps // ROWS), FARTHEST)
+        self.every = self.every_n_steps or spacing(module.total_steps)
         self.loss_sum = self.loss_sum.to(module.device)
         about = {"every_n_steps": self.every, "sample": len(self.sample.target)}
         self.facts = MEASURED | self.facts | facts_of(trainer, module, data) | about
@@ -120,6 +121,11 @@ class Recorder:
         self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
 
 
+def spacing(total_steps: int) -> int:
+    """Return how many steps lie between two rows: of a short run fewer, so that it has at least 100 rows."""
+    return min(max(total_steps // ROWS, min(NEAREST, total_steps // FEWEST), 1), FARTHEST)
+
+
 def _of_run(trainer: Trainer, module: LightningModule) -> tuple[TrainingModule, ImageDataModule]:
     data = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(module, TrainingModule)
@@ -139,4 +145,5 @@ def _place(trainer: Trainer) -> dict[str, Any]:
 
 def _rows(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     count = len(next(iter(columns.values())))
-    return [{name: column[row].numpy() for name, column in columns.items()} for row in range(count)]
+    arrays = {name: column.numpy() for name, column in columns.items()}
+    return [{name: array[row] for name, array in arrays.items()} for row in range(count)]

@@ -112,9 +112,12 @@ def is_due(evaluations: int) -> bool:
 def _columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Rows:
     found = {}
     for name in names:
-        values = [np.asarray(row.get(name, np.nan), dtype=float) for row in rows]
-        width = max((value.shape for value in values), key=len, default=())
-        found[name] = np.array([np.broadcast_to(value, width) for value in values]).reshape(len(rows), *width)
+        values = [row.get(name, np.nan) for row in rows]
+        widths = {np.shape(value) for value in values}
+        if len(widths) > 1:  # some rows do not have it
+            width = max(widths, key=len)
+            values = [np.broadcast_to(value, width) for value in values]
+        found[name] = np.array(values, dtype=float)
     return found
 
 
