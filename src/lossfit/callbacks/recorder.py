@@ -23,8 +23,8 @@ NEAREST, FARTHEST = 10, 1000  # steps between two rows; a row costs about a fift
 class Recorder:
     """The series of a run so far. The methods are called where the hooks of the same names are.
 
-    every_n_steps: how many steps lie between two rows of steps; None for 100 to 200 rows a run. samples: the size of the
-    sample of the training split. The series are the same on all ranks, and are part of every checkpoint.
+    every_n_steps: how many steps lie between two rows of steps; None for 100 to 200 rows a run. samples: the size of
+    the sample of the training split. The series are the same on all ranks, and are part of every checkpoint.
     """
 
     def __init__(self, every_n_steps: int | None, samples: int) -> None:
