@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torchmetrics.utilities.distributed import gather_all_tensors
 from torchvision.utils import make_grid
 
 from lossfit.data import ImageDataModule
@@ -71,7 +72,7 @@ class Pictures(Callback):
         if self.worst is None or not isinstance(pl_module, TrainingModule) or not isinstance(data, ImageDataModule):
             return
         if trainer.world_size > 1:
-            self.worst.rows = tuple(trainer.strategy.all_gather(row).flatten(0, 1) for row in self.worst.rows)
+            self.worst.rows = tuple(torch.cat(gather_all_tensors(row)) for row in self.worst.rows)
         if trainer.is_global_zero and _writer(trainer) is not None:
             self.found = self.worst.mistakes(data.splits["test"][0])
             self.maps = self._maps(pl_module, data) if self.saliency and self.found else None
