@@ -157,9 +157,9 @@ def test_the_lines_of_a_run_show_its_task(done: dict[str, Path]) -> None:
 
 
 PICTURES = {
-    "two classes": {"test/confusion"},
-    "sets": {"test/average_precision"},
-    "angle": {"test/predicted", "test/residuals"},
+    "two classes": {"confused pairs", "confusion", "reliability"},
+    "sets": {"average precision"},
+    "angle": {"predicted", "residuals"},
 }
 
 
@@ -168,7 +168,8 @@ def test_tensorboard_has_the_pictures_and_metrics_of_the_task(name: str, done: d
     events = EventAccumulator(str(done[name]))
     events.Reload()
     tags = events.Tags()
-    assert set(tags["images"]) == {"train/images", *PICTURES[name]}
+    pictures = {"biggest", "biggest: where the model looks", *PICTURES[name]}
+    assert set(tags["images"]) == {"training/augmented images", *(f"mistakes/{picture}" for picture in pictures)}
     metrics = runs.read_result(done[name])["metrics"]
     shown = {key for key in metrics if key.startswith(("val/", "test/"))}
     assert {tag for tag in tags["scalars"] if tag.startswith("result/")} == {f"result/{key}" for key in shown}

@@ -102,6 +102,22 @@ def test_two_classes_are_measured_as_by_scikit_learn(link: str, kind: str) -> No
         assert of_report == pytest.approx(value, rel=1e-5), name
 
 
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_calibration_bins_are_those_of_all_samples_in_any_batches(link: str) -> None:
+    logits, target = normal(N, 4) * 3, (normal(N, seed=1) * 4).long().clamp(0, 3)
+    task = Classification("abcd")
+    task.link = link
+    p = task.returned(logits).double().numpy()
+    confidence, correct = p.max(1), p.argmax(1) == target.numpy()
+    place = np.digitize(confidence, np.linspace(0, 1, 16)) - 1
+    expected = [[(k := place == b).sum(), confidence[k].sum(), correct[k].sum()] for b in range(15)]
+    for sizes in ([N], [1, 199, 100]):
+        found = measured(task, logits, target, sizes)["calibration"]
+        assert found.shape == (15, 3)
+        np.testing.assert_allclose(found.numpy(), np.array(expected, dtype=float), rtol=1e-5)
+    assert {"confusion", "reliability"} < set(task.figures(measured(task, logits, target)))
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_what_one_class_alone_does_not_define_is_left_out(label: int) -> None:
     task, outputs, target = classes(), normal(6, 2), torch.full((6,), label)

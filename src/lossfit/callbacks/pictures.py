@@ -8,11 +8,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torchmetrics.utilities.distributed import gather_all_tensors
 from torchvision.utils import make_grid
 
 from lossfit.data import ImageDataModule
 from lossfit.data.batches import Normalize
-from lossfit.inference.mistakes import Mistake, mistakes_figure, worst_mistakes
+from lossfit.inference.mistakes import Mistake, WorstSoFar, mistakes_figure
 from lossfit.inference.saliency import occlusion
 from lossfit.loggers import tags
 from lossfit.ranges import Count, checked
@@ -34,8 +35,7 @@ class Pictures(Callback):
     @checked
     def __init__(self, samples: Count = 64, mistakes: Count | None = 8, saliency: bool = True) -> None:
         self.samples, self.mistakes, self.saliency = samples, mistakes, saliency
-        self.worst: tuple[Tensor, ...] = ()  # of this rank: how wrong, number in the split, outputs, target
-        self.seen = 0  # samples of this rank
+        self.worst: WorstSoFar | None = None
         self.found: list[Mistake] = []
         self.maps: Tensor | None = None
 
@@ -49,7 +49,9 @@ class Pictures(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier test."""
-        self.worst, self.seen, self.found, self.maps = (), 0, [], None
+        self.worst, self.found, self.maps = None, [], None
+        if self.mistakes and trainer.loggers and isinstance(pl_module, TrainingModule):
+            self.worst = WorstSoFar(pl_module.task, self.mistakes, trainer.global_rank, trainer.world_size)
 
     def on_test_batch_end(
         self,
@@ -61,33 +63,19 @@ class Pictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the samples that are predicted worst so far."""
-        if not self.mistakes or not trainer.loggers or not isinstance(pl_module, TrainingModule):
-            return
-        outputs, target = outputs.float(), batch[1]
-        place = torch.arange(self.seen, self.seen + len(target), device=outputs.device)
-        number = trainer.global_rank + trainer.world_size * place  # rank r tests the samples r, r + world_size, ...
-        rows = pl_module.task.mistakes(outputs, target), number, outputs, target
-        if not self.worst:  # so that all ranks have as many, with size 0 for none
-            self.worst = tuple(row.new_zeros(self.mistakes, *row.shape[1:]) for row in rows)
-        both = [torch.cat(pair) for pair in zip(self.worst, rows, strict=True)]
-        order = both[0].topk(self.mistakes).indices
-        self.worst = tuple(row[order] for row in both)
-        self.seen += len(target)
+        if self.worst is not None:
+            self.worst.add(outputs, batch[1])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the worst of all ranks, and look for what the model sees in them, while it is in eval mode."""
-        if not self.worst or not isinstance(pl_module, TrainingModule):
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if self.worst is None or not isinstance(pl_module, TrainingModule) or not isinstance(data, ImageDataModule):
             return
         if trainer.world_size > 1:
-            self.worst = tuple(trainer.strategy.all_gather(row).flatten(0, 1) for row in self.worst)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if _writer(trainer) is None or not trainer.is_global_zero or not isinstance(data, ImageDataModule):
-            return
-        _, number, outputs, target = self.worst
-        assert self.mistakes
-        self.found = worst_mistakes(pl_module.task, data.splits["test"][0], outputs, target, self.mistakes, number)
-        if self.saliency and self.found:
-            self.maps = self._maps(pl_module, data)
+            self.worst.rows = tuple(torch.cat(gather_all_tensors(row)) for row in self.worst.rows)
+        if trainer.is_global_zero and _writer(trainer) is not None:
+            self.found = self.worst.mistakes(data.splits["test"][0])
+            self.maps = self._maps(pl_module, data) if self.saliency and self.found else None
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,6 +12,7 @@ from lossfit.tasks.figures import short
 from lossfit.tasks.task import Task
 
 COLUMNS = 4  # of the picture
+SIDE, GAP, CAPTION = 1.3, 0.05, 0.42  # of an image in it, between images and below them, in inches
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,34 @@ class Mistake:
         return f"{short(self.predicted)}\nis {short(self.true, 15)}"
 
 
+class WorstSoFar:
+    """Keeps the `count` samples that are predicted worst, while a split is evaluated in batches.
+
+    rank, world_size: which share of the split comes here; rank r gets the samples r, r + world_size, ... in order.
+    """
+
+    def __init__(self, task: Task, count: int, rank: int = 0, world_size: int = 1) -> None:
+        self.task, self.count, self.rank, self.world_size = task, count, rank, world_size
+        self.seen = 0
+        self.rows: tuple[Tensor, ...] = ()  # how wrong, number in the split, outputs, target: `count` of each
+
+    def add(self, outputs: Tensor, target: Tensor) -> None:
+        """Add a batch, without waiting for its device."""
+        place = torch.arange(self.seen, self.seen + len(target), device=outputs.device)
+        rows = self.task.mistakes(outputs, target), self.rank + self.world_size * place, outputs.float(), target
+        if not self.rows:  # size 0 stands for none, so that all ranks have as many rows
+            self.rows = tuple(row.new_zeros(self.count, *row.shape[1:]) for row in rows)
+        both = [torch.cat(pair) for pair in zip(self.rows, rows, strict=True)]
+        order = both[0].topk(self.count).indices
+        self.rows = tuple(row[order] for row in both)
+        self.seen += len(target)
+
+    def mistakes(self, images: Images) -> list[Mistake]:
+        """Return the mistakes, the worst first. images: of the split."""
+        _, index, outputs, target = self.rows
+        return worst_mistakes(self.task, images, outputs, target, self.count, index)
+
+
 def worst_mistakes(
     task: Task, images: Images, outputs: Tensor, target: Tensor, count: int, index: Tensor | None = None
 ) -> list[Mistake]:
@@ -64,8 +93,10 @@ def mistakes_figure(mistakes: Sequence[Mistake], maps: Tensor | None = None) -> 
     """Draw mistakes with their captions. maps: (N, H, W) in 0..1 to lay over the images, from `saliency`."""
     rows = -(-len(mistakes) // COLUMNS)
     columns = min(COLUMNS, len(mistakes))
-    figure = Figure(figsize=(1.3 * columns + 0.1, 1.7 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure = Figure(figsize=((SIDE + GAP) * columns, (SIDE + CAPTION) * rows))
+    places = {"left": 0.0, "right": 1 - GAP / ((SIDE + GAP) * columns), "wspace": GAP / SIDE}
+    places |= {"top": 1.0, "bottom": CAPTION / ((SIDE + CAPTION) * rows), "hspace": CAPTION / SIDE}
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=places).flatten()
     for axes in grid[len(mistakes) :]:
         axes.set_axis_off()
     for number, (axes, mistake) in enumerate(zip(grid, mistakes, strict=False)):

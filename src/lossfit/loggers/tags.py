@@ -3,9 +3,8 @@
 The Time Series page sorts groups, the first words of tags, by name, opens the first two, and has two cards in a row on
 a laptop. So the first group tells whether the run learns and generalises, and the second what it is bad at:
 
-    curves          loss and the task's main metric, of training and validation in one card; the learning rate; the
-                    losses of single batches
-    findings        what the diagnosis found; there only if it found something
+    curves          loss and the task's main metric, of training and validation in one card; the learning rate;
+                    losses of single batches; what the diagnosis found, if it found something
     mistakes        pictures of the test
     more metrics    the other metrics of the validation
     result          one value each, for the HPARAMS tab
@@ -15,16 +14,19 @@ A card has a line for each run that TensorBoard knows. So the curves are in two 
 tags in both.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from lossfit.tasks.metric_names import HEADLINES
 
 TRAIN, VAL = PARTS = ("train", "val")
 CURVES, MISTAKES, MORE, TRAINING = "curves", "mistakes", "more metrics", "training"
-FINDINGS, RESULT = "findings", "result"
+FINDINGS, RESULT = "findings", "result"  # also of the TEXT tab, where the findings come first
+FINDINGS_PICTURE = f"{CURVES}/what the diagnosis found"
 AUGMENTED = f"{TRAINING}/augmented images"
 GRADIENT, UPDATE = f"{TRAINING}/gradient norm", f"{TRAINING}/update ratio"
 MOST_LAYERS = 20  # whose norms are shown
+Layout = dict[str, dict[str, list[Any]]]  # title -> chart -> kind and patterns of tags
 MAIN = ("loss", *HEADLINES.values())  # the metrics of the first group
 EPOCH_LR, STEP_LR = "train/lr", "train/lr_step"
 SPECIAL: dict[str, tuple[str, str] | None] = {  # key -> subfolder and tag; None for what is not shown
@@ -58,15 +60,21 @@ def picture(name: str) -> str:
     return f"{MISTAKES}/{name.replace('_', ' ')}"
 
 
-def layout() -> dict[str, dict[str, list[Any]]]:
-    """Return what the CUSTOM SCALARS tab shows: title -> chart -> kind and patterns of tags."""
-    metrics = {name: ["Multiline", [f"{CURVES}/{name}$"]] for name in MAIN}
+def curves(metrics: Sequence[str]) -> Layout:
+    """Return the charts of the CUSTOM SCALARS tab for a run that measures these metrics, such as val/acc."""
+    names = [name for name in MAIN if not metrics or f"{VAL}/{name}" in metrics]
+    charts = {name: ["Multiline", [f"{CURVES}/{name}$"]] for name in names}
+    charts["learning rate"] = ["Multiline", [f"{CURVES}/optimizer"]]
+    return {"Does it learn, and does it generalise?": charts}
+
+
+def layers() -> Layout:
+    """Return the charts of the CUSTOM SCALARS tab for norms of layers, all layers in one chart."""
     return {
-        "Does it learn, and does it generalise?": metrics | {"learning rate": ["Multiline", [f"{CURVES}/optimizer"]]},
         "Are the steps sound?": {
             "gradient norm of each layer": ["Multiline", [f"{GRADIENT}/"]],
             "update ratio of each layer": ["Multiline", [f"{UPDATE}/"]],
-        },
+        }
     }
 
 

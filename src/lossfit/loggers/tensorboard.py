@@ -37,12 +37,13 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         all_metrics: Sequence[str] = (),
     ) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=first_step or None)
+        self.all_metrics = all_metrics
         self.metrics = all_metrics if metrics is None else metrics
         self.hparams_shown = hparams
         self.first_step = first_step
         self.suffix = ""  # of the names of the subfolders
         self.parts: dict[str, SummaryWriter] = {}
-        self.begun = False
+        self.begun = self.has_layers = False
         self.last_steps: dict[tuple[str, str], int | None] = {}
 
     @rank_zero_only
@@ -65,7 +66,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
             self.suffix = f"_{overrides.short_name(typed, choices)}" if typed else ""
         for summary in hparams(shown, {f"{tags.RESULT}/{name}": 0.0 for name in self.metrics}):
             self.experiment._get_file_writer().add_summary(summary)
-        self.experiment.add_custom_scalars(tags.layout())
+        self.experiment.add_custom_scalars(tags.curves(self.all_metrics))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -80,6 +81,9 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     @rank_zero_only
     def log_layers(self, step: int, gradients: Mapping[str, float], updates: Mapping[str, float]) -> None:
         """Write norms of gradients, and of updates relative to the weights, by layer; of many layers some."""
+        if not self.has_layers:
+            self.has_layers = True
+            self._writer(tags.TRAIN).add_custom_scalars(tags.layers())
         for tag, values in ((tags.GRADIENT, gradients), (tags.UPDATE, updates)):
             for name in tags.some(list(values)):
                 if math.isfinite(values[name]):
@@ -90,7 +94,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         """Write all findings so far, each as in diagnosis.json, in the TEXT tab and as a picture beside the curves."""
         if findings:
             self.experiment.add_text(tags.FINDINGS, texts.findings(findings), step)
-            self.experiment.add_figure(tags.FINDINGS, texts.findings_figure(findings), step)
+            self.experiment.add_figure(tags.FINDINGS_PICTURE, texts.findings_figure(findings), step)
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, float], step: int) -> None:

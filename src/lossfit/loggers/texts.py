@@ -7,16 +7,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lossfit.tasks.metric_names import EVALUATED, SPLITS
+
 WIDTH = 44  # letters in a line of a picture
 COLORS = {"critical": "tab:red", "warning": "tab:orange", "note": "tab:blue"}
 
 
 def findings(found: Sequence[Mapping[str, Any]]) -> str:
     """Return findings, as in diagnosis.json, in Markdown."""
-    return "\n\n".join(
-        f"**{_headline(one)}**: {one['text']}" + "".join(f"\n- try `{remedy}`" for remedy in _remedies(one))
-        for one in found
-    )
+    parts = []
+    for one in found:
+        parts.append(f"**{_headline(one)}**: {one['text']}")
+        if remedies := _remedies(one):
+            parts.append("\n".join(f"- try `{remedy}`" for remedy in remedies))
+    return "\n\n".join(parts)
 
 
 def findings_figure(found: Sequence[Mapping[str, Any]]) -> Figure:
@@ -37,9 +41,9 @@ def findings_figure(found: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def result(metrics: Mapping[str, float]) -> str:
-    """Return final metrics as a Markdown table: a row for each metric, a column for each split."""
-    splits = [split for split in ("train", "val", "test") if any(key.startswith(f"{split}/") for key in metrics)]
-    names = dict.fromkeys(key.partition("/")[2] for key in metrics if "/" in key)
+    """Return final metrics as a Markdown table: a row for each one that is evaluated, a column for each split."""
+    splits = [split for split in SPLITS if any(key.startswith(f"{split}/") for key in metrics)]
+    names = dict.fromkeys(name for split, _, name in (key.partition("/") for key in metrics) if split in EVALUATED)
     rows = [
         [name, *(f"{metrics[key]:.4g}" if (key := f"{split}/{name}") in metrics else "" for split in splits)]
         for name in names

@@ -230,8 +230,8 @@ def _say(lines: Iterable[str]) -> None:
 
 
 def rounded(metrics: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
-    """Return metrics as numbers with the seven digits of float32."""
-    return {name: float32_digits(float(value)) for name, value in metrics.items()}
+    """Return metrics, without those of single steps, as numbers with the seven digits of float32."""
+    return {name: float32_digits(float(value)) for name, value in metrics.items() if not name.endswith("_step")}
 
 
 @contextmanager
