@@ -92,7 +92,7 @@ COMMANDS = list(dict.fromkeys(command for page in PAGES.values() for command in 
 TRAINING = [c for c in COMMANDS if c.startswith("python train.py") and "hydra/launcher" not in c]
 LAUNCHED = [c for c in COMMANDS if "hydra/launcher=" in c]
 OF_OWN_IMAGES = [c for c in commands(OWN_IMAGES) if c.startswith("python scripts/")]
-ON_A_RUN = list(dict.fromkeys(c.split(" --")[0] if "export" in c else c for c in COMMANDS if " RUN" in c))
+ON_A_RUN = list(dict.fromkeys(c for c in COMMANDS if " RUN" in c))
 ON_A_RUN = [c for c in ON_A_RUN if c not in OF_OWN_IMAGES]
 SCRIPTS = {c.split()[1] for c in COMMANDS if c.startswith("python scripts/")}
 
@@ -223,11 +223,18 @@ def test_the_help_of_a_script_names_its_command(script: str) -> None:
     assert f"python {script}" in done.stdout
 
 
+def calibrate(run: Path) -> None:
+    done = forks.run(["scripts/evaluate.py", str(run), "--calibrate"])
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", ON_A_RUN)
 def test_commands_on_a_trained_run(command: str, trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "photos").mkdir()
     Image.fromarray(sample()[0][0, 0].numpy()).save(tmp_path / "photos" / "boot.png")
+    if "--calibrated" in command:
+        calibrate(run)
     arguments = [{"RUN": str(run), "photos/": str(tmp_path / "photos")}.get(a, a) for a in shlex.split(command)[1:]]
     done = forks.run(arguments)
     assert done.returncode == 0, done.stderr
@@ -372,9 +379,12 @@ LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "=
 
 
 @pytest.mark.parametrize("code", LOADING)
-def test_code_that_loads_a_run(code: str, trained: Path) -> None:
+def test_code_that_loads_a_run(code: str, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    if "calibrated=True" in code:
+        calibrate(run)
     scope = {"lossfit": lossfit, "images": sample()[0], "Net": Linear}
-    exec(re.sub(r'"(logs/train/runs/)?RUN"', repr(str(trained)), code), scope)
+    exec(re.sub(r'"(logs/train/runs/)?RUN"', repr(str(run)), code), scope)
     assert isinstance(scope["classifier"], lossfit.TrainedModel)
     if "probabilities" in code:
         assert scope["probabilities"].shape == (200, 10)

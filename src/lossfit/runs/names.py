@@ -10,6 +10,7 @@ CONSOLE = "console.log"  # stdout and stderr of a sweep's job
 CORRUPTIONS = "data_changes.json"  # what was done to the training data on purpose
 SPLITS = "splits.csv"  # which image of the user's own was in which split
 SKIPPED = "skipped_images.csv"  # which of them could not be read
+CALIBRATION = "calibration.json"  # the temperature that was fitted on the validation split
 STREAM = "stream.sha256"  # the digest of the stream.json that it was trained on
 SIGNATURE = ".signature"  # which account composed the config
 

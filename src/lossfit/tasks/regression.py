@@ -169,6 +169,23 @@ class Regression(Task):
         return (torch.logaddexp(log_variance, log_variance.new_full((), math.log(VARIANCE_FLOOR))) / 2).exp() * scale
 
     @property
+    def takes_temperature(self) -> bool:
+        """Whether the model returns variances."""
+        return self.has_variances
+
+    def tempered(self, outputs: Tensor, temperature: float) -> Tensor:
+        """(N, 2 D) outputs -> outputs (N, 2 D) with the variances times the temperature."""
+        means, log_variances = outputs.chunk(2, 1)
+        return torch.cat([means, log_variances + math.log(temperature)], 1)
+
+    def nll(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, 2 D) outputs -> (N,), as gaussian_nll defines it: the mean over the values, without log(2 pi) / 2."""
+        _, scale = self._scaling(outputs)
+        deviation = self.deviations(outputs)
+        standardized = (target - self.decide(outputs)) / deviation
+        return (standardized.square() / 2 + (deviation / scale).log()).mean(1)
+
+    @property
     def card(self) -> dict[str, Any]:
         """What a model card says of the targets."""
         return super().card | {"units": list(self.units)}

@@ -179,6 +179,23 @@ class Task:
         raise NotImplementedError
 
     @property
+    def takes_temperature(self) -> bool:
+        """Whether the model says how sure it is, so that a temperature can correct that."""
+        return True
+
+    def tempered(self, outputs: Tensor, temperature: float) -> Tensor:
+        """(N, K) outputs -> outputs (N, K) that are less sure with a temperature > 1, and surer with one < 1."""
+        return outputs / temperature
+
+    def nll(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, K) outputs -> the negative log-likelihood (N,) of the target by what a trained model returns."""
+        raise NotImplementedError
+
+    def ece(self, outputs: Tensor, target: Tensor) -> float | None:
+        """(N, K) outputs -> the expected calibration error of what a trained model returns; None if it has none."""
+        return None
+
+    @property
     def card(self) -> dict[str, Any]:
         """What a model card says of the targets."""
         return {self.rows: list(self.names)}
