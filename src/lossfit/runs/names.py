@@ -5,6 +5,7 @@ OVERRIDES = "overrides.yaml"  # the overrides that were typed
 RESULT = "result.json"  # how the run ended, its metrics, timings and versions
 METRICS = "metrics.csv"  # the curves, a row an epoch
 DIAGNOSIS = "diagnosis.json"  # what the run suffers from, and the series that show it
+DIAGNOSIS_PICTURE = "diagnosis.png"  # the series behind the findings
 LOG = "train.log"  # the console's lines with times, and tracebacks
 CONSOLE = "console.log"  # stdout and stderr of a sweep's job
 CORRUPTIONS = "data_changes.json"  # what was done to the training data on purpose
