@@ -84,7 +84,7 @@ def test_nothing_found(script: Script, tmp_path: Path) -> None:
 
 def test_it_finds_what_the_run_found(script: Script, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    fit(run, "optimizer=adam", "optimizer.lr=10", "trainer.max_epochs=3", "data.batch_size=32")
+    fit(run, "optimizer=adam", "optimizer.lr=10", "trainer.max_epochs=2", "data.batch_size=32")
     stored = json.loads((run / "diagnosis.json").read_text())["findings"]
     assert stored, "or the test says nothing"
     found = diagnose(run).found

@@ -23,7 +23,7 @@ UNFINISHED = ("running", "interrupted", None)  # statuses of runs that can go on
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """A run's recorded series, its rules, and what these found, the gravest first."""
+    """A run's recorded series, its rules without those that fail on them, and what these found, the gravest first."""
 
     config: Config
     history: History
@@ -46,13 +46,11 @@ def diagnose(folder: Path) -> Diagnosed:
     file = folder / names.DIAGNOSIS
     history = _history(folder, file)
     rules = _rules(folder, config)
-    try:
-        found = replay(history, rules).found.values()
-    except Exception as error:  # whatever a rule raises for values that no run records
-        raise UserError(
-            f"{file} is damaged: {type(error).__name__}: {one_line(error)}; only a new run writes it"
-        ) from error
-    return Diagnosed(config, history, rules, by_severity(found))
+    diagnosis = replay(history, rules)
+    if rules and len(diagnosis.failed) == len(rules):
+        raise UserError(f"{file} is damaged: every rule fails on its series; only a new run writes it")
+    rules = {name: rule for name, rule in rules.items() if name not in diagnosis.failed}
+    return Diagnosed(config, history, rules, by_severity(diagnosis.found.values()))
 
 
 def _history(folder: Path, file: Path) -> History:

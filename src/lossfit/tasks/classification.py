@@ -13,8 +13,9 @@ from lossfit.decisions import cheapest, cost_matrix, log_probabilities, probabil
 from lossfit.plain_values import float32_digits
 from lossfit.tasks import classification_report as report
 from lossfit.tasks import metric_names
+from lossfit.tasks.evaluation import Evaluation, gathered, ranked
 from lossfit.tasks.figures import confused_pairs, confusion_figure, pairs_figure, reliability_figure
-from lossfit.tasks.task import TIE, Answer, Comparison, Evaluation, Report, Task, gathered, ranked
+from lossfit.tasks.task import TIE, Answer, Comparison, Report, Task
 
 # the sum over a batch's samples of a metric: f(logits (N, C), target (N,), task)
 SUMS: dict[str, Callable[[Tensor, Tensor, "Classification"], Tensor]] = {
@@ -190,8 +191,8 @@ class Classification(Task):
 
     def ece(self, outputs: Tensor, target: Tensor) -> float:
         """(N, C) logits -> the expected calibration error of the probability of the likeliest class, 15 bins."""
-        confidence = self.returned(outputs).amax(1)
-        return report.calibration_error(report.calibration(confidence, outputs.argmax(1) == target))
+        confidence = self.returned(outputs).amax(1).double()
+        return report.calibration_error(report.calibration_sums(confidence, outputs.argmax(1) == target))
 
     @property
     def meaning(self) -> str:

@@ -95,12 +95,6 @@ def calibration_error(sums: Tensor) -> float:
     return float32_digits(((sums[:, 1] - sums[:, 2]).abs().sum() / sums[:, 0].sum()).item())
 
 
-def calibration_error(bins: Sequence[dict[str, Any]]) -> float:
-    """Return the expected calibration error, the mean over the samples of |confidence - accuracy| of their bin."""
-    gaps = [row["count"] * abs(row["acc"] - row["confidence"]) for row in bins if row["count"]]
-    return float32_digits(sum(gaps) / sum(row["count"] for row in bins))
-
-
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     """Return counts (C, C), rows the true class, columns the predicted one, of labels and predictions (N,) each."""
     return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)

@@ -11,10 +11,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
 
 from lossfit.plain_values import float32_digits
-from lossfit.tasks.classification_report import calibration, calibration_error
+from lossfit.tasks.classification_report import calibration_error, calibration_sums
+from lossfit.tasks.evaluation import Evaluation, gathered, ranked
 from lossfit.tasks.figures import bars_figure
 from lossfit.tasks.intervals import mean, proportion
-from lossfit.tasks.task import TIE, Answer, Comparison, Evaluation, Report, Task, gathered, ranked
+from lossfit.tasks.task import TIE, Answer, Comparison, Report, Task
 
 THRESHOLD = 0.5  # the probability from which an image has a class
 
@@ -103,7 +104,7 @@ class Multilabel(Task):
 
     def ece(self, outputs: Tensor, target: Tensor) -> float:
         """(N, C) logits -> the expected calibration error of the probabilities of all classes together, 15 bins."""
-        return calibration_error(calibration(self.returned(outputs).flatten(), target.bool().flatten()))
+        return calibration_error(calibration_sums(self.returned(outputs).double().flatten(), target.flatten()))
 
     @property
     def meaning(self) -> str:
