@@ -101,7 +101,7 @@ def test_names_from_elsewhere_are_escaped(script: Script, tmp_path: Path) -> Non
     from lossfit.runs.diagnosed import Diagnosed
 
     finding = Finding("x", "note", "in \x1b[2Jlayer", 1.0, 10, {}, ())
-    run = Diagnosed({}, history(overfits=False), {}, [])
+    run = Diagnosed(tmp_path, {}, history(overfits=False), {}, [])
     assert run.lines(Found(finding, finding))[0] == r"Note: x since epoch 1: in \x1b[2Jlayer"
 
 

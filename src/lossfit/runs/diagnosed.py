@@ -25,14 +25,16 @@ UNFINISHED = ("running", "interrupted", None)  # statuses of runs that can go on
 class Diagnosed:
     """A run's recorded series, its rules without those that fail on them, and what these found, the gravest first."""
 
+    folder: Path
     config: Config
     history: History
     rules: Mapping[str, Rule]
     found: Sequence[Found]
 
     def lines(self, found: Found) -> list[str]:
-        """Return what the run printed of a finding at its end."""
-        lines = found.lines(remedies(found.last, self.history, self.config))
+        """Return what the run printed of a finding at its end, with the folder for RUN."""
+        named = remedies(found.last, self.history, self.config)
+        lines = found.lines([[str(self.folder) if word == "RUN" else word for word in remedy] for remedy in named])
         return [printable(line) for line in lines]  # names in it may be from anyone
 
 
@@ -50,7 +52,7 @@ def diagnose(folder: Path) -> Diagnosed:
     if rules and len(diagnosis.failed) == len(rules):
         raise UserError(f"{file} is damaged: every rule fails on its series; only a new run writes it")
     rules = {name: rule for name, rule in rules.items() if name not in diagnosis.failed}
-    return Diagnosed(config, history, rules, by_severity(diagnosis.found.values()))
+    return Diagnosed(folder, config, history, rules, by_severity(diagnosis.found.values()))
 
 
 def _history(folder: Path, file: Path) -> History:

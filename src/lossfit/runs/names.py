@@ -19,4 +19,5 @@ CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.ckpt"  # of the best epoch, for use
 LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last save, to go on from
 
+STUDY = "study.db"  # of the folder of a search: Optuna's study
 COMMAND = "sweep.yaml"  # of a sweep folder: the overrides of its command
