@@ -22,7 +22,14 @@ MOST = 10  # settings in a picture: as many as there are distinct colours
 
 
 def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> bytes:
-    """Draw the best settings, as a PNG: the metric's curves over x, and its final value for every seed."""
+    """Return `drawn` as a PNG."""
+    file = io.BytesIO()
+    drawn(board, top, x).savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+def drawn(board: Leaderboard, top: int | None = None, x: str = "epoch") -> Figure:
+    """Draw the best settings: the metric's curves over x, and its final value for every seed."""
     settings = board.settings[: min(top or MOST, MOST)]
     if not settings:
         raise UserError(f"--png: no completed run has {board.metric} yet")
@@ -45,9 +52,7 @@ def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> byt
     right.grid(axis="x", alpha=0.3)
     best = f"best {len(settings)} of {len(board.settings)} settings: " if len(settings) < len(board.settings) else ""
     figure.suptitle(f"{best}mean ± standard deviation over seeds")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+    return figure
 
 
 def _draw_curves(axes: Axes, settings: Sequence[Setting], name: str, x: str, colors: Sequence[Any]) -> None:
