@@ -9,7 +9,7 @@ import numpy as np
 
 from lossfit.compare import Setting
 
-STEPS = 20_000  # of the integral below; the quantiles are right to four digits
+STEPS = 20_000  # of the integral below; the quantiles are right to three digits
 
 
 class Difference(NamedTuple):
@@ -21,31 +21,25 @@ class Difference(NamedTuple):
 
 
 def differences(settings: Sequence[Setting], metric: str) -> list[Difference | None]:
-    """Return the mean of each setting minus that of the first, the best.
+    """Return the mean of each setting minus that of the first, the best; None for the first itself.
 
-    Welch's intervals for means with different variances, with Bonferroni's correction: with a probability of 95%, all
-    of them hold together. None for the first, and where either has less than two seeds or no spread.
+    The variance over seeds is taken to be the same for all settings, and estimated from those with several runs.
+    Bonferroni's correction is for all pairs of settings: with a probability of 95%, all intervals hold together,
+    whichever setting is the best. All None if fewer than two runs are left to estimate the variance, or if it is 0.
     """
     every = [setting.values(metric) for setting in settings]
-    compared = [len(values) > 1 for values in every[1:]]
-    if not every or len(every[0]) < 2 or not any(compared):
+    means = [statistics.fmean(values) for values in every]
+    freedom = sum(len(values) - 1 for values in every)
+    squares = sum((v - mean) ** 2 for values, mean in zip(every, means, strict=True) for v in values)
+    if len(every) < 2 or freedom < 2 or squares == 0:
         return [None] * len(every)
-    chance = 0.05 / sum(compared)
-    return [None, *(_difference(every[0], other, chance) for other in every[1:])]
-
-
-def _difference(best: Sequence[float], other: Sequence[float], chance: float) -> Difference | None:
-    if len(other) < 2:
-        return None
-    parts = [statistics.variance(values) / len(values) for values in (best, other)]
-    if not sum(parts) > 0:
-        return None
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (best, other), strict=True)
-    )
-    middle = statistics.fmean(other) - statistics.fmean(best)
-    half = student_quantile(1 - chance / 2, freedom) * math.sqrt(sum(parts))
-    return Difference(middle, middle - half, middle + half)
+    pairs = len(every) * (len(every) - 1) / 2
+    width = student_quantile(1 - 0.05 / 2 / pairs, freedom) * math.sqrt(squares / freedom)
+    found: list[Difference | None] = [None]
+    for values, mean in zip(every[1:], means[1:], strict=True):
+        half = width * math.sqrt(1 / len(every[0]) + 1 / len(values))
+        found.append(Difference(mean - means[0], mean - means[0] - half, mean - means[0] + half))
+    return found
 
 
 def student_quantile(p: float, freedom: float) -> float:

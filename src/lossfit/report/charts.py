@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from lossfit.report.effects import Effect
 from lossfit.report.findings import Found
@@ -32,7 +33,7 @@ def charts(curves: Curves, headline: str, best_epoch: int | None, findings: Sequ
         shown = {column: curves[column] for column in columns if curves.get(column)}
         if shown:
             with drawing():
-                figure = _chart(title, shown, best_epoch, findings if title != "learning rate" else ())
+                figure = _chart(title, shown, best_epoch, findings if title == "loss" else ())
             found.append(svg(figure, f"curve {title}"))
     return found
 
@@ -50,6 +51,7 @@ def _chart(title: str, shown: Curves, best_epoch: int | None, findings: Sequence
     values = [value for curve in shown.values() for value in curve.values()]
     if title == "loss" and min(values) > 0 and max(values) / min(values) > WIDE:
         axes.set_yscale("log")
+        _plain_numbers(axes.yaxis)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, loc="left")
@@ -69,7 +71,17 @@ def _mark(axes: Axes, best_epoch: int | None, findings: Sequence[Found]) -> None
         if finding.epoch is not None and math.isfinite(finding.epoch):
             first.setdefault(finding.epoch, []).append(finding.name)
     for epoch, names in first.items():
-        axes.axvline(epoch, color=TAB[3], linestyle="--", linewidth=1, label=", ".join(names))
+        axes.axvline(epoch, color=TAB[3], linestyle="--", linewidth=1)
+        axes.text(
+            epoch, 0.02, f" {', '.join(names)}", color=TAB[3], fontsize=7, rotation=90, ha="right", va="bottom",
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis with numbers that need no formula."""
+    axis.set_major_formatter(FuncFormatter(lambda number, place: f"{number:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def effect_chart(effect: Effect, metric: str) -> Markup:
@@ -99,6 +111,7 @@ def _scatter_numbers(axes: Axes, effect: Effect, values: Sequence[float]) -> Non
     axes.scatter(effect.numbers, values, color=TAB[0], alpha=0.5, s=14, linewidths=0)
     if min(effect.numbers) > 0 and max(effect.numbers) / min(effect.numbers) > WIDE:
         axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
     axes.grid()
 
 

@@ -1,5 +1,6 @@
 """The confusion matrix of a report: its cells, and the pairs of classes that are confused most."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,7 +56,7 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], pairs: int 
     if len(names) > MOST_NUMBERED:
         paths: dict[int, list[str]] = {}
         for cell in cells:
-            level = max(1, round(cell.percent * LEVELS / 100))
+            level = max(1, round(math.sqrt(cell.percent / 100) * LEVELS))  # of 1%, still seen
             paths.setdefault(level, []).append(f"M{cell.column} {cell.row}h1v1h-1z")
         shades = [(level / LEVELS, "".join(path)) for level, path in sorted(paths.items())]
         cells = []

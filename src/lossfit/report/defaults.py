@@ -38,6 +38,7 @@ def differing(config: Config) -> list[Difference]:
     known = _callbacks()
     defaults["callbacks"] = {name: known[name] for name in callbacks if name in known} if callbacks else {}
     ours, theirs = options(config), options({**defaults, "choices": {**choices, **usual}})
+    theirs = {group.replace("/", "."): option for group, option in usual.items()} | theirs  # data.augment=null
     return [
         Difference(key, value, theirs.get(key, ""))
         for key, value in ours.items()
