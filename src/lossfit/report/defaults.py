@@ -39,6 +39,7 @@ def differing(config: Config) -> list[Difference]:
     defaults["callbacks"] = {name: known[name] for name in callbacks if name in known} if callbacks else {}
     ours, theirs = options(config), options({**defaults, "choices": {**choices, **usual}})
     theirs = {group.replace("/", "."): option for group, option in usual.items()} | theirs  # data.augment=null
+    theirs["callbacks"] = options({"callbacks": _usual_callbacks()})["callbacks"]
     return [
         Difference(key, value, theirs.get(key, ""))
         for key, value in ours.items()
@@ -83,6 +84,12 @@ def _callbacks() -> dict[str, Any]:
     for file in (CONF / "callbacks").glob("*.yaml"):
         nodes |= _read(f"callbacks/{file.stem}")
     return nodes
+
+
+def _usual_callbacks() -> dict[str, Any]:
+    """Return the nodes of the callbacks that conf/config.yaml names."""
+    (files,) = (entry["callbacks"] for entry in _read("config")["defaults"] if "callbacks" in entry)
+    return {name: node for file in files for name, node in _read(f"callbacks/{file}").items()}
 
 
 def _same(value: str, default: str) -> bool:

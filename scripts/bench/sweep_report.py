@@ -1,6 +1,6 @@
 """Measure how long the report of a large sweep takes, and how large it is, on run folders that are made up.
 
-    python scripts/bench/report.py --runs 1000
+    python scripts/bench/sweep_report.py --runs 1000
 
 Makes the folders of a sweep as runs leave them, without training: two optimizers, two losses, 20 learning rates and
 five values of dropout, three seeds each, 20 epochs each, one run in 50 failed. Writes its report with
@@ -57,9 +57,7 @@ def make(sweep: Path, count: int) -> None:
         final = value + draw.gauss(0, 0.004)
         (folder / names.CONFIG).write_text(yaml.dump(config, Dumper=dump, sort_keys=False))
         (folder / names.OVERRIDES).write_text(yaml.dump(overrides, Dumper=dump))
-        rows = [
-            f"{e},{40 * e},{final * (1 - math.exp(-e / 4)):.6f},{math.exp(-e / 5):.6f}" for e in range(1, EPOCHS)
-        ]
+        rows = [f"{e},{40 * e},{final * (1 - math.exp(-e / 4)):.6f},{math.exp(-e / 5):.6f}" for e in range(1, EPOCHS)]
         text = "\n".join(["epoch,step,val/acc,train/loss", *rows]) + "\n"
         (folder / names.METRICS).write_text(text)
         failed = number % 50 == 49
