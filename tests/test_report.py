@@ -173,18 +173,16 @@ def test_the_report_of_several_labels(values_and_sets: dict[str, Path]) -> None:
 
 def test_findings_with_their_remedies(undrawn: Path) -> None:
     finding = {"name": "overfitting", "severity": "warning", "since": {"epoch": 6, "step": 60}, "holds": True}
+    remedies = [["++data.augment={flip:0}", "a=1"], ["+callbacks=ema"]]
     found = [
-        finding | {"text": f"val/loss rose {HOSTILE}", "remedies": [["data/augment=small", "a=1"], ["+callbacks=ema"]]},
+        finding | {"text": f"val/loss rose {HOSTILE}", "remedies": remedies},
         finding | {"name": "dead_units", "severity": "critical", "text": "no unit is active", "holds": False},
     ]
     (undrawn / "diagnosis.json").write_text(json.dumps({"findings": found, "history": {}}))
     page = checked(of_run(undrawn))
-    grave, mild = (
-        page.text.index("critical dead units since epoch 6, no longer"),
-        page.text.index("warning overfitting"),
-    )
-    assert grave < mild
-    assert f"since epoch 6 val/loss rose {HOSTILE} try: data/augment=small a=1 or +callbacks=ema" in page.text
+    grave = page.text.index("critical dead units since epoch 6, no longer at the end no unit is active")
+    assert grave < page.text.index("warning overfitting since epoch 6 val/loss rose")
+    assert f"{HOSTILE} try: '++data.augment={{flip:0}}' a=1 or +callbacks=ema" in page.text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What diagnosis.json says of a run: the findings, each with its remedies."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ SEVERITIES = ("critical", "warning", "note")
 
 @dataclass(frozen=True)
 class Found:
-    """A finding. epoch: since when; None if it is not known. remedies: each the overrides to type together."""
+    """A finding. epoch: since when; None if it is not known. remedies: each what to type together."""
 
     name: str
     severity: str
@@ -59,5 +60,5 @@ def _found(one: Mapping[str, Any]) -> Found:
         text=str(one["text"]),
         epoch=float(epoch) if is_finite(epoch) else None,
         holds=bool(one.get("holds", True)),
-        remedies=[" ".join(map(str, remedy)) for remedy in one.get("remedies") or ()],
+        remedies=[shlex.join(map(str, remedy)) for remedy in one.get("remedies") or ()],
     )
