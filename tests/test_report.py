@@ -403,6 +403,17 @@ def test_the_report_of_a_sweep_imports_no_torch(sweep: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(sweep)], check=True, cwd=ROOT, timeout=120)
 
 
+def test_settings_with_long_names_are_numbered_and_their_columns_narrow(tmp_path: Path) -> None:
+    wild = {"label_noise": 0.1, "imbalance": 3, "outliers": 0.25, "val_size": 1234, "split_seed": 12345}
+    for n in range(2):
+        change = (lambda config: config["data"].update(wild)) if n else (lambda config: None)
+        put(tmp_path / f"{n}", change=change, val_acc=0.5 + n / 10, curve=[0.5])
+    page = checked(of_sweep(tmp_path))
+    assert "setting 1 (n=1)" in page.text
+    assert "<th>data.<wbr>label_<wbr>noise</th>" in page.html
+    assert "imbalance=3" not in page.html[page.html.index("Curves of") :], "the picture has numbers instead"
+
+
 def test_a_sweep_without_a_completed_run(tmp_path: Path) -> None:
     put(tmp_path / "sweep" / "0", status="failed", reason="no luck")
     page = checked(of_sweep(tmp_path / "sweep"))

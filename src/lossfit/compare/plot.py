@@ -28,8 +28,11 @@ def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> byt
     return file.getvalue()
 
 
-def drawn(board: Leaderboard, top: int | None = None, x: str = "epoch") -> Figure:
-    """Draw the best settings: the metric's curves over x, and its final value for every seed."""
+def drawn(board: Leaderboard, top: int | None = None, x: str = "epoch", names: Sequence[str] | None = None) -> Figure:
+    """Draw the best settings: the metric's curves over x, and its final value for every seed.
+
+    names: of the settings, the best first; None for their options.
+    """
     settings = board.settings[: min(top or MOST, MOST)]
     if not settings:
         raise UserError(f"--png: no completed run has {board.metric} yet")
@@ -39,7 +42,8 @@ def drawn(board: Leaderboard, top: int | None = None, x: str = "epoch") -> Figur
     colors = list(colormaps["tab10"](range(len(settings))))
     _draw_curves(left, settings, name, x, colors)
     _draw_values(right, settings, board.metric, colors)
-    labels = [f"{label(board.columns, one.options) or 'all runs'} (n={len(one.runs)})" for one in settings]
+    names = names or [label(board.columns, one.options) or "all runs" for one in settings]
+    labels = [f"{name} (n={len(one.runs)})" for name, one in zip(names, settings, strict=False)]
     left.set(xlabel=X_AXES[x][1], ylabel=name, title=f"{name} of each epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel=board.metric, title=f"final {board.metric}, one dot per seed", ylim=(len(settings) - 0.5, -0.5))

@@ -28,6 +28,8 @@ def differing(config: Config) -> list[Difference]:
 
     An option of a group, such as optimizer.lr, is compared with the default that goes with the choice of its group.
     """
+    if not CONF.is_dir():  # lossfit was installed without its option files
+        return []
     choices = chosen(config)
     usual = dict(_usual_choices(choices))
     defaults: dict[str, Any] = {key: value for key, value in _read("config").items() if key not in OF_THE_COMMAND}

@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lossfit.compare.table import format_number
 from lossfit.tasks import metric_names
@@ -41,13 +42,9 @@ def render(template: str, **facts: Any) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
-    environment.filters |= {
-        "number": format_number,
-        "value": value,
-        "interval": interval,
-        "words": words,
-        "signed": signed,
-    }
+    for function in (breakable, interval, signed, value, words):
+        environment.filters[function.__name__] = function
+    environment.filters["number"] = format_number
     environment.globals |= {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "script": Markup(script),
@@ -55,6 +52,11 @@ def render(template: str, **facts: Any) -> str:
         "direction_of": metric_names.direction_of,
     }
     return environment.get_template(template).render(**facts)
+
+
+def breakable(text: str) -> Markup:
+    """Return an option's name or value that a narrow column may break before a word: optimizer. | lr."""
+    return Markup(re.sub(r"([._])(?=[A-Za-z])", r"\1<wbr>", str(escape(text))))
 
 
 def words(name: str) -> str:

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from lossfit import compare, runs
 from lossfit.compare import Leaderboard, RunSummary, Setting
-from lossfit.compare.options import option_name
-from lossfit.compare.plot import drawn
+from lossfit.compare.options import label, option_name
+from lossfit.compare.plot import MOST, drawn
 from lossfit.compare.table import by_status, describe, heading, other_metrics, rows
 from lossfit.errors import UserError
 from lossfit.report.against_best import Difference, differences
@@ -22,6 +22,7 @@ from lossfit.report.svg import drawing, svg
 from lossfit.runs import names
 from lossfit.tasks.metric_names import Direction
 
+LONG = 80  # characters of a label, from which the picture has the numbers of the settings instead
 MOST_EFFECTS = 9  # options with a chart
 MOST_LISTED = 200  # runs of each status that do not count
 
@@ -47,8 +48,8 @@ class SweepFacts:
     """A sweep, or a folder of runs.
 
     columns: the options that differ; others: the other metrics. picture: of the best settings; None if no run counts.
-    not_counted: by status, a line for each run, and how many more there are. best: the command of the best run.
-    command: of the sweep.
+    numbered: whether it names them by their place. not_counted: by status, a line for each run, and how many more there
+    are. best: the command of the best run. command: of the sweep.
     """
 
     name: str
@@ -59,6 +60,7 @@ class SweepFacts:
     others: list[str]
     rows: list[Row]
     picture: Markup | None
+    numbered: bool
     effects: Effects
     effect_charts: list[tuple[Effect, Markup]]
     not_counted: list[tuple[str, list[str], int]]
@@ -74,8 +76,10 @@ def read(folder: Path, metric: str | None = None, direction: Direction | None = 
     board = compare.leaderboard(found, metric, direction)
     missing: list[str] = []
     mattered = effects(board)
+    numbered = any(len(label(board.columns, setting.options)) > LONG for setting in board.settings[:MOST])
+    ranks = [f"setting {rank}" for rank in range(1, MOST + 1)] if numbered else None
     with drawing():
-        picture = svg(drawn(board), "settings") if board.settings else None
+        picture = svg(drawn(board, names=ranks), "settings") if board.settings else None
     charts = [(one, effect_chart(one, board.metric)) for one in mattered.options[:MOST_EFFECTS]]
     best, command = None, None
     if board.settings:
@@ -95,6 +99,7 @@ def read(folder: Path, metric: str | None = None, direction: Direction | None = 
         others=other_metrics(board),
         rows=_rows(board),
         picture=picture,
+        numbered=numbered,
         effects=mattered,
         effect_charts=charts,
         not_counted=_not_counted(board),
