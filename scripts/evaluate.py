@@ -2,6 +2,7 @@
 
     python scripts/evaluate.py RUN
     python scripts/evaluate.py RUN/checkpoints/last.ckpt --split val --tta
+    python scripts/evaluate.py RUN --calibrate
 
 RUN is a run folder, whose best checkpoint is used, or a checkpoint. Prints, of a classifier, accuracy, negative
 log-likelihood, Brier score, expected calibration error, the cost if the run has costs, with two classes also AUROC and
@@ -9,6 +10,13 @@ average precision, and each class's recall, precision and F1; where images have 
 precision, F1 and each class's; of a regression, the mean and the median absolute error, the root of the mean squared
 error and R2. Writes evaluation_<split>.json and pictures, such as confusion_<split>.png, into the run folder, or beside
 a checkpoint that is in no run folder.
+
+--calibrate first fits a temperature on the validation split: the number by which the logits are divided so that the
+negative log-likelihood (nll) is the least. Of a regression with gaussian_nll, it multiplies the variances. It prints
+nll and the expected calibration error (ece) of the validation split before and after, writes calibration.json into the
+run folder, and measures the split that is asked for without and with the temperature. --calibrated here, in predict.py
+and in export.py, and lossfit.load(RUN, calibrated=True), then use it. A temperature leaves the likeliest class as it
+is, so accuracy stays. With costs the decisions change, since they go by the probabilities.
 
 The intervals (Wilson's for proportions, the normal distribution's for means) say how much the metrics would vary with
 another sample of as many images. They do not include how much another training would vary.
@@ -22,9 +30,9 @@ from typing import Any
 
 import torch
 
-from lossfit import load, runs
+from lossfit import TrainedModel, load, runs
 from lossfit.errors import UserError, exit_on_error
-from lossfit.inference import evaluation
+from lossfit.inference import calibration, evaluation
 from lossfit.runs import checkpoints
 from lossfit.system import files
 from lossfit.tasks import metric_names
@@ -45,19 +53,34 @@ def main() -> None:
         help="also measure with test-time augmentation: average over each image and its mirror image",
     )
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit the temperature on the validation split, store it, and measure without and with it",
+    )
+    parser.add_argument("--calibrated", action="store_true", help="use the temperature that --calibrate stored")
+    parser.add_argument(
         "--data", metavar="FOLDER", help="where the data's files are now (default: as in the run's config)"
     )
     parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
-    model = load(options.run, trust_code=options.trust_code)
+    if options.calibrate and (options.calibrated or options.tta):
+        parser.error("--calibrate goes without --calibrated and --tta: give these in the next command")
+    model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated)
     task = model.of_task
     if options.tta and not task.mirrors:
         raise UserError("--tta is for classes only: the values of an image and of its mirror image may differ")
+    fitted = calibrate(model, options.run, options.data) if options.calibrate else None
     images, target = evaluation.split(model, options.split, options.data, checkpoints.home(options.run))
     outputs = evaluation.outputs_of(model, images)
     found = task.measure(outputs[None], target)
-    print(f"{options.split} split, {found['samples']:,} images, weights of epoch {model.epochs}")
+    used = f", temperature {model.temperature:.4f}" if options.calibrated else ""
+    print(f"{options.split} split, {found['samples']:,} images, weights of epoch {model.epochs}{used}")
     print("\n".join(summary(found)))
+    if fitted is not None:
+        after = task.measure(task.tempered(outputs.float(), fitted)[None], target)
+        print(f"\nThe same with the temperature {fitted:.4f}")
+        print("\n".join(summary(after)))
+        found["calibrated"] = {"temperature": fitted, **after}
     if options.tta:
         mirrored = evaluation.outputs_of(model, images, mirrored=True)
         tta = task.measure(torch.stack([outputs, mirrored]), target)
@@ -65,10 +88,13 @@ def main() -> None:
         print("\n".join(summary(tta)))
         found["tta"] = tta
     print("\n" + "\n".join(table(found[task.rows])))
+    if fitted is not None and after[task.rows] != found[task.rows]:
+        print(f"\nWith the temperature {fitted:.4f}\n" + "\n".join(table(after[task.rows])))
     folder = checkpoints.home(options.run)
     about = {
         "checkpoint": str(checkpoints.find(options.run)),
         "epochs": model.epochs,
+        "temperature": model.temperature,
         "split": options.split,
         "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": runs.versions(),
@@ -79,6 +105,23 @@ def main() -> None:
     for name, figure in pictures.items():
         figure.savefig(folder / name, dpi=100)
     print("\n" + "  ".join([str(file), *pictures]))
+
+
+def calibrate(model: TrainedModel, run: str, data: str | None) -> float:
+    """Fit the temperature on the validation split, print what it changes, store it, and return it."""
+    task = model.of_task
+    calibration.check_task(task)
+    images, target = evaluation.split(model, calibration.SPLIT, data, checkpoints.home(run))
+    outputs = evaluation.outputs_of(model, images)
+    found = calibration.describe(task, outputs, target, calibration.fit(task, outputs, target))
+    file = calibration.write(run, found, model.epochs)
+    print(f"temperature {found['temperature']:.4f}, fitted on the {len(target):,} images of the validation split")
+    for name in ("nll", "ece"):
+        before, after = found[name]["before"], found[name]["after"]
+        if before is not None:
+            print(f"  {name:11}  {before:.4f} before, {after:.4f} after")
+    print(f"{file}\n")
+    return float(found["temperature"])
 
 
 def summary(found: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ RUN is a run folder, whose best checkpoint is used, or a checkpoint. Writes into
 
     classifier.pt2    for torch.export.load(file).module()
     classifier.onnx   for ONNX Runtime and other programs
-    classifier.json   the model card: names, input, output, metrics, config, versions, the files' SHA-256
+    classifier.json   the model card: names, input, output, temperature, metrics, config, versions, the files' SHA-256
 
 Both models take uint8 pixels (N, C, H, W), any N, and return probabilities (N, C), or for a regression values (N, D) in
 their own unit. The files are written only if they make the model's predictions on all test images, with probabilities
@@ -38,6 +38,9 @@ def main() -> None:
     parser.add_argument(
         "--data", metavar="FOLDER", help="where the data's files are now (default: as in the run's config)"
     )
+    parser.add_argument(
+        "--calibrated", action="store_true", help="with the temperature that evaluate.py --calibrate stored"
+    )
     parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
     formats = list(dict.fromkeys((options.formats or "pt2,onnx").split(",")))
@@ -51,7 +54,7 @@ def main() -> None:
                 raise UserError(reason)
             print(f"Left out: {reason}", file=sys.stderr)
             formats.remove(name)
-    model = load(options.run, trust_code=options.trust_code)
+    model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated)
     images, target = split(model, "test", options.data, checkpoints.home(options.run))
     folder = options.out or checkpoints.home(options.run) / "export"
     card = export.export(model, images, target, formats, folder)
@@ -61,6 +64,8 @@ def main() -> None:
             f"{folder / name}  {file['bytes'] / 1e6:.2f} MB; on {file['images_compared']:,} test images "
             f"{file['predictions_that_differ']} predictions differ, {returns} by {file['largest_difference']:.1e}"
         )
+    if options.calibrated:
+        print(f"temperature {model.temperature:.4f}, in the files and in the model card")
     print(f"{folder / export.STEM}.json  the model card: names, input, output, metrics, config, versions, SHA-256")
 
 

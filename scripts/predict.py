@@ -51,11 +51,14 @@ def main() -> int:
     parser.add_argument("--top", type=int, default=3, help="how many of the likeliest classes to print (default 3)")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default table)")
     parser.add_argument("--invert", choices=INVERT, default="auto", help="whether to invert the images (default auto)")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="use the temperature that evaluate.py --calibrate stored"
+    )
     parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
     if options.top < 1:
         parser.error(f"--top must be >= 1, got {options.top}")
-    model = load(options.run, trust_code=options.trust_code)
+    model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated)
     listed = [line.rstrip("\n") for line in sys.stdin] if "-" in options.images else []
     files, unread = images.find([name for name in [*options.images, *listed] if name not in ("-", "")])
     if not files:

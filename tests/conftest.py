@@ -23,7 +23,7 @@ from lossfit.data.dataset_files import present
 from lossfit.data.fashion_mnist import SHA256, SYSTEM
 from lossfit.errors import exit_on_error
 from lossfit.tasks.classification import Classification
-from lossfit.tasks.task import Evaluation
+from lossfit.tasks.evaluation import Evaluation
 from tests import forks
 
 ROOT = Path(__file__).parents[1]

@@ -37,6 +37,7 @@ def put(
     curve: Sequence[float | str] = (),
     reason: str | None = None,
     change: Callable[[dict[str, Any]], None] = lambda config: None,
+    findings: list[str] | None = None,
     **metrics: float | None,
 ) -> Path:
     """Write a run folder as a run leaves it; `val_acc=0.5` is the metric val/acc, `fit_s` a timing."""
@@ -58,6 +59,7 @@ def put(
             "metrics": {name.replace("_", "/", 1): value for name, value in metrics.items() if name != "fit_s"},
             "timings": {"fit_s": metrics["fit_s"]} if "fit_s" in metrics else {},
         }
+        result |= {} if findings is None else {"findings": findings}
         (folder / "result.json").write_text(json.dumps(result))
     return folder
 
@@ -320,6 +322,40 @@ def test_files_hold_the_table(sweep: Path, tmp_path: Path, script: Script) -> No
         assert image.width > image.height > 300
         assert len(image.convert("RGB").getcolors(1_000_000) or []) > 50
     assert not list(tmp_path.glob(".*")), "no part of a file is left"
+
+
+def test_a_column_says_what_the_runs_suffer_from(
+    tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for seed, found in enumerate([["divergence", "plateau"], ["plateau"]], 1):
+        put(tmp_path / f"sgd{seed}", "optimizer=sgd", seed=seed, findings=found, val_acc=0.5)
+    put(tmp_path / "adam", "optimizer=adam", findings=[], val_acc=0.9)
+    put(tmp_path / "lion", "optimizer=lion", val_acc=0.1)
+    put(tmp_path / "muon", "optimizer=muon", findings=["non_finite"], status="diverged", reason="nan")
+    files = [tmp_path / f"table.{end}" for end in ("csv", "md")]
+    said = script("compare", tmp_path, "--csv", files[0], "--markdown", files[1])[1]
+    rows = [line.split() for line in said.splitlines()]
+    assert rows[2] == ["optimizer", "n", "val/acc", "findings"]
+    assert ["adam", "1", "0.9000", "none"] in rows
+    assert ["lion", "1", "0.1000", "-"] in rows
+    assert re.search(r"sgd +2 +0\.5000 ± 0\.0000 +plateau, *\n +divergence \(1 of 2\)", said), said
+    assert re.search(r"diverged .*muon, seed=1, findings non_finite: nan", said), said
+    written = {row["optimizer"]: row["findings"] for row in csv.DictReader(files[0].open())}
+    assert written == {"adam": "none", "sgd": "plateau, divergence (1 of 2)", "lion": "-"}
+    assert "| sgd | 2 | 0.5000 ± 0.0000 | plateau, divergence (1 of 2) |" in files[1].read_text().splitlines()
+    monkeypatch.setenv("COLUMNS", "30")
+    assert "n=2  optimizer=sgd  findings: plateau, divergence (1 of 2)" in script("compare", tmp_path)[1]
+
+
+def test_without_a_finding_there_is_no_such_column(tmp_path: Path, script: Script) -> None:
+    put(tmp_path / "a", findings=[], val_acc=0.5)
+    (put(tmp_path / "b", seed=2, val_acc=0.5) / "result.json").write_text(
+        (tmp_path / "a" / "result.json").read_text().replace('"findings": []', '"findings": ["a\\u001b[2J", 1]')
+    )
+    script("compare", tmp_path, "--csv", tmp_path / "x.csv", "--markdown", tmp_path / "x.md")
+    assert "findings" not in script("compare", tmp_path)[1] + (tmp_path / "x.csv").read_text()
+    assert "findings" not in (tmp_path / "x.md").read_text()
 
 
 def test_curves_over_epochs_steps_and_seconds(tmp_path: Path, script: Script) -> None:

@@ -92,7 +92,7 @@ COMMANDS = list(dict.fromkeys(command for page in PAGES.values() for command in 
 TRAINING = [c for c in COMMANDS if c.startswith("python train.py") and "hydra/launcher" not in c]
 LAUNCHED = [c for c in COMMANDS if "hydra/launcher=" in c]
 OF_OWN_IMAGES = [c for c in commands(OWN_IMAGES) if c.startswith("python scripts/")]
-ON_A_RUN = list(dict.fromkeys(c.split(" --")[0] if "export" in c else c for c in COMMANDS if " RUN" in c))
+ON_A_RUN = list(dict.fromkeys(c for c in COMMANDS if " RUN" in c))
 ON_A_RUN = [c for c in ON_A_RUN if c not in OF_OWN_IMAGES]
 SCRIPTS = {c.split()[1] for c in COMMANDS if c.startswith("python scripts/")}
 
@@ -204,6 +204,7 @@ def test_the_options_of_a_sweep_exist(command: str) -> None:
             ["--images", "200", "--repeats", "1", "--map-gb", "0.01"],
             r"mapped: \d.*pair.*\n(.*\n)*making the map / one pass: \d.*\nmemory: ",
         ),
+        ("sweep_report", ["--runs", "30"], r"report of 30 runs: \d.* s, 0\.\d+ MB"),
         ("stream", ["data=sample", "--out", "out"], r"out: classification, images 1 x 28 x 28, 500 train, 100 val"),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
     ],
@@ -223,15 +224,27 @@ def test_the_help_of_a_script_names_its_command(script: str) -> None:
     assert f"python {script}" in done.stdout
 
 
+def calibrate(run: Path) -> None:
+    done = forks.run(["scripts/evaluate.py", str(run), "--calibrate"])
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", ON_A_RUN)
 def test_commands_on_a_trained_run(command: str, trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "photos").mkdir()
     Image.fromarray(sample()[0][0, 0].numpy()).save(tmp_path / "photos" / "boot.png")
+    if "--calibrated" in command:
+        calibrate(run)
     arguments = [{"RUN": str(run), "photos/": str(tmp_path / "photos")}.get(a, a) for a in shlex.split(command)[1:]]
     done = forks.run(arguments)
     assert done.returncode == 0, done.stderr
-    expected = {"evaluate": r"acc +0\.\d+ \(", "predict": r"boot\.png  0\.\d+ [A-Z]", "export": r"0 predictions differ"}
+    expected = {
+        "evaluate": r"acc +0\.\d+ \(",
+        "predict": r"boot\.png  0\.\d+ [A-Z]",
+        "export": r"0 predictions differ",
+        "report": r"run/report\.html  0\.\d+ MB",
+    }
     assert re.search(expected[Path(arguments[0]).stem], done.stdout), done.stdout
 
 
@@ -368,13 +381,24 @@ def test_comparing(command: str, script: Callable[..., tuple[int, str, str]], tr
     assert all(file.stat().st_size for file in files)
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python scripts/report.py logs/")])
+def test_reporting(command: str, script: Callable[..., tuple[int, str, str]], trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "logs" / "train" / "multiruns" / "SWEEP" / "0")
+    status, said, _ = script("report", *(re.sub("^logs/", f"{tmp_path}/logs/", a) for a in shlex.split(command)[2:]))
+    assert status == 0
+    assert re.search(r"SWEEP/report\.html  0\.\d+ MB", said)
+
+
 LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "= lossfit.load" in code]
 
 
 @pytest.mark.parametrize("code", LOADING)
-def test_code_that_loads_a_run(code: str, trained: Path) -> None:
+def test_code_that_loads_a_run(code: str, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    if "calibrated=True" in code:
+        calibrate(run)
     scope = {"lossfit": lossfit, "images": sample()[0], "Net": Linear}
-    exec(re.sub(r'"(logs/train/runs/)?RUN"', repr(str(trained)), code), scope)
+    exec(re.sub(r'"(logs/train/runs/)?RUN"', repr(str(run)), code), scope)
     assert isinstance(scope["classifier"], lossfit.TrainedModel)
     if "probabilities" in code:
         assert scope["probabilities"].shape == (200, 10)
@@ -409,6 +433,8 @@ def test_every_command_is_one_that_is_run_here() -> None:
         "predict",
         "export",
         "stream",
+        "report",
+        "sweep_report",
     }
     assert [c for c in COMMANDS if not c.startswith((*tested, "python scripts/"))] == []
     assert {Path(name).stem for name in SCRIPTS} == scripts

@@ -143,6 +143,25 @@ def test_a_pruned_distributed_trial_and_a_failed_one(tmp_path: Path) -> None:
     assert not processes_of(tmp_path)
 
 
+def test_a_trial_that_a_finding_stops_is_pruned(tmp_path: Path) -> None:
+    done = swept(
+        "-m", *QUICK, "hydra/sweeper=optuna", "hydra.sweeper.pruner=null", "optimizer=adam", "optimizer.lr=0.001,10",
+        "trainer.max_epochs=2", "data.batch_size=32", "callbacks.diagnosis.stop=[non_finite,divergence]",
+        "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler={_target_:optuna.samplers.RandomSampler,seed:1}",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trials = study_of(tmp_path / "sweep").get_trials()
+    assert {trial.params["optimizer.lr"]: trial.state.name for trial in trials} == {"0.001": "COMPLETE", "10": "PRUNED"}
+    stopped = min(trial.number for trial in trials if trial.params["optimizer.lr"] == "10")
+    result = runs.read_result(tmp_path / "sweep" / str(stopped))
+    assert result["status"] == "pruned"
+    assert result["reason"].startswith("stopped by the diagnosis: divergence since ")
+    assert "divergence" in result["findings"]
+    assert result["epochs"] < 2
+    assert "test/acc" not in result["metrics"]
+
+
 def test_a_damaged_study_is_named(tmp_path: Path, command: Command) -> None:
     sweep = tmp_path / "sweep"
     typed = ["-m", *QUICK, "model=linear", "hydra/sweeper=optuna", "seed=1,2", "hydra.sweeper.n_trials=1"]

@@ -42,6 +42,12 @@ def probabilities(logits: Tensor, link: str) -> Tensor:
     return log_p.softmax(1)  # sigmoid(z) / sum of sigmoid(z)
 
 
+def log_probabilities(logits: Tensor, link: str) -> Tensor:
+    """Return the logarithms (N, C) of `probabilities`, finite where those are rounded to 0."""
+    scores = logits if link == "softmax" else torch.nn.functional.logsigmoid(logits)
+    return scores.log_softmax(1)
+
+
 def cheapest(logits: Tensor, link: str, costs: Tensor) -> Tensor:
     """Return the decisions (N,) with the least expected cost, argmin_k (p C)_k."""
     return (probabilities(logits, link) @ costs).argmin(1)

@@ -7,15 +7,16 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import URL
 
+from lossfit.runs import names
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna's INFO line for each trial repeats the console's
 
 NAME = "search"
-FILE = "study.db"
 
 
 def storage(folder: Path) -> RDBStorage:
     """Return the storage of a sweep folder's study."""
-    url = URL.create("sqlite", database=str(folder.absolute() / FILE)).render_as_string()
+    url = URL.create("sqlite", database=str(folder.absolute() / names.STUDY)).render_as_string()
     return RDBStorage(url, {"connect_args": {"timeout": 60}})  # seconds to wait while another process writes
 
 

@@ -45,7 +45,7 @@ class Trials:
         except UserError:
             raise
         except Exception as error:  # of SQLite, SQLAlchemy or Optuna, or for a value of an unexpected type
-            raise UserError(f"{folder / optuna_study.FILE} cannot be used: {one_line(error)}; move it away") from error
+            raise UserError(f"{folder / names.STUDY} cannot be used: {one_line(error)}; move it away") from error
         self.unfinished = self._unfinished_trials()
 
     def _check_study(self, sought: list[list[str]], distributions: dict[str, Any]) -> None:

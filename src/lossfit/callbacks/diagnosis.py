@@ -38,8 +38,8 @@ class Diagnosis(Callback):
 
     every_n_steps: how many optimizer steps lie between two rows of the series; null for 100 to 200 rows a run, at most
     1000 steps apart. samples: how many training images are evaluated beside each validation, at most 5% of the training
-    split if that is more than 256. stop: the names of rules whose findings end the run. rules: by name; null turns one
-    off. save_dir: the run's folder.
+    split if that is more than 256. stop: the names of rules whose findings end the run; a trial of a search is then
+    pruned. rules: by name; null turns one off. save_dir: the run's folder.
 
     report: the findings as they were written last. closing_lines: the same for the end of the run.
     """
@@ -67,6 +67,7 @@ class Diagnosis(Callback):
         self.closing_lines: list[str] = []
         self.batch: Batch | None = None
         self.shown = 0  # the step whose norms TensorBoard has
+        self.pruned = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record; of a resumed run, find again what was found."""
@@ -146,6 +147,7 @@ class Diagnosis(Callback):
         if trainer.strategy.reduce_boolean_decision(bool(stopping), all=False) and not self.stopping_reason_message:
             reason = self.findings.found[stopping[0]].line if stopping else "a finding of another process"
             self.stopping_reason_message = f"stopped by the diagnosis: {reason}"
+            self.pruned = (self.folder.parent / names.STUDY).exists()
             trainer.should_stop = True
 
     def _tell(self, trainer: Trainer) -> None:

@@ -8,7 +8,18 @@ Only plot.py imports matplotlib.
 """
 
 from lossfit.compare.leaderboard import Leaderboard, Setting, leaderboard
-from lossfit.compare.options import group_of
+from lossfit.compare.options import columns, group_of, label
 from lossfit.compare.reading import RunSummary, command, find, read
 
-__all__ = ["Leaderboard", "RunSummary", "Setting", "command", "find", "group_of", "leaderboard", "read"]
+__all__ = [
+    "Leaderboard",
+    "RunSummary",
+    "Setting",
+    "columns",
+    "command",
+    "find",
+    "group_of",
+    "label",
+    "leaderboard",
+    "read",
+]

@@ -1,7 +1,7 @@
 """Runs grouped into settings, which differ by seed and fold only, and the settings in order of a metric."""
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +33,11 @@ class Setting:
         """Return the sample standard deviation; None for fewer than two values."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
+
+    def findings(self) -> dict[str, int] | None:
+        """Return by how many runs each finding was found, the most frequent first; None if no run has a diagnosis."""
+        diagnosed = [run.findings for run in self.runs if run.findings is not None]
+        return dict(Counter(name for names in diagnosed for name in names).most_common()) if diagnosed else None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,17 @@ MOST = 10  # settings in a picture: as many as there are distinct colours
 
 
 def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> bytes:
-    """Draw the best settings, as a PNG: the metric's curves over x, and its final value for every seed."""
+    """Return `drawn` as a PNG."""
+    file = io.BytesIO()
+    drawn(board, top, x).savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+def drawn(board: Leaderboard, top: int | None = None, x: str = "epoch", names: Sequence[str] | None = None) -> Figure:
+    """Draw the best settings: the metric's curves over x, and its final value for every seed.
+
+    names: of the settings, the best first; None for their options.
+    """
     settings = board.settings[: min(top or MOST, MOST)]
     if not settings:
         raise UserError(f"--png: no completed run has {board.metric} yet")
@@ -32,7 +42,8 @@ def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> byt
     colors = list(colormaps["tab10"](range(len(settings))))
     _draw_curves(left, settings, name, x, colors)
     _draw_values(right, settings, board.metric, colors)
-    labels = [f"{label(board.columns, one.options) or 'all runs'} (n={len(one.runs)})" for one in settings]
+    names = names or [label(board.columns, one.options) or "all runs" for one in settings]
+    labels = [f"{name} (n={len(one.runs)})" for name, one in zip(names, settings, strict=False)]
     left.set(xlabel=X_AXES[x][1], ylabel=name, title=f"{name} of each epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel=board.metric, title=f"final {board.metric}, one dot per seed", ylim=(len(settings) - 0.5, -0.5))
@@ -45,9 +56,7 @@ def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> byt
     right.grid(axis="x", alpha=0.3)
     best = f"best {len(settings)} of {len(board.settings)} settings: " if len(settings) < len(board.settings) else ""
     figure.suptitle(f"{best}mean ± standard deviation over seeds")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+    return figure
 
 
 def _draw_curves(axes: Axes, settings: Sequence[Setting], name: str, x: str, colors: Sequence[Any]) -> None:

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from lossfit import overrides as override_keys
 from lossfit import runs
 from lossfit.compare.options import options
 from lossfit.errors import UserError
+from lossfit.plain_values import is_name
 from lossfit.runs import names
 from lossfit.system import locks
 from lossfit.tasks import metric_names
@@ -27,7 +28,7 @@ class RunSummary:
     damaged. reason: why the run failed, or why it does not count. options: see options.py. metrics: the finite numbers
     of result.json, timings in seconds and the number of parameters among them. not_finite: the other metrics.
     headline: the metric that stands for a run of its task. fold: of cross-validation, if
-    the run is one.
+    the run is one. findings: the names of what its diagnosis found, the gravest first; None without a diagnosis.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class RunSummary:
     not_finite: frozenset[str] = frozenset()
     headline: str = metric_names.headline()
     fold: int | None = None
+    findings: Sequence[str] | None = None
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -90,8 +92,12 @@ def read(folder: Path) -> RunSummary:
     return RunSummary(
         folder, str(status), str(reason), options(config), config.get("seed"), str(result.get("started", "")),
         numbers, frozenset(metrics) - frozenset(numbers), str(result.get("headline") or metric_names.headline()),
-        _mapping(config.get("data")).get("fold"),
+        _mapping(config.get("data")).get("fold"), _findings(result.get("findings")),
     )  # fmt: skip
+
+
+def _findings(value: Any) -> list[str] | None:
+    return value if isinstance(value, list) and all(map(is_name, value)) else None
 
 
 def _mapping(node: Any) -> dict[str, Any]:

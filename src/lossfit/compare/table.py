@@ -13,12 +13,13 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lossfit import runs
-from lossfit.compare.leaderboard import Leaderboard
+from lossfit.compare.leaderboard import Leaderboard, Setting
 from lossfit.compare.options import format_value, label, option_name
 from lossfit.compare.reading import RunSummary
 from lossfit.tasks import metric_names
 
 ORDER = ("failed", "killed", "diverged", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
+FINDINGS = "findings"  # the head of their column
 LISTED = 20  # runs of each status, on the console
 
 
@@ -33,8 +34,10 @@ def show(board: Leaderboard, top: int | None) -> None:
         also.pop()
     console.print(heading(board), soft_wrap=True)
     if width(console, table(board, [], top)) > console.width:
-        for setting, row in zip(board.settings[:top], rows(board, [], top), strict=True):
-            console.print(f"{row[-1]}  n={row[-2]}  {label(board.columns, setting.options)}", soft_wrap=True)
+        for setting in board.settings[:top]:
+            found = f"  findings: {findings(setting)}" if has_findings(board) else ""
+            about = f"n={len(setting.runs)}  {label(board.columns, setting.options)}{found}"
+            console.print(f"{headline(board, setting)}  {about}", soft_wrap=True)
     elif board.settings:
         console.print(table(board, also, top))
     hidden = len(other_metrics(board)) - len(also)
@@ -68,6 +71,27 @@ def other_metrics(board: Leaderboard) -> list[str]:
     return [name for name in names if any(setting.values(name) for setting in board.settings)]
 
 
+def has_findings(board: Leaderboard) -> bool:
+    """Whether the diagnosis of any run has a finding, so that the table has a column for them."""
+    return any(setting.findings() for setting in board.settings)
+
+
+def findings(setting: Setting, between: str = ", ") -> str:
+    """Return the names of what was found in the runs of a setting, with the number of runs if it is not all of them."""
+    found = setting.findings()
+    if found is None:
+        return "-"
+    count = len(setting.runs)
+    return between.join(name if n == count else f"{name} ({n} of {count})" for name, n in found.items()) or "none"
+
+
+def headline(board: Leaderboard, setting: Setting) -> str:
+    """Return the metric's mean and standard deviation."""
+    deviation = setting.deviation(board.metric)
+    spread = f" ± {format_number(deviation, board.metric)}" if deviation is not None else ""
+    return format_number(setting.mean(board.metric), board.metric) + spread
+
+
 def by_status(board: Leaderboard) -> list[tuple[str, list[RunSummary]]]:
     """Return the runs that do not count by status, failures first."""
     statuses = sorted(Counter(run.status for run in board.others), key=lambda name: (*ORDER, name).index(name))
@@ -84,6 +108,7 @@ def describe(board: Leaderboard, run: RunSummary) -> str:
         f"fold={run.fold}" if run.fold is not None else "",
         f"epoch {max(epochs)}" if epochs else "",
         f"{name} {format_number(curve[max(curve)])}" if curve else "",
+        f"findings {', '.join(run.findings)}" if run.findings else "",
     ]
     about = ", ".join(part for part in parts if part)
     reason = "" if run.status == "pruned" else shorten(run.reason, 300)
@@ -99,21 +124,22 @@ def format_number(value: float | None, name: str = "") -> str:
     return f"{value:.4f}" if abs(value) >= 0.0001 or value == 0 else f"{value:.2g}"
 
 
-def rows(board: Leaderboard, also: Sequence[str], top: int | None) -> list[list[str]]:
-    """Return the cells of the table: options, n, the metric's mean ± standard deviation, means of the others."""
-    found = []
-    for setting in board.settings[:top]:
-        deviation = setting.deviation(board.metric)
-        spread = f" ± {format_number(deviation, board.metric)}" if deviation is not None else ""
-        found.append(
-            [
-                *(format_value(column, setting.options) for column in board.columns),
-                str(len(setting.runs)),
-                format_number(setting.mean(board.metric), board.metric) + spread,
-                *(format_number(setting.mean(name), name) for name in also),
-            ]
-        )
-    return found
+def rows(board: Leaderboard, also: Sequence[str], top: int | None, between: str = ", ") -> list[list[str]]:
+    """Return the cells of the table: options, n, the metric's mean ± standard deviation, means of others, findings.
+
+    between: what stands between two findings.
+    """
+    some = has_findings(board)
+    return [
+        [
+            *(format_value(column, setting.options) for column in board.columns),
+            str(len(setting.runs)),
+            headline(board, setting),
+            *(format_number(setting.mean(name), name) for name in also),
+            *([findings(setting, between)] if some else []),
+        ]
+        for setting in board.settings[:top]
+    ]
 
 
 def table(board: Leaderboard, also: Sequence[str], top: int | None) -> Table:
@@ -123,7 +149,9 @@ def table(board: Leaderboard, also: Sequence[str], top: int | None) -> Table:
         grid.add_column(option_name(column).replace(".", ".\n"), overflow="fold")
     for column in ("n", board.metric, *also):
         grid.add_column(column, justify="left" if column == board.metric else "right", no_wrap=True)
-    for row in rows(board, also, top):
+    if has_findings(board):
+        grid.add_column(FINDINGS, no_wrap=True)
+    for row in rows(board, also, top, between=",\n"):
         grid.add_row(*row)
     return grid
 
@@ -133,22 +161,24 @@ def as_csv(board: Leaderboard, top: int | None) -> str:
     also = other_metrics(board)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*board.columns, "n", "seeds", f"{board.metric} mean", f"{board.metric} std", *also])
+    some = has_findings(board)
+    last = [FINDINGS] if some else []
+    writer.writerow([*board.columns, "n", "seeds", f"{board.metric} mean", f"{board.metric} std", *also, *last])
     for setting in board.settings[:top]:
         options = [setting.options.get(column, "") for column in board.columns]
         seeds = " ".join(str(run.seed) for run in setting.runs)
         means = [setting.mean(name) for name in also]
-        writer.writerow(
-            [*options, len(setting.runs), seeds, setting.mean(board.metric), setting.deviation(board.metric), *means]
-        )
+        values = [setting.mean(board.metric), setting.deviation(board.metric), *means]
+        writer.writerow([*options, len(setting.runs), seeds, *values, *([findings(setting)] if some else [])])
     return text.getvalue()
 
 
 def as_markdown(board: Leaderboard, top: int | None, image: str | None = None) -> str:
     """Return the table and the runs that do not count in Markdown, and a picture. image: its path for the link."""
     also = other_metrics(board)
-    head = [*map(option_name, board.columns), "n", board.metric, *also]
-    ruler = ["---"] * len(board.columns) + ["--:", "---", *["--:"] * len(also)]
+    last = [FINDINGS] if has_findings(board) else []
+    head = [*map(option_name, board.columns), "n", board.metric, *also, *last]
+    ruler = ["---"] * len(board.columns) + ["--:", "---", *["--:"] * len(also), *["---"] * len(last)]
     lines = [heading(board), ""]
     lines += [f"![{board.metric}]({quote(image)})", ""] if image else []
     lines += [line(head), line(ruler), *(line(row) for row in rows(board, also, top)), ""]

@@ -117,6 +117,7 @@ def model_card(model: TrainedModel, formats: Sequence[str]) -> dict[str, Any]:
             "meaning": model.of_task.meaning,
         },
         "costs": model.costs,
+        "temperature": model.temperature,
         "epochs": model.epochs,
         "metrics": dict(model.metrics),
         "versions": versions() | {package: version(package) for package in extra},

@@ -15,7 +15,7 @@ from lossfit.config import build
 from lossfit.data.batches import Normalize
 from lossfit.data.pictures import Resize
 from lossfit.errors import ConfigError, UserError
-from lossfit.inference import image_files
+from lossfit.inference import calibration, image_files
 from lossfit.models.closed import builders, from_checkpoint
 from lossfit.runs import checkpoints
 from lossfit.runs.checkpoint_schema import Checkpoint
@@ -37,7 +37,8 @@ class TrainedModel(nn.Module):
 
     task: its name. names: of the classes or values; units: of the values. image_shape: (C, H, W) of the training
     images. costs: `costs[true][predicted]` or None. metrics, epochs: the values measured when the checkpoint was
-    written, and after how many epochs that was. config: the run's config.
+    written, and after how many epochs that was. config: the run's config. temperature: by which logits are divided, or
+    variances multiplied, before anything is made of them; 1 without calibration.
     """
 
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -55,6 +56,7 @@ class TrainedModel(nn.Module):
         self._resize = about.resize
         self.metrics = checkpoint.metrics
         self.epochs = checkpoint.epochs
+        self.temperature = 1.0
         self.normalize = Normalize(about.mean, about.std)
 
     @property
@@ -63,12 +65,13 @@ class TrainedModel(nn.Module):
         return self.names
 
     def outputs(self, images: Tensor) -> Tensor:
-        """Pixels, uint8 (N, C, H, W) -> the model's outputs (N, K), for classes logits."""
+        """Pixels, uint8 (N, C, H, W) -> the model's outputs (N, K), for classes logits over the temperature."""
         channels = self.image_shape[0]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
             got = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"images must be uint8 pixels (N, C, H, W), got {got}; the model has C = {channels}")
-        return self.model(self.normalize(images))
+        outputs = self.model(self.normalize(images))
+        return outputs if self.temperature == 1 else self.of_task.tempered(outputs.float(), self.temperature)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels, uint8 (N, C, H, W) -> probabilities or values."""
@@ -132,7 +135,13 @@ class TrainedModel(nn.Module):
         return bool((-self.normalize.shift / self.normalize.scale).mean() > 127.5)
 
 
-def load(path: str | os.PathLike[str], *, model: nn.Module | None = None, trust_code: bool = False) -> TrainedModel:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    model: nn.Module | None = None,
+    trust_code: bool = False,
+    calibrated: bool = False,
+) -> TrainedModel:
     """Return the model of a run folder (its best checkpoint) or of a checkpoint file, in eval mode on the CPU.
 
     A checkpoint is data: it may name the models of lossfit and the classifiers of torchvision and timm, and loading it
@@ -140,7 +149,11 @@ def load(path: str | os.PathLike[str], *, model: nn.Module | None = None, trust_
     it as `model`, built as for the training, or pass trust_code=True to import the code that the checkpoint names. A
     run folder that this account made on this machine needs neither.
 
-    Raises UserError, naming the file, if it is missing, damaged or of another program, or if its model is refused.
+    calibrated: use the temperature that `scripts/evaluate.py RUN --calibrate` fitted on the validation split for this
+    checkpoint, so that probabilities, or the standard deviations of a regression, are about as sure as they should be.
+
+    Raises UserError, naming the file, if it is missing, damaged or of another program, or if its model is refused; with
+    calibrated, also if there is no calibration.json or if it was fitted for another checkpoint.
     """
     file = checkpoints.find(path)
     checkpoint = checkpoints.read(file)
@@ -161,7 +174,10 @@ def load(path: str | os.PathLike[str], *, model: nn.Module | None = None, trust_
         first = (str(error).splitlines()[1:2] or [str(error)])[0].strip()  # the first line is a headline
         name = type(model).__name__ if model is not None else node.get("_target_")
         raise UserError(f"{file}: its weights do not fit {name}: {first:.300}") from error
-    return TrainedModel(made, checkpoint).eval()
+    trained = TrainedModel(made, checkpoint).eval()
+    if calibrated:
+        trained.temperature = calibration.read(path, trained.of_task)
+    return trained
 
 
 def _composed_here(file: Path, node: dict[str, Any]) -> bool:

@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from lossfit.decisions import cheapest, cost_matrix, probabilities
+from lossfit.decisions import cheapest, cost_matrix, log_probabilities, probabilities
 from lossfit.plain_values import float32_digits
 from lossfit.tasks import classification_report as report
 from lossfit.tasks import metric_names
+from lossfit.tasks.evaluation import Evaluation, gathered, ranked
 from lossfit.tasks.figures import confused_pairs, confusion_figure, pairs_figure, reliability_figure
-from lossfit.tasks.task import TIE, Answer, Comparison, Evaluation, Report, Task, gathered, ranked
+from lossfit.tasks.task import TIE, Answer, Comparison, Report, Task
 
 # the sum over a batch's samples of a metric: f(logits (N, C), target (N,), task)
 SUMS: dict[str, Callable[[Tensor, Tensor, "Classification"], Tensor]] = {
@@ -183,6 +184,15 @@ class Classification(Task):
         if self.costs is None:
             return outputs.argmax(1)
         return cheapest(outputs, self.link, self.cost_tensor(outputs))
+
+    def nll(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, C) logits -> -log p (N,) of the labels, with the probabilities of the link."""
+        return -log_probabilities(outputs, self.link).gather(1, target[:, None])[:, 0]
+
+    def ece(self, outputs: Tensor, target: Tensor) -> float:
+        """(N, C) logits -> the expected calibration error of the probability of the likeliest class, 15 bins."""
+        confidence = self.returned(outputs).amax(1).double()
+        return report.calibration_error(report.calibration_sums(confidence, outputs.argmax(1) == target))
 
     @property
     def meaning(self) -> str:

@@ -11,9 +11,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
 
 from lossfit.plain_values import float32_digits
+from lossfit.tasks.classification_report import calibration_error, calibration_sums
+from lossfit.tasks.evaluation import Evaluation, gathered, ranked
 from lossfit.tasks.figures import bars_figure
 from lossfit.tasks.intervals import mean, proportion
-from lossfit.tasks.task import TIE, Answer, Comparison, Evaluation, Report, Task, gathered, ranked
+from lossfit.tasks.task import TIE, Answer, Comparison, Report, Task
 
 THRESHOLD = 0.5  # the probability from which an image has a class
 
@@ -95,6 +97,14 @@ class Multilabel(Task):
     def _words(self, chosen: Tensor) -> str:
         """(C,) of 0 and 1 -> the names of the classes."""
         return ", ".join(self.names[k] for k in chosen.nonzero()[:, 0].tolist()) or "none"
+
+    def nll(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, C) logits -> the sum over the classes (N,) of the binary negative log-likelihood."""
+        return F.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype), reduction="none").sum(1)
+
+    def ece(self, outputs: Tensor, target: Tensor) -> float:
+        """(N, C) logits -> the expected calibration error of the probabilities of all classes together, 15 bins."""
+        return calibration_error(calibration_sums(self.returned(outputs).double().flatten(), target.flatten()))
 
     @property
     def meaning(self) -> str:

@@ -11,45 +11,16 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
 from lossfit.plain_values import float32_digits
 from lossfit.tasks.figures import agreement_figure, residuals_figure
 from lossfit.tasks.intervals import Z, mean
-from lossfit.tasks.task import Answer, Comparison, Evaluation, Report, Task, constant, gathered
+from lossfit.tasks.regression_metrics import RegressionEvaluation, metrics
+from lossfit.tasks.task import Answer, Comparison, Report, Task, constant
 
 VARIANCE_FLOOR = 1e-6  # added to the variances of gaussian_nll, in squared units of the scale
 SAME = 1e-4  # of the scale: values that differ by less are the same prediction
 NORMAL_RANGE = 1.349  # interquartile range of a normal distribution, in standard deviations
-
-
-class RegressionEvaluation(Evaluation):
-    """predicted and true (N, D), and the metrics of the task: means over the D values, each in its own unit.
-
-    mae is the mean absolute error, rmse the root of the mean squared error, median_ae the median absolute error, and r2
-    the share of the variance that is explained, which needs at least two samples.
-    """
-
-    drawn = ("predicted", "true")
-    predicted: list[Tensor]
-    true: list[Tensor]
-
-    def __init__(self, task: "Regression") -> None:
-        super().__init__()
-        self.task = task
-        self.keep("predicted", len(task.names))
-        self.keep("true", len(task.names))
-
-    def add(self, outputs: Tensor, target: Tensor) -> None:
-        """Add outputs (N, K) and targets (N, D)."""
-        self.predicted.append(self.task.decide(outputs))
-        self.true.append(target.float())
-
-    def measured(self) -> dict[str, Tensor]:
-        """Return the metrics, and all predictions and targets."""
-        predicted, true = gathered(self.predicted), gathered(self.true)
-        means = {name: value.mean() for name, value in metrics(predicted, true).items()}
-        return means | {"predicted": predicted, "true": true}
 
 
 class Regression(Task):
@@ -169,6 +140,23 @@ class Regression(Task):
         return (torch.logaddexp(log_variance, log_variance.new_full((), math.log(VARIANCE_FLOOR))) / 2).exp() * scale
 
     @property
+    def takes_temperature(self) -> bool:
+        """Whether the model returns variances."""
+        return self.has_variances
+
+    def tempered(self, outputs: Tensor, temperature: float) -> Tensor:
+        """(N, 2 D) outputs -> outputs (N, 2 D) with the variances times the temperature."""
+        means, log_variances = outputs.chunk(2, 1)
+        return torch.cat([means, log_variances + math.log(temperature)], 1)
+
+    def nll(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, 2 D) outputs -> (N,), as gaussian_nll defines it: the mean over the values, without log(2 pi) / 2."""
+        _, scale = self._scaling(outputs)
+        deviation = self.deviations(outputs)
+        standardized = (target - self.decide(outputs)) / deviation
+        return (standardized.square() / 2 + (deviation / scale).log()).mean(1)
+
+    @property
     def card(self) -> dict[str, Any]:
         """What a model card says of the targets."""
         return super().card | {"units": list(self.units)}
@@ -233,18 +221,3 @@ class Regression(Task):
                     result[f"{name}_high"] = float32_digits(value + half[row, d].item())
             found.append({"values": result})
         return found
-
-
-def metrics(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
-    """Return mae, rmse, median_ae and r2 of predictions and targets (N, D), each (D,); no r2 of a single sample."""
-    count, middle = true.shape[1], true.mean(0)
-    error = (predicted - true).abs().sort(0).values
-    found = {
-        "mae": mean_absolute_error(predicted, true, num_outputs=count),
-        "rmse": mean_squared_error(predicted, true, squared=False, num_outputs=count),
-        "median_ae": (error[(len(error) - 1) // 2] + error[len(error) // 2]) / 2,
-    }
-    if len(true) > 1:
-        # counted from their mean, where float32 can hold the sum of squares that torchmetrics forms
-        found["r2"] = r2_score(predicted - middle, true - middle, multioutput="raw_values")
-    return {name: value.reshape(count) for name, value in found.items()}

@@ -9,10 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from lossfit.tasks import metric_names
+from lossfit.tasks.evaluation import Evaluation
 
 Report = dict[str, Any]  # what `measure` finds: plain values, by name
 
@@ -43,57 +42,6 @@ class Answer(NamedTuple):
     probability: float | None
     note: str
     output: int
-
-
-class Evaluation(Metric):
-    """What is measured on one split; exact under DDP, where torchmetrics gathers the states of the ranks.
-
-    compute() returns the metrics, scalars that are logged under their names in metric_names.METRICS, and the tensors
-    of `drawn`, of which `Task.figures` makes pictures. torchmetrics makes a scalar of a tensor with one element. A
-    metric that the samples do not define, such as r2 of a single one, is left out. `loss` is the configured one,
-    without the weights and the smoothing of training.
-    """
-
-    full_state_update = False
-    drawn: ClassVar[tuple[str, ...]] = ()
-    loss_sum: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        self.kept: dict[str, Tensor] = {}
-
-    def keep(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
-        """Keep a row of this shape and type of each sample, in a list of tensors, the state `name`."""
-        self.kept[name] = torch.zeros(0, *shape, dtype=dtype)
-        self.add_state(name, [], dist_reduce_fx="cat")
-        self.reset()
-
-    def reset(self) -> None:
-        """Start anew. A rank that gets no sample needs the shape and the type of the others' rows to gather them."""
-        super().reset()
-        for name, none in self.kept.items():
-            getattr(self, name).append(none.to(self.device))
-
-    def update(self, loss: Tensor, outputs: Tensor, target: Tensor) -> None:
-        """Add a batch: its mean loss, the model's outputs (N, K) and the target as the data have it."""
-        self.loss_sum += loss.float() * len(target)
-        self.count += len(target)
-        self.add(outputs.float(), target)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return what was measured, by name."""
-        return {"loss": self.loss_sum / self.count, **self.measured()}
-
-    def add(self, outputs: Tensor, target: Tensor) -> None:
-        """Add a batch to the states of the task."""
-        raise NotImplementedError
-
-    def measured(self) -> dict[str, Tensor]:
-        """Return the task's metrics of all samples."""
-        raise NotImplementedError
 
 
 class Task:
@@ -179,6 +127,23 @@ class Task:
         raise NotImplementedError
 
     @property
+    def takes_temperature(self) -> bool:
+        """Whether the model says how sure it is, so that a temperature can correct that."""
+        return True
+
+    def tempered(self, outputs: Tensor, temperature: float) -> Tensor:
+        """(N, K) outputs -> outputs (N, K) that are less sure with a temperature > 1, and surer with one < 1."""
+        return outputs / temperature
+
+    def nll(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """(N, K) outputs -> the negative log-likelihood (N,) of the target by what a trained model returns."""
+        raise NotImplementedError
+
+    def ece(self, outputs: Tensor, target: Tensor) -> float | None:
+        """(N, K) outputs -> the expected calibration error of what a trained model returns; None if it has none."""
+        return None
+
+    @property
     def card(self) -> dict[str, Any]:
         """What a model card says of the targets."""
         return {self.rows: list(self.names)}
@@ -221,19 +186,6 @@ class Task:
         raise NotImplementedError
 
 
-def gathered(states: list[Tensor] | Tensor) -> Tensor:
-    """Return the rows that an Evaluation kept of all batches."""
-    return dim_zero_cat(states)
-
-
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
     """Return numbers in the type and on the device of a tensor, without waiting for the device."""
     return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=like.is_cuda)
-
-
-def ranked(scores: Tensor) -> Tensor:
-    """(N,) scores -> numbers from 0 to 1 in the same order, equal where the scores are.
-
-    For torchmetrics' ranking metrics, which make probabilities of logits: those of large logits would all be 1.
-    """
-    return scores.unique(return_inverse=True)[1] / len(scores)

@@ -21,7 +21,7 @@ from lossfit.runs.checkpoint_schema import Checkpoint
 from lossfit.system import files, locks, ranks
 from lossfit.training.build import Run, build_run
 from lossfit.training.lightning_internals import process_rank
-from lossfit.training.messages import closing_lines, opening_lines, warn_of_missing_callbacks
+from lossfit.training.messages import circumstances, closing_lines, opening_lines, warn_of_missing_callbacks
 from lossfit.training.rank_launcher import torn_down, use_run_folder_launcher
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,8 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
     with torn_down(trainer):
         result["headline"] = module.task.headline
         result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
-        _say([*run.notes, *opening_lines(run.config, run.data, result["parameters"], trainer, run.checkpoint)])
+        result |= circumstances(run.data, trainer)
+        _say([*run.notes, *opening_lines(run.config, result, run.checkpoint)])
         warn_of_missing_callbacks(run.config)
         if trainer.is_global_zero:
             _write_data_files(folder, run.data)

@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,23 @@ def warn_of_missing_callbacks(config: Config) -> None:
         )
 
 
-def opening_lines(
-    config: Config, data: ImageDataModule, parameters: int, trainer: Trainer, checkpoint: Checkpoint | None
-) -> list[str]:
+def circumstances(data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
+    """Return what result.json says of the data and the devices: the images of each split, where they were found."""
+    return {
+        "images": {split: len(labels) for split, (_, labels) in data.splits.items()},
+        "source": data.source,
+        "devices": f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}",
+    }
+
+
+def opening_lines(config: Config, result: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[str]:
     """Say what is trained, on which images and devices, and from where a resumed run goes on."""
-    sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.splits.items())
+    sizes = ", ".join(f"{count:,} {split}" for split, count in result["images"].items())
     choices = chosen(config)
     named = [f"{part} {choices[part]}" for part in ("model", "loss", "optimizer", "scheduler") if part in choices]
-    source = f" from {data.source}" if data.source else ""
-    device = f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"
-    lines = [" | ".join([*named, f"{parameters:,} parameters", f"images {sizes}{source}", device])]
+    source = f" from {result['source']}" if result["source"] else ""
+    parameters = f"{result['parameters']:,} parameters"
+    lines = [" | ".join([*named, parameters, f"images {sizes}{source}", result["devices"]])]
     return [*lines, _resumption(config, checkpoint)] if checkpoint is not None else lines
 
 

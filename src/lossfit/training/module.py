@@ -17,7 +17,8 @@ from torchmetrics import Metric
 from lossfit.losses.loss import Loss
 from lossfit.optim import make_optimizer, traits
 from lossfit.runs import checkpoint_schema
-from lossfit.tasks.task import Evaluation, Task
+from lossfit.tasks.evaluation import Evaluation
+from lossfit.tasks.task import Task
 from lossfit.training import divergence, lightning_internals
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target: see the task, or mixed (N, C) float

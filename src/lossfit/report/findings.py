@@ -1,0 +1,64 @@
+"""What diagnosis.json says of a run: the findings, each with its remedies."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossfit.plain_values import is_finite
+from lossfit.runs import names
+
+SEVERITIES = ("critical", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding. epoch: since when; None if it is not known. remedies: each what to type together."""
+
+    name: str
+    severity: str
+    text: str
+    epoch: float | None
+    holds: bool
+    remedies: list[str]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The findings, the gravest first. note: what to know if there are none; empty if the run is healthy."""
+
+    findings: list[Found]
+    note: str = ""
+
+
+def read(folder: Path, result: Mapping[str, Any]) -> Diagnosis:
+    """Read the findings of a run folder. result: its result.json."""
+    path = folder / names.DIAGNOSIS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = [_found(one) for one in content["findings"]]
+    except FileNotFoundError:
+        listed = result.get("findings")
+        if isinstance(listed, list) and listed:
+            return Diagnosis([], f"result.json names {', '.join(map(str, listed))}, but {path.name} is not here.")
+        if result.get("status") in (None, "running"):
+            return Diagnosis([], "There is no diagnosis yet.")
+        return Diagnosis([], "The run was trained without the callback diagnosis, so nothing is known.")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Diagnosis([], f"{path.name} cannot be read, so nothing is known.")
+    return Diagnosis(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
+
+
+def _found(one: Mapping[str, Any]) -> Found:
+    epoch: Any = (one.get("since") or {}).get("epoch")
+    severity = str(one.get("severity"))
+    return Found(
+        name=str(one["name"]),
+        severity=severity if severity in SEVERITIES else "note",
+        text=str(one["text"]),
+        epoch=float(epoch) if is_finite(epoch) else None,
+        holds=bool(one.get("holds", True)),
+        remedies=[shlex.join(map(str, remedy)) for remedy in one.get("remedies") or ()],
+    )

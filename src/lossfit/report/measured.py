@@ -1,0 +1,181 @@
+"""The best model of a run on its test split, as scripts/evaluate.py measures it: metrics, figures, worst mistakes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from torch import Tensor
+
+from lossfit.errors import UserError
+from lossfit.inference import evaluation
+from lossfit.inference.mistakes import worst_mistakes
+from lossfit.inference.saliency import saliency
+from lossfit.inference.trained_model import TrainedModel, load
+from lossfit.report.confusion import Confusion, confusion
+from lossfit.report.pictures import Picture, pictures
+from lossfit.report.svg import drawing, svg
+from lossfit.runs import checkpoints, names
+from lossfit.tasks import metric_names
+from lossfit.tasks.figures import reliability_figure
+
+MISTAKES = 18  # images
+DRAWN_HERE = ("confusion",)  # figures of tasks that the page draws itself, from the counts
+ABOUT = ("checkpoint", "epochs", "split", "evaluated", "versions", "samples")  # of evaluation_<split>.json, no metrics
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a model on a split.
+
+    about: in words. metrics: of the whole split, by name, a number or one with its interval. rows: the metrics of each
+    class or value. units: of the values, by name. figures: of the task, by name. missing: what is not here, and why.
+    """
+
+    split: str
+    about: str
+    metrics: dict[str, Any]
+    rows: dict[str, dict[str, Any]]
+    units: dict[str, str] = field(default_factory=dict)
+    confusion: Confusion | None = None
+    figures: dict[str, Markup] = field(default_factory=dict)
+    mistakes: list[Picture] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def measured(folder: Path, split: str, data: str | None = None, trust_code: bool = False) -> Measured:
+    """Return what is known of the best checkpoint of a run folder.
+
+    The metrics are those of evaluation_<split>.json if it is there and of this checkpoint. data: where the files of the
+    data are now. Without the checkpoint or the data the result has what the files of the folder say.
+    """
+    stored = _stored(folder, split)
+    if not any((folder / name).exists() for name in (names.BEST, names.LAST)):
+        return _without_model(stored, split, "The run has no checkpoint, so its model cannot be measured.")
+    try:
+        model = load(folder, trust_code=trust_code)
+    except UserError as error:
+        return _without_model(stored, split, f"The model cannot be used: {_line(error)}.")
+    stored = stored if _is_of(stored, folder, model) else {}
+    try:
+        images, target = evaluation.split(model, split, data, folder)
+        outputs = evaluation.outputs_of(model, images)
+    except (UserError, OSError, RuntimeError) as error:
+        return _without_model(stored, split, f"The images of the {split} split cannot be used: {_line(error)}.")
+    if stored.get("samples") != len(target):
+        stored = {}
+    task = model.of_task
+    found = stored or task.measure(outputs[None], target)
+    missing: list[str] = []
+    with drawing():
+        drawn = task.report_figures(found, outputs, target)
+    return Measured(
+        split=split,
+        about=f"{split} split, {len(target):,} images, weights of epoch {model.epochs}{_units(model)}{_when(stored)}",
+        metrics=_metrics(found),
+        rows=_rows(found),
+        units={name: unit for name, unit in zip(model.names, model.units, strict=False) if unit},
+        confusion=_confusion(found),
+        figures={name: svg(figure, name) for name, figure in drawn.items() if name not in DRAWN_HERE},
+        mistakes=_mistakes(model, images, outputs, target, missing),
+        missing=missing,
+    )
+
+
+def _without_model(stored: Mapping[str, Any], split: str, reason: str) -> Measured:
+    """Return what an earlier evaluation has."""
+    if not stored:
+        return Measured(split, "", {}, {}, missing=[reason])
+    figures = {}
+    if stored.get("calibration"):
+        with drawing():
+            figures["reliability"] = svg(reliability_figure(stored["calibration"], stored["ece"]), "reliability")
+    return Measured(
+        split=split,
+        about=f"{split} split, {stored['samples']:,} images, weights of epoch {stored.get('epochs')}{_when(stored)}",
+        metrics=_metrics(stored),
+        rows=_rows(stored),
+        confusion=_confusion(stored),
+        figures=figures,
+        missing=[reason],
+    )
+
+
+def _stored(folder: Path, split: str) -> dict[str, Any]:
+    """Return evaluation_<split>.json without a temperature; empty if it is not there or of another form."""
+    try:
+        found = json.loads((folder / names.EVALUATION.format(split=split)).read_text(encoding="utf-8"))
+        _metrics(found), _rows(found), _confusion(found), _when(found), f"{found['samples']:,}"  # are readable
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        return {}
+    return found if found.get("temperature") in (None, 1) else {}
+
+
+def _is_of(stored: Mapping[str, Any], folder: Path, model: TrainedModel) -> bool:
+    """Whether an evaluation is of the checkpoint that is loaded: of its name and epoch, and younger than its file."""
+    file = checkpoints.find(folder)
+    evaluation_file = folder / names.EVALUATION.format(split=stored.get("split"))
+    return bool(
+        stored
+        and stored.get("epochs") == model.epochs
+        and Path(str(stored.get("checkpoint"))).name == file.name
+        and evaluation_file.stat().st_mtime >= file.stat().st_mtime
+    )
+
+
+def _metrics(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in metric_names.evaluation_names() if found.get(name) is not None}
+
+
+def _rows(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows of a report, which stand under a key that the task chooses: the only mapping of mappings."""
+    for key, value in found.items():
+        if key not in ABOUT and isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
+            return _worst_first(value)
+    return {}
+
+
+def _worst_first(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Sort rows by their first metric, the worst first; those without it are last."""
+    key = next(iter(next(iter(rows.values()))))
+    sign = -1 if metric_names.direction_of(key) == "min" else 1
+
+    def place(name: str) -> tuple[bool, float]:
+        value = rows[name].get(key)
+        number = value["value"] if isinstance(value, dict) else value
+        return number is None, sign * (number or 0.0)
+
+    return {name: rows[name] for name in sorted(rows, key=place)}
+
+
+def _confusion(found: Mapping[str, Any]) -> Confusion | None:
+    counts = found.get("confusion")
+    return confusion(counts, list(found["classes"])) if counts else None
+
+
+def _units(model: TrainedModel) -> str:
+    """Say in which units the values are, as `, angle in degrees`."""
+    return "".join(f", {name} in {unit}" for name, unit in zip(model.names, model.units, strict=False) if unit)
+
+
+def _when(stored: Mapping[str, Any]) -> str:
+    when = str(stored.get("evaluated", ""))[:10]
+    return f", evaluated on {when}" if when else ""
+
+
+def _mistakes(model: TrainedModel, images: Any, outputs: Tensor, target: Tensor, missing: list[str]) -> list[Picture]:
+    found = worst_mistakes(model.of_task, images, outputs, target, MISTAKES)
+    if not found:
+        return []
+    import torch
+
+    maps = saliency(model, torch.stack([one.image for one in found]), torch.tensor([one.output for one in found]))
+    if maps is None:
+        missing.append('Where the model looks is not shown: it needs captum (pip install -e ".[report]").')
+    return pictures(found, maps)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

@@ -1,0 +1,80 @@
+"""The page of a report: the templates beside this file, filled in. Every text is escaped, whoever wrote it."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from lossfit.compare.table import format_number
+from lossfit.tasks import metric_names
+
+MINUS = "\N{MINUS SIGN}"
+TEMPLATES = Path(__file__).parent / "templates"
+ABBREVIATIONS = {  # of metrics that a reader may not know, in words
+    "acc": "accuracy",
+    "nll": "negative log-likelihood",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "auroc": "AUROC",
+    "map": "mean average precision",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "f1": "F1",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "median_ae": "median absolute error",
+    "r2": "R²",
+    "average_precision": "average precision",
+    "within_95": "within its 95% interval",
+    "support": "images",
+}
+
+
+def render(template: str, **facts: Any) -> str:
+    """Return the page that a template makes of facts."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    for function in (breakable, interval, signed, value, words):
+        environment.filters[function.__name__] = function
+    environment.filters["number"] = format_number
+    environment.globals |= {
+        "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "direction_of": metric_names.direction_of,
+    }
+    return environment.get_template(template).render(**facts)
+
+
+def breakable(text: str) -> Markup:
+    """Return an option's name or value that a narrow column may break before a word: optimizer. | lr."""
+    return Markup(re.sub(r"([._])(?=[A-Za-z])", r"\1<wbr>", str(escape(text))))
+
+
+def words(name: str) -> str:
+    """Return the name of a metric in words."""
+    return ABBREVIATIONS.get(name, name.replace("_", " "))
+
+
+def value(found: Mapping[str, float] | float | None) -> str:
+    """Return a number, or the middle of one with an interval, as text."""
+    number = found["value"] if isinstance(found, Mapping) else found
+    return f"{number:,}" if type(number) is int else format_number(number)
+
+
+def interval(found: Mapping[str, float] | float | None) -> str:
+    """Return the interval of a number; empty if it has none."""
+    return f"{format_number(found['low'])} to {format_number(found['high'])}" if isinstance(found, Mapping) else ""
+
+
+def signed(number: float) -> str:
+    """Return a difference with its sign."""
+    return f"{MINUS if number < 0 else '+'}{format_number(abs(number))}"
