@@ -406,7 +406,7 @@ def test_the_report_of_a_sweep_imports_no_torch(sweep: Path) -> None:
 
 
 def test_settings_with_long_names_are_numbered_and_their_columns_narrow(tmp_path: Path) -> None:
-    wild = {"label_noise": 0.1, "imbalance": 3, "outliers": 0.25, "val_size": 1234, "batch_size": 12345, "subset": 54321}
+    wild = {"label_noise": 0.1, "imbalance": 3, "outliers": 0.25, "val_size": 1234, "batch_size": 12345, "subset": 5432}
     for n in range(2):
         change = (lambda config: config["data"].update(wild)) if n else (lambda config: None)
         put(tmp_path / f"{n}", change=change, val_acc=0.5 + n / 10, curve=[0.5])
