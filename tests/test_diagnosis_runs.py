@@ -17,6 +17,7 @@ from lossfit.callbacks import Diagnosis
 from lossfit.callbacks.active_units import ActiveUnits
 from lossfit.callbacks.layer_norms import LayerNorms
 from lossfit.callbacks.recorder import spacing
+from lossfit.callbacks.training_sample import STREAM, TrainingSample
 from lossfit.data.leaks import shared_images
 from lossfit.diagnosis import Finding, History, replay
 from lossfit.errors import Diverged
@@ -65,7 +66,7 @@ def test_the_sample_is_measured_as_the_validation_with_the_weights_of_the_epoch(
     model = load(run / "checkpoints" / "last.ckpt")
     data = build_run(compose(*QUICK, *SMALL), run).data
     images, labels = data.splits["train"]
-    index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(data.seed))[:256]
+    index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(data.seed + STREAM))[:256]
     with torch.no_grad():
         logits = model.outputs(images[index])
     found = {name: column[-1] for name, column in recorded(run).evaluations.items()}
@@ -78,6 +79,15 @@ def test_the_sample_is_measured_as_the_validation_with_the_weights_of_the_epoch(
     recall = np.average(found["recall"])  # the split has as many images of each class
     assert recall == pytest.approx(found["val_score"], rel=1e-6)
     assert found["predicted_share"].sum() == pytest.approx(1)
+
+
+def test_the_sample_is_not_chosen_by_the_numbers_that_choose_the_wrong_labels(tmp_path: Path) -> None:
+    overrides = ["seed=0", "data.split_seed=0", "data.label_noise=0.5"]
+    data = build_run(compose(*QUICK, *overrides), tmp_path).data
+    wrong = {index for index, _, _ in data.corruption_log["wrong_labels"]}
+    numbers = data.corruption_log["train_indices"]
+    chosen = [numbers[row] in wrong for row in TrainingSample(data, 256).index.tolist()]
+    assert 0.3 < np.mean(chosen) < 0.7
 
 
 def test_margins_are_the_means_over_the_evaluations(run: Path) -> None:
@@ -94,7 +104,7 @@ def test_an_average_of_the_weights_is_what_the_sample_is_measured_with(tmp_path:
     fit(tmp_path / "run", *SMALL, "+callbacks=ema", "callbacks.ema.decay=0.5")
     data = build_run(compose(*QUICK, *SMALL), tmp_path).data
     images, labels = data.splits["train"]
-    index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(data.seed))[:256]
+    index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(data.seed + STREAM))[:256]
     model = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     with torch.no_grad():
         loss = F.cross_entropy(model.outputs(images[index]), labels[index]).item()
