@@ -116,6 +116,16 @@ def schedule(config: Config) -> Remedy:
     return exchanged(config, "scheduler", "one_cycle")
 
 
+def usual_schedule(config: Config) -> Remedy:
+    """Return the overrides that set the keys of the schedule back to those of its option."""
+    usual = _option("scheduler", str(option_files.chosen(config).get("scheduler")))
+    return [
+        f"scheduler.{key}={str(value).replace(' ', '')}"
+        for key, value in usual.items()
+        if key in config["scheduler"] and config["scheduler"][key] != value and isinstance(value, int | float | list)
+    ]
+
+
 def fewer_layers(config: Config) -> Remedy:
     """Return the override of a depth that the user's own model takes."""
     options = config["model"].get("options")
