@@ -70,8 +70,8 @@ def miscalibration(
     as many images, by `excess` and `deviations` standard deviations. Looked at when the fraction `done` of the training
     is over, since a model that still learns changes.
     """
-    bins = history.evaluations["bins"]
-    if bins.ndim != 2 or bins.shape[1] % 3 or not bins.shape[1] or series.progress(history) < done:
+    facts, bins = history.facts, history.evaluations["bins"]
+    if bins.ndim != 2 or not bins.size or history.evaluations["step"][-1] < done * (facts.get("total_steps") or 1):
         return None
     if not _learned(history):
         return None

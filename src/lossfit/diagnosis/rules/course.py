@@ -89,16 +89,16 @@ def plateau(
     """The loss does not fall any more, far above where a trained model's is, and the learning rate is still high.
 
     Either it never left the starting loss: it was above `start` of it throughout, after a fraction `done` of the
-    training; or over the last `evaluations` validations the interval of its slope includes 0, with the loss above
-    `level` of the starting loss, the learning rate at least a tenth of the largest, and half of the training done. It
-    is what no other finding explains: not with gradients that vanish or explode, dead units, or updates of a wrong
-    size, nor where all updates together are below `path` of the weights.
+    training; or over the validations of the last `evaluations` epochs the interval of its slope includes 0, with the
+    loss above `level` of the starting loss, the learning rate at least a tenth of the largest, and half of the training
+    done. It is what no other finding explains: not with gradients that vanish or explode, dead units, or updates of a
+    wrong size, nor where all updates together are below `path` of the weights.
     """
     begin, rows = series.starting_loss(history), history.steps
     ratios, done_now = series.update_ratios(history), series.progress(history)
     if not begin > 0 or not ratios.shape[1] or done_now < done:
         return None
-    typical = float(np.nan_to_num(series.medians(ratios, 1)).mean())
+    typical = series.mean_update(ratios)
     place = _stuck_at_start(history, begin, start)
     flat = None if place else _flat(history, begin, level, evaluations)
     if not (place or flat) or typical * (history.facts.get("total_steps") or 1) < path:
@@ -114,7 +114,7 @@ def plateau(
     else:
         now = series.median(history.evaluations["sample_loss"][-evaluations:])
         text = (
-            f"the loss of the training images has stayed at {number(now)} over {evaluations} validations, "
+            f"the loss of the training images has stayed at {number(now)} over {evaluations} epochs, "
             f"{percent(now / begin)} of where it started"
         )
     evidence = {"start": begin, "ratio": typical, "lr": float(np.nanmax(rows["lr"])), "stuck": bool(place)}
@@ -136,10 +136,11 @@ def _stuck_at_start(history: History, begin: float, share: float) -> dict[str, A
 def _flat(history: History, begin: float, level: float, evaluations: int) -> dict[str, Any] | None:
     """Return since when the loss of the training images has not fallen, high above its floor; None if it has."""
     rows = history.evaluations
-    x, y = rows["epoch"][-evaluations:], rows["sample_loss"][-evaluations:]
-    if len(y) < evaluations or x[-1] - x[0] < evaluations - 1 or not np.isfinite(y).all():
+    count = int((rows["epoch"] > rows["epoch"][-1:] - evaluations + 1e-6).sum())  # validations of the last epochs
+    x, y = rows["epoch"][-count:], rows["sample_loss"][-count:]
+    if count < evaluations or x[0] < 0.5 or x[-1] - x[0] < evaluations - 1.5 or not np.isfinite(y).all():
         return None
     _, low, high = series.trend(x, y, 1.3)
     working = rows["lr"][-1] >= 0.1 * np.nanmax(history.steps["lr"], initial=0) and series.progress(history) >= 0.5
     flat = low <= 0 <= high and level * begin < y.min() and y[-1] < 1.5 * begin
-    return series.place(rows, len(rows["step"]) - evaluations) if flat and working else None
+    return series.place(rows, len(rows["step"]) - count) if flat and working else None

@@ -51,10 +51,8 @@ def label_noise(
     quantiles, values = margins[-1], facts.get("task") == "regression"
     limit = min(-error, 6 * quantiles[10]) if values else -margin * quantiles[CLEAREST]
     wrong = _share_below(quantiles, limit)
-    loss = rows["sample_loss"]
-    fitted = loss[-1] < min(0.97 * series.starting_loss(history), 1.1 * np.nanmin(loss))
-    if not values and (quantiles[CLEAREST] < learned or not fitted or any(rule(history) for rule in UNSTABLE)):
-        wrong = 0.0  # a model that is sure without a reason contradicts labels too
+    if not values and (quantiles[CLEAREST] < learned or not _sure_with_reason(history)):
+        wrong = 0.0
     if series.progress(history) < done or wrong <= (wild if values else share):
         wrong = 0.0
     train, val = rows["sample_score"][-1], rows["val_score"][-1]
@@ -75,9 +73,18 @@ def label_noise(
     )  # fmt: skip
 
 
+def _sure_with_reason(history: History) -> bool:
+    """Whether the model has learned, is stable, and is about as confident as it is right on the validation images."""
+    loss, bins = history.evaluations["sample_loss"], history.evaluations["bins"]
+    if not loss[-1] < min(0.97 * series.starting_loss(history), 1.1 * loss.min()) or bins.ndim != 2:
+        return False
+    count, confidence, right = bins[-1].reshape(-1, 3).sum(axis=0)
+    return bool(confidence < right + 0.1 * count) and not any(rule(history) for rule in UNSTABLE)
+
+
 def _missing(train: float, val: float, facts: Mapping[str, Any], gap: float, deviations: float) -> float:
     """Return how much worse training images are classified than validation images, as a share; 0 if by chance."""
-    if facts.get("headline") != "val/acc" or not val > train + gap:
+    if facts.get("headline") != "val/acc" or not 1 >= val > train + gap >= gap:
         return 0.0
     sizes = [max(1, facts.get(name) or 1) for name in ("train_samples", "val_samples")]
     by_chance = sqrt(val * (1 - val) * (1 / min(SAMPLE, sizes[0]) + 1 / sizes[1]))

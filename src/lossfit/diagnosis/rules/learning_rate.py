@@ -39,7 +39,7 @@ def lr_too_small(
         return None
     step, epoch, done = int(rows["step"][-1]), float(rows["epoch"][-1]), series.progress(history)
     lr = np.nan_to_num(rows["lr"])
-    typical = float(np.nan_to_num(series.medians(ratios, 1)).mean())
+    typical = series.mean_update(ratios)
     first_loss, level = _losses(history, start)
     fallen, moved = (first_loss - level) / start, typical * step
     validated = len(history.evaluations["step"]) or epoch >= 2 * epochs  # whether units are dead is known

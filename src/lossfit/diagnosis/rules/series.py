@@ -135,6 +135,11 @@ def always(holds: np.ndarray) -> np.ndarray:
     return np.asarray(holds.all(axis=0))
 
 
+def mean_update(ratios: np.ndarray) -> float:
+    """Return the mean over the rows of the typical update of a layer, 0 where it is not known."""
+    return float(np.nan_to_num(medians(ratios, 1)).mean()) if len(ratios) else 0.0
+
+
 def place(rows: dict[str, np.ndarray], row: int) -> dict[str, Any]:
     """Return epoch and step of a row, as a Finding has them."""
     return {"epoch": float(rows["epoch"][row]), "step": int(rows["step"][row])}
