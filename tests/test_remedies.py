@@ -21,19 +21,28 @@ MILESTONES = ["scheduler=multistep", "scheduler.milestones=[0.02,0.04]"]
 RUNS = {
     "default": [],
     "quickstart": ["experiment=quickstart"],
-    "sgd": ["model=mlp", "optimizer=sgd", "optimizer.lr=30", "scheduler=none"],
     "lbfgs": ["model=linear", "optimizer=lbfgs", "scheduler=none", "data.batch_size=all", "data.augment=null"],
     "schedule-free": ["optimizer=schedule_free_adamw", "scheduler=none", "+callbacks=ema"],
-    "callbacks": ["+callbacks=[early_stopping,lr_monitor]", "scheduler=cosine", "trainer.gradient_clip_val=1"],
-    "few callbacks": ["callbacks=[checkpoint]", "trainer.max_epochs=-1", "trainer.max_steps=100"],
+    "few callbacks": [
+        "callbacks=[checkpoint]",
+        "scheduler=cosine",
+        "trainer.gradient_clip_val=1",
+        "trainer.max_epochs=-1",
+    ],
     "own model": ["model=custom", "model.function=my.Net", "+model.options.depth=20", "optimizer=muon"],
     "own keys": ["loss=ldam", "model.cosine_scale=30", "data.augment.translate=4", "scheduler=wsd"],
     "milestones": [*MILESTONES, "data/mix=cutmix", "loss=focal", "loss.gamma=3", "model=timm", "model.freeze=backbone"],
-    "values": ["data=sample_rotation", "loss=mse", "model.width=8", "model=resnet"],
-    "folder": ["data=folder", "data.dir=photos", "data.task=classification", "model=resnet"],
-    "several labels": ["data=folder", "data.dir=photos", "data.table=t.csv", "data.task=multilabel", "loss=bce"],
-}  # fmt: skip
-TASKS = {"values": "regression", "several labels": "multilabel"}
+    "values": ["data=sample_rotation", "loss=mse", "model=mlp", "data/augment=none"],
+    "folder": [
+        "data=folder",
+        "data.dir=photos",
+        "data.table=t.csv",
+        "data.task=multilabel",
+        "loss=bce",
+        "model=resnet",
+    ],
+}
+TASKS = {"values": "regression", "folder": "multilabel"}
 
 
 @cache

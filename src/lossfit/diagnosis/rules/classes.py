@@ -7,6 +7,7 @@ import numpy as np
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History
 from lossfit.diagnosis.rules import series
+from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, NonNegative, Positive, checked
 
@@ -62,7 +63,7 @@ def class_collapse(
 
 @checked
 def miscalibration(
-    history: History, *, excess: Positive = 0.02, deviations: NonNegative = 2.0, done: Between0And1 = 0.9
+    history: History, *, excess: Positive = 0.03, deviations: NonNegative = 2.0, done: Between0And1 = 0.9
 ) -> Finding | None:
     """The probabilities of the model do not hold: of the images with confidence 0.9, not nine of ten are right.
 
@@ -83,6 +84,8 @@ def miscalibration(
         return None
     total = count.sum()
     mean, accuracy = float(confidence.sum() / total), float(right.sum() / total)
+    if mean < accuracy and any(rule(history) for rule in (lr_too_small, update_ratio)):
+        return None  # it has not learned yet to be sure
     how = "more" if mean > accuracy else "less"
     text = (
         f"the model is {how} confident than right: its mean confidence on the validation images is {number(mean)}, its "

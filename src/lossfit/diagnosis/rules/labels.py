@@ -28,7 +28,7 @@ def label_noise(
     margin: Between0And1 = 0.5,
     learned: Between0And1 = 0.25,
     gap: Between0And1 = 0.05,
-    deviations: Positive = 3.5,
+    deviations: Positive = 4.0,
     error: Positive = 4.0,
     wild: Between0And1 = 0.03,
     evaluations: Annotated[int, at_least(2)] = 3,

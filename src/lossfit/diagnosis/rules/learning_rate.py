@@ -73,7 +73,7 @@ def lr_too_small(
 def update_ratio(
     history: History,
     *,
-    high: Positive = 3e-2,
+    high: Positive = 5e-2,
     low: Positive = 2e-5,
     rows: Count = 20,
     level: Between0And1 = 0.3,
