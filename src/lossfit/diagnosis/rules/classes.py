@@ -17,31 +17,30 @@ def class_collapse(
     history: History,
     *,
     recall: From0To1 = 0.1,
-    others: From0To1 = 0.5,
-    evaluations: Count = 3,
-    images: Count = 10,
-    done: From0To1 = 0.4,
+    others: From0To1 = 0.3,
+    evaluations: Count = 2,
+    images: Count = 20,
+    done: From0To1 = 0.9,
 ) -> Finding | None:
     """The model has learned most classes, and hardly ever recognises some.
 
-    In the last `evaluations` validations (the last two of a run that is nearly over) the recall of a class was below
-    `recall`, and the median recall of all classes above `others`. Not with fewer than `images` validation images for
-    each class on average, nor before the fraction `done` of the training.
+    In the last `evaluations` validations the recall of a class was below `recall`, and the median recall of all classes
+    above `others`. Not with fewer than `images` validation images for each class on average, nor before the fraction
+    `done` of the training, unless the class has no training image.
     """
     facts, rows = history.facts, history.evaluations
     names, recalls = facts.get("names") or [], rows["recall"]
-    needed = evaluations if series.progress(history) < 0.9 else min(evaluations, 2)
-    if recalls.ndim != 2 or recalls.shape[1] < 2 or len(recalls) < needed or series.progress(history) < done:
+    if recalls.ndim != 2 or recalls.shape[1] < 2 or len(recalls) < evaluations:
         return None
     if (facts.get("val_samples") or 0) / recalls.shape[1] < images or not _learned(history):
         return None
-    recent = recalls[-needed:]
+    recent = recalls[-evaluations:]
     typical = series.median(recent[-1])
     lost = np.flatnonzero((np.nan_to_num(recent, nan=1.0) < recall).all(axis=0))
-    if not len(lost) or not typical > others:
-        return None
     share = facts.get("class_share") or []
     absent = [names[i] for i in lost if share and share[i] == 0]
+    if not len(lost) or not typical > others or (series.validated(history) < done and not absent):
+        return None
     rare = bool(share) and all(share[i] < 0.5 / len(share) for i in lost)
     told = [f"{names[i]} ({percent(float(recent[-1][i]))})" for i in lost]
     why = f"; no training image is of {listed(absent)}" if absent else ""
@@ -71,8 +70,8 @@ def miscalibration(
     as many images, by `excess` and `deviations` standard deviations. Looked at when the fraction `done` of the training
     is over, since a model that still learns changes.
     """
-    facts, bins = history.facts, history.evaluations["bins"]
-    if bins.ndim != 2 or not bins.size or history.evaluations["step"][-1] < done * (facts.get("total_steps") or 1):
+    bins = history.evaluations["bins"]
+    if bins.ndim != 2 or not bins.size or series.validated(history) < done:
         return None
     if not _learned(history):
         return None

@@ -1,7 +1,7 @@
 """The course of the loss: it jumps up and down, or stays where it is."""
 
 from math import sqrt
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients, vani
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.loss import divergence
 from lossfit.diagnosis.rules.series import number, percent
-from lossfit.ranges import Between0And1, Count, From0To1, Positive, checked
+from lossfit.ranges import Between0And1, Count, From0To1, Positive, at_least, checked
 
 
 @checked
@@ -23,9 +23,9 @@ def oscillation(
     amplitude: Positive = 0.1,
     least: Positive = 0.02,
     remaining: Between0And1 = 0.2,
-    sampling: Positive = 3.0,
-    rows: Count = 20,
-    evaluations: Count = 8,
+    sampling: Positive = 4.0,
+    rows: Annotated[int, at_least(3)] = 30,
+    evaluations: Annotated[int, at_least(3)] = 8,
 ) -> Finding | None:
     """The loss jumps up and down by more than the random choice of batches explains, at a learning rate that is high.
 

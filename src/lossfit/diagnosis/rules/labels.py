@@ -53,7 +53,7 @@ def label_noise(
     wrong = _share_below(quantiles, limit)
     if not values and (quantiles[CLEAREST] < learned or not _sure_with_reason(history)):
         wrong = 0.0
-    if series.progress(history) < done or wrong <= (wild if values else share):
+    if series.validated(history) < done or wrong <= (wild if values else share):
         wrong = 0.0
     train, val = rows["sample_score"][-1], rows["val_score"][-1]
     missing = min(_missing(rows["sample_score"][i], rows["val_score"][i], facts, gap, deviations) for i in (-2, -1))

@@ -105,6 +105,12 @@ def progress(history: History) -> float:
     return float(max(steps, default=0) / max(1, history.facts.get("total_steps") or 1))
 
 
+def validated(history: History) -> float:
+    """Return the fraction of the training that was done at the last validation."""
+    steps = history.evaluations["step"]
+    return float(steps[-1] / max(1, history.facts.get("total_steps") or 1)) if len(steps) else 0.0
+
+
 def at_work(history: History, share: float = 0.5) -> np.ndarray:
     """Return for each row of steps whether its learning rate is at least this share of the largest one so far."""
     lr = np.where(np.isfinite(history.steps["lr"]), history.steps["lr"], 0.0)
