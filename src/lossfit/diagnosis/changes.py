@@ -5,6 +5,7 @@ set must be keys of the new one too, since they are still typed.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from math import isfinite
 from typing import Any
 
@@ -97,14 +98,14 @@ def more_dropout(config: Config) -> Remedy:
 
 
 def early_stopping(config: Config) -> Remedy:
-    """Return the override that adds the callback; in full where +callbacks was typed, which cannot be typed twice."""
+    """Return the override that adds the callback; in full if `callbacks` was typed: then +callbacks fails."""
     callbacks = config.get("callbacks") or {}
     if callbacks.get("early_stopping"):
         return []
     defaults = (entry for entry in _option(".", "config")["defaults"] if "callbacks" in entry)
-    shipped = {*next(defaults)["callbacks"], "last_checkpoint"}
-    added = "callbacks" in option_files.chosen(config) or callbacks.keys() - shipped
-    return [EARLY_STOPPING] if added or "early_stopping" in callbacks else ["+callbacks=early_stopping"]
+    usual = {*next(defaults)["callbacks"], "last_checkpoint"}
+    added = "callbacks" in option_files.chosen(config) or callbacks.keys() != usual
+    return [EARLY_STOPPING] if added else ["+callbacks=early_stopping"]
 
 
 def schedule(config: Config) -> Remedy:
@@ -114,6 +115,16 @@ def schedule(config: Config) -> Remedy:
     if averages or _finds_step_sizes(config) or not constant:
         return []
     return exchanged(config, "scheduler", "one_cycle")
+
+
+def usual_schedule(config: Config) -> Remedy:
+    """Return the overrides that set the keys of the schedule back to those of its option."""
+    usual = _option("scheduler", str(option_files.chosen(config).get("scheduler")))
+    return [
+        f"scheduler.{key}={str(value).replace(' ', '')}"
+        for key, value in usual.items()
+        if key in config["scheduler"] and config["scheduler"][key] != value and isinstance(value, int | float | list)
+    ]
 
 
 def fewer_layers(config: Config) -> Remedy:
@@ -146,6 +157,7 @@ def exchanged(config: Config, group: str, option: str, history: History | None =
     return [f"{group}={option}"]
 
 
+@cache
 def _option(group: str, name: str) -> dict[str, Any]:
     """Return the keys of an option file."""
     file = option_files.CONF / group / f"{name}.yaml"

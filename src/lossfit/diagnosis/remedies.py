@@ -5,7 +5,6 @@ A remedy is a list of words to type together: overrides to add to those of the r
 """
 
 from collections.abc import Callable, Mapping
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from lossfit.diagnosis.changes import (
     more_epochs,
     scaled_lr,
     schedule,
+    usual_schedule,
     warm_up,
 )
 from lossfit.diagnosis.finding import Finding
@@ -40,18 +40,23 @@ def remedies(finding: Finding, history: History, config: Config) -> list[Remedy]
 
 
 def _fewer_steps_too_large(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    """Against a learning rate that is too large: a smaller one; a warm-up, or clipped gradients."""
-    return [_smaller_lr(history, config), clip(evidence, config) or warm_up(config)]
+    """Against steps of a wrong size: a smaller learning rate, or a larger one; clipped gradients, or a schedule."""
+    if evidence.get("small"):
+        return [scaled_lr(config, 10.0), *_other_model(evidence, history, config)]
+    gentler = clip(evidence, config) if evidence.get("grad_norm") else schedule(config)
+    return [_smaller_lr(evidence, history, config), gentler or warm_up(config)]
 
 
-def _smaller_lr(history: History, config: Config) -> Remedy:
+def _smaller_lr(evidence: Mapping[str, Any], history: History, config: Config) -> Remedy:
     typical = series.medians(series.update_ratios(history), 1)[:50]
-    largest = float(np.nanmax(typical)) if np.isfinite(typical).any() else 0.0
-    largest = largest if isfinite(largest) and largest > 0 else 10 * USUAL
+    typical = typical[np.isfinite(typical) & (typical > 0)]
+    largest = evidence.get("ratio") or (float(np.percentile(typical, 90)) if len(typical) else 10 * USUAL)
     return scaled_lr(config, min(0.3, max(1e-3, USUAL / largest)))
 
 
 def _larger_lr(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    if evidence.get("ended"):
+        return [usual_schedule(config) or schedule(config), more_epochs(config)]
     ratio = evidence.get("ratio") or USUAL / 10
     return [scaled_lr(config, min(1e4, max(3.0, USUAL / ratio))), more_epochs(config)]
 
@@ -88,7 +93,7 @@ def _against_dead_units(evidence: Mapping[str, Any], history: History, config: C
     typical = series.medians(series.update_ratios(history), 1)
     pushed = bool((np.nan_to_num(typical) > 4 * USUAL).any())
     models = _other_model(evidence, history, config)
-    return [_smaller_lr(history, config), *models] if pushed else [*models, scaled_lr(config, 0.3)]
+    return [_smaller_lr({}, history, config), *models] if pushed else [*models, scaled_lr(config, 0.3)]
 
 
 def _against_collapse(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:

@@ -7,6 +7,7 @@ import numpy as np
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History
 from lossfit.diagnosis.rules import series
+from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, NonNegative, Positive, checked
 
@@ -16,31 +17,30 @@ def class_collapse(
     history: History,
     *,
     recall: From0To1 = 0.1,
-    others: From0To1 = 0.5,
-    evaluations: Count = 3,
-    images: Count = 10,
-    done: From0To1 = 0.4,
+    others: From0To1 = 0.3,
+    evaluations: Count = 2,
+    images: Count = 20,
+    done: From0To1 = 0.9,
 ) -> Finding | None:
     """The model has learned most classes, and hardly ever recognises some.
 
-    In the last `evaluations` validations (the last two of a run that is nearly over) the recall of a class was below
-    `recall`, and the median recall of all classes above `others`. Not with fewer than `images` validation images for
-    each class on average, nor before the fraction `done` of the training.
+    In the last `evaluations` validations the recall of a class was below `recall`, and the median recall of all classes
+    above `others`. Not with fewer than `images` validation images for each class on average, nor before the fraction
+    `done` of the training, unless the class has no training image.
     """
     facts, rows = history.facts, history.evaluations
     names, recalls = facts.get("names") or [], rows["recall"]
-    needed = evaluations if series.progress(history) < 0.9 else min(evaluations, 2)
-    if recalls.ndim != 2 or recalls.shape[1] < 2 or len(recalls) < needed or series.progress(history) < done:
+    if recalls.ndim != 2 or recalls.shape[1] < 2 or len(recalls) < evaluations:
         return None
     if (facts.get("val_samples") or 0) / recalls.shape[1] < images or not _learned(history):
         return None
-    recent = recalls[-needed:]
+    recent = recalls[-evaluations:]
     typical = series.median(recent[-1])
     lost = np.flatnonzero((np.nan_to_num(recent, nan=1.0) < recall).all(axis=0))
-    if not len(lost) or not typical > others:
-        return None
     share = facts.get("class_share") or []
     absent = [names[i] for i in lost if share and share[i] == 0]
+    if not len(lost) or not typical > others or (series.validated(history) < done and not absent):
+        return None
     rare = bool(share) and all(share[i] < 0.5 / len(share) for i in lost)
     told = [f"{names[i]} ({percent(float(recent[-1][i]))})" for i in lost]
     why = f"; no training image is of {listed(absent)}" if absent else ""
@@ -62,7 +62,7 @@ def class_collapse(
 
 @checked
 def miscalibration(
-    history: History, *, excess: Positive = 0.02, deviations: NonNegative = 2.0, done: Between0And1 = 0.9
+    history: History, *, excess: Positive = 0.03, deviations: NonNegative = 2.0, done: Between0And1 = 0.9
 ) -> Finding | None:
     """The probabilities of the model do not hold: of the images with confidence 0.9, not nine of ten are right.
 
@@ -71,7 +71,7 @@ def miscalibration(
     is over, since a model that still learns changes.
     """
     bins = history.evaluations["bins"]
-    if bins.ndim != 2 or bins.shape[1] % 3 or not bins.shape[1] or series.progress(history) < done:
+    if bins.ndim != 2 or not bins.size or series.validated(history) < done:
         return None
     if not _learned(history):
         return None
@@ -83,6 +83,8 @@ def miscalibration(
         return None
     total = count.sum()
     mean, accuracy = float(confidence.sum() / total), float(right.sum() / total)
+    if mean < accuracy and any(rule(history) for rule in (lr_too_small, update_ratio)):
+        return None  # it has not learned yet to be sure
     how = "more" if mean > accuracy else "less"
     text = (
         f"the model is {how} confident than right: its mean confidence on the validation images is {number(mean)}, its "

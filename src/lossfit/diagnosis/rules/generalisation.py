@@ -34,11 +34,11 @@ def overfitting(
     recent, fitted = float(np.median(val[-evaluations:])), float(np.median(train[-evaluations:]))
     spread = abs(start - best) if np.isfinite(start) else abs(best)
     scale = best if best > 0 else spread
+    jumps = float(np.median(np.abs(np.diff(val, 2)))) if len(val) > 2 else 0.0  # of a straight line 0
     limit = sqrt(rise**2 + sampling**2 / max(1, history.facts.get("val_samples") or 1))
-    risen = recent - best > limit * scale and recent - best > 0.01 * spread
-    falling = fitted < train[at] and (recent - best) > 0 and (recent - fitted) > (best - train[at])
-    rising = val[-evaluations:].min() > best
-    if not (risen and falling and rising):
+    risen = recent - best > max(limit * scale, 0.01 * spread, jumps)
+    falling = fitted < train[at] and recent - fitted > best - train[at]
+    if not (risen and falling):
         return None
     text = (
         f"val/loss rose from {number(best)} to {number(recent)} while the loss of the training images fell from "

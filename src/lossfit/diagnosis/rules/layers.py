@@ -80,7 +80,7 @@ def exploding_gradients(
 
 
 @checked
-def dead_units(history: History, *, warn: From0To1 = 0.3, critical: From0To1 = 0.6) -> Finding | None:
+def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0.8) -> Finding | None:
     """Units of a layer are 0 on nearly all images, so that they learn nothing more.
 
     A unit is dead if it was active on less than 1% of a fixed sample of training images. warn, critical: the share of
@@ -123,16 +123,16 @@ def unused_parameters(history: History, *, epochs: Positive = 1.0, rows: Count =
     if moving.sum() < rows // 2:
         return None
     without = series.always(np.isnan(steps["grad"]))
-    grads = np.nan_to_num(steps["grad"])
-    grad_zero = series.always(grads <= 1e-8 * np.nan_to_num(steps["grad_norm"])[:, None])
+    grads, whole = np.nan_to_num(steps["grad"]), np.nan_to_num(steps["grad_norm"])[:, None]
+    zero, tiny = series.always(grads == 0), series.always(grads <= 1e-6 * whole)
     still = series.always(np.nan_to_num(steps["update"][moving]) == 0)
     found, chain = [], False  # whether a gradient has passed an earlier layer
     for i, name in enumerate(names[: len(without)]):
         if name in frozen:
             continue
-        if without[i] or (still[i] and (not grad_zero[i] or chain)):
+        if without[i] or (still[i] and (chain if zero[i] else not tiny[i])):
             found.append(i)
-        chain = chain or not grad_zero[i]
+        chain = chain or not zero[i]
     if not found:
         return None
     sizes = np.array(facts.get("sizes") or np.ones(len(names)))

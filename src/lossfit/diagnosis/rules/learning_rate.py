@@ -1,59 +1,13 @@
-"""What a wrong learning rate does: the loss oscillates, hardly falls or stays where it is, updates are too large."""
-
-from math import sqrt
+"""Steps of a wrong size: updates too small to learn, or so large that each undoes what others have learned."""
 
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History
 from lossfit.diagnosis.rules import series
-from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients, vanishing_gradients
-from lossfit.diagnosis.rules.loss import divergence
-from lossfit.diagnosis.rules.series import number, percent
+from lossfit.diagnosis.rules.layers import dead_units, vanishing_gradients
+from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, Positive, checked
-
-NORMAL = 1.4826  # standard deviation of normal values over their median absolute value
-
-
-@checked
-def oscillation(
-    history: History, *, flips: From0To1 = 0.6, amplitude: Positive = 0.15, sampling: Positive = 4.0, rows: Count = 20
-) -> Finding | None:
-    """The training loss jumps up and down by more than the random choice of batches explains.
-
-    In the last `rows` rows at least the share `flips` of the changes is opposite to the one before, and the standard
-    deviation around the course of the loss is above `amplitude` of its level and above `sampling` times what batches of
-    this size give.
-    """
-    steps, facts = history.steps, history.facts
-    loss = steps["loss"]
-    if len(loss) < rows or not series.at_work(history)[-rows:].all() or not np.isfinite(loss[-rows:]).all():
-        return None
-    recent = loss[-rows:]
-    changes = np.diff(recent)
-    turned = float((changes[1:] * changes[:-1] < 0).mean())
-    around = recent[1:-1] - (recent[2:] + recent[:-2]) / 2
-    spread = NORMAL * float(np.median(np.abs(around))) / sqrt(1.5)
-    level, start = float(np.median(recent)), abs(series.starting_loss(history))
-    samples = max(1, (facts.get("every_n_steps") or 1) * (facts.get("batch_size") or 1))
-    by_chance = sqrt(max(level, 0.0) * start / samples)
-    if not (turned >= flips and spread > amplitude * level and spread > sampling * by_chance and level > 0):
-        return None
-    text = (
-        f"train/loss jumps up and down by {number(spread)} around {number(level)} from one measurement to the next, at "
-        f"lr {number(steps['lr'][-1])}"
-    )
-    evidence = {
-        "deviation": spread,
-        "level": level,
-        "by_chance": by_chance,
-        "flips": turned,
-        "lr": float(steps["lr"][-1]),
-    }
-    return Finding(
-        "oscillation", "warning", text, **series.place(steps, len(loss) - rows), evidence=evidence,
-        series=("steps.loss", "steps.lr"),
-    )  # fmt: skip
 
 
 @checked
@@ -65,161 +19,112 @@ def lr_too_small(
     remaining: Between0And1 = 0.5,
     epochs: Positive = 1.0,
     steps: Count = 30,
+    ended: From0To1 = 1e-3,
 ) -> Finding | None:
     """The weights hardly move, and the loss hardly falls.
 
-    path: the sum of the updates over all steps, relative to the weights, of the typical matrix or kernel. A run is slow
-    if after `epochs` epochs and `steps` steps, most of them near the largest learning rate so far, the loss has fallen
-    by less than `fall` of where it started and the path is below path / 10; or if at the end of the run the path is
-    below `path` and the loss still above `remaining` of where it started.
+    The path is the sum of the updates over all steps, relative to the weights, of the typical matrix or kernel. Found
+
+    - if after `epochs` epochs and `steps` steps, most of them near the largest learning rate so far, the loss has
+      fallen by less than `fall` of where it started, on a path below path / 10;
+    - if at the end of the run the path is below `path`, and the loss above `remaining` of where it started;
+    - if the learning rate has been below `ended` times its largest for more than half of the steps, and more than a
+      quarter of the training, with the loss above 0.2 of where it started: the schedule has ended too early.
+
+    Not with gradients that vanish or dead units, which are other findings, nor of a model with trained weights.
     """
     rows = history.steps
-    ratios, working = series.update_ratios(history), series.at_work(history)
-    start = series.starting_loss(history)
-    if not ratios.shape[1] or not np.isfinite(start) or len(rows["step"]) < 3 or history.facts.get("from_pretrained"):
-        return None
-    if vanishing_gradients(history) or dead_units(history):
+    ratios, start = series.update_ratios(history), series.starting_loss(history)
+    if not ratios.shape[1] or not start > 0 or len(rows["step"]) < 3 or history.facts.get("from_pretrained"):
         return None
     step, epoch, done = int(rows["step"][-1]), float(rows["epoch"][-1]), series.progress(history)
-    typical = float(np.nan_to_num(series.medians(ratios, 1)).mean())
-    width = min(10, max(3, len(rows["loss"]) // 4))
-    level = series.median(rows["loss"][-width:])
-    fallen = (start - level) / abs(start) if start else 0.0
-    moved = typical * step
+    lr = np.nan_to_num(rows["lr"])
+    typical = series.mean_update(ratios)
+    first_loss, level = _losses(history, start)
+    fallen, moved = (first_loss - level) / start, typical * step
     validated = len(history.evaluations["step"]) or epoch >= 2 * epochs  # whether units are dead is known
-    early = (
-        validated
-        and epoch >= epochs
-        and step >= steps
-        and working.mean() > 0.5
-        and abs(fallen) < fall
-        and moved < path / 10
-    )
-    late = done >= 0.9 and moved < path and level > remaining * start and fallen > -fall
-    if not np.isfinite(moved) or not (early or late):
+    working = series.at_work(history).mean() > 0.5
+    early = validated and epoch >= epochs and step >= steps and working and fallen < fall and moved < path / 10
+    late = done >= 0.9 and moved < path and level > remaining * start
+    low = lr < ended * lr.max()
+    over = bool(validated and low[-1] and low.mean() > max(0.5, 0.25 / max(done, 1e-9)) and level > 0.2 * start)
+    if not (early or late or over) or vanishing_gradients(history) or dead_units(history):
         return None
-    text = (
-        f"train/loss fell from {number(start)} to {number(level)} only in {step} steps: an update changes the weights "
-        f"by {number(typical)} of their norm, at lr {number(np.nanmax(rows['lr']))}"
-    )
-    evidence = {
-        "ratio": float(typical),
-        "path": float(moved),
-        "fall": float(fallen),
-        "lr": float(np.nanmax(rows["lr"])),
-    }
-    return Finding(
-        "lr_too_small", "warning", text, **series.place(rows, 0), evidence=evidence,
-        series=("steps.loss", "steps.update", "steps.lr"),
-    )  # fmt: skip
-
-
-@checked
-def plateau(
-    history: History,
-    *,
-    start: Between0And1 = 0.97,
-    level: Between0And1 = 0.6,
-    evaluations: Count = 5,
-    done: From0To1 = 0.3,
-    path: Positive = 0.1,
-) -> Finding | None:
-    """The loss does not fall any more, far above where a trained model's is, and the learning rate is still high.
-
-    Either it never left the starting loss: it was above `start` of it throughout, after a fraction `done` of the
-    training; or over the last `evaluations` validations the interval of its slope includes 0, with the loss above
-    `level` of the starting loss and the learning rate at least a tenth of the largest. A run whose gradients vanish,
-    whose units are dead or whose updates are too small does not count: those findings name the cause.
-    """
-    begin = series.starting_loss(history)
-    ratios = series.update_ratios(history)
-    if not np.isfinite(begin) or begin <= 0 or not ratios.shape[1]:
-        return None
-    causes = (vanishing_gradients, exploding_gradients, dead_units, divergence, update_ratio)
-    typical = float(np.nan_to_num(series.medians(ratios, 1)).mean())
-    if any(rule(history) for rule in causes) or typical * (history.facts.get("total_steps") or 1) < path:
-        return None
-    evidence = {"start": begin, "ratio": float(typical), "lr": float(np.nanmax(history.steps["lr"]))}
-    rows = history.steps
-    smooth = series.smoothed(rows["loss"], 10)
-    held = history.evaluations["sample_loss"]
-    stuck = (
-        len(smooth) >= 20
-        and series.progress(history) >= done
-        and rows["epoch"][-1] >= 1
-        and smooth.min() > start * begin
-        and smooth[-1] < 1.3 * begin
-        and not (held < start * begin).any()
-    )
-    if stuck:
+    evidence = {"ratio": typical, "path": moved, "fall": fallen, "lr": float(lr.max()), "ended": over}
+    if over:
+        first = int(np.flatnonzero(low)[0]) if not low[0] else series.since(low)
         text = (
-            f"train/loss has stayed at {number(series.median(smooth[-10:]))}: answering 0 for all images gives "
-            f"{number(begin)}, so nothing has been learned"
+            f"the lr has been below {number(ended * float(lr.max()))} since step {int(rows['step'][first])} of "
+            f"{history.facts.get('total_steps')}, and the loss is still {number(level)}: the schedule ends too early"
         )
-        return Finding(
-            "plateau", "warning", text, **series.place(rows, 0), evidence=evidence, series=("steps.loss", "steps.lr")
+    else:
+        first = 0
+        text = (
+            f"the loss of the training images went from {number(first_loss)} to {number(level)} in {step} steps: an "
+            f"update changes the weights by {number(typical)} of their norm, at lr {number(float(lr.max()))}"
         )
-    x, y = history.evaluations["epoch"], held
-    lr = history.evaluations["lr"]
-    if len(y) < evaluations or x[-1] - x[-evaluations] < evaluations - 1 or not np.isfinite(y[-evaluations:]).all():
-        return None
-    x, y = x[-evaluations:], y[-evaluations:]
-    _, low, high = series.trend(x, y, 1.3)
-    flat = (
-        series.progress(history) >= 0.5
-        and low <= 0 <= high
-        and y.min() > level * begin
-        and lr[-1] >= 0.1 * np.nanmax(rows["lr"], initial=0)
-    )
-    if not flat or y[-1] > 1.5 * begin:
-        return None
-    text = (
-        f"the loss of the training images has stayed at {number(float(np.median(y)))} over {evaluations} validations, "
-        f"{percent(float(np.median(y)) / begin)} of where it started"
-    )
     return Finding(
-        "plateau", "warning", text, **series.place(history.evaluations, len(held) - evaluations), evidence=evidence,
-        series=("evaluations.sample_loss", "evaluations.lr"),
+        "lr_too_small", "warning", text, **series.place(rows, first), evidence=evidence,
+        series=("evaluations.sample_loss", "steps.update", "steps.lr"),
     )  # fmt: skip
 
 
 @checked
 def update_ratio(
-    history: History, *, high: Positive = 3e-2, rows: Count = 20, level: Between0And1 = 0.3
+    history: History,
+    *,
+    high: Positive = 5e-2,
+    low: Positive = 2e-5,
+    rows: Count = 20,
+    level: Between0And1 = 0.3,
 ) -> Finding | None:
-    """Updates are so large, relative to the weights, that a step undoes what the steps before have learned.
+    """Updates have the wrong size relative to the weights: in all layers too large, or in some much too small.
 
-    The median over the matrices and kernels, and over `rows` rows after the first ones, is above `high`, while the loss
-    is still above `level` of where it started. Updates that are too small are the finding lr_too_small.
+    Too large: the median over the matrices and kernels, and over `rows` rows after the first ones, is above `high`, and
+    the loss is still above `level` of where it started. Too small: the median of most layers over the rows near the
+    largest learning rate is below `low`, while another layer's is above 100 times that; updates that are too small in
+    all layers are the finding lr_too_small. 0.001 is usual.
     """
     ratios, steps = series.update_ratios(history), history.steps
     start = series.starting_loss(history)
     if not ratios.shape[1] or len(ratios) < rows + 2 or not np.isfinite(start):
         return None
+    names = [series.module_of(history.facts["parameters"][i]) for i in series.matrices(history)]
     typical = series.medians(ratios, 1)[2:]  # without the first steps, which adapt
     smooth = series.smoothed(np.where(np.isfinite(typical), typical, 0.0), rows)
     at = int(smooth.argmax())
-    now = series.median(steps["loss"][-10:])
-    if not (smooth[at] > high and now > level * start):
+    if smooth[at] > high and series.median(steps["loss"][-10:]) > level * start:
+        layers = np.nan_to_num(series.medians(ratios[at + 2 : at + 2 + rows], 0))
+        largest, lr = int(layers.argmax()), float(steps["lr"][at + 1 + rows])
+        text = (
+            f"an update changes the weights by {percent(float(smooth[at]))} of their norm, those of {names[largest]} "
+            f"by {percent(float(layers[largest]))}, at lr {number(lr)}; 0.1% is usual"
+        )
+        evidence = {"ratio": float(smooth[at]), "module": names[largest], "largest": float(layers[largest]), "lr": lr}
+        return _wrong_size(text, history, at + 2, evidence)
+    layers = series.medians(ratios[series.at_work(history)], 0)
+    small = np.flatnonzero(layers < low)
+    enough = len(history.evaluations["step"]) and series.progress(history) >= 0.3
+    if not enough or history.facts.get("from_pretrained") or len(small) < 2 or 2 * len(small) < len(layers):
         return None
-    per_layer = series.medians(ratios[at + 2 : at + 2 + rows], 0)
-    largest = int(np.nanargmax(per_layer))
-    name = series.module_of(history.facts["parameters"][series.matrices(history)[largest]])
+    if not np.nanmax(layers) > 100 * low or vanishing_gradients(history) or dead_units(history):
+        return None
     text = (
-        f"an update changes the weights by {percent(float(smooth[at]))} of their norm, and those of {name} by "
-        f"{percent(float(per_layer[largest]))}, at lr {number(steps['lr'][at + 1 + rows])}; 0.1% is usual"
+        f"an update changes the weights of {listed([names[i] for i in small])} by less than {number(low)} of their "
+        f"norm, those of {names[int(np.nanargmax(layers))]} by {number(float(np.nanmax(layers)))}: they hardly learn"
     )
-    evidence = {
-        "ratio": float(smooth[at]),
-        "module": name,
-        "largest": float(per_layer[largest]),
-        "lr": float(steps["lr"][at + 1 + rows]),
-    }
-    return Finding(
-        "update_ratio",
-        "warning",
-        text,
-        **series.place(steps, at + 2),
-        evidence=evidence,
-        series=("steps.update", "steps.lr"),
-    )
+    evidence = {"ratio": float(series.median(layers[small])), "modules": [names[i] for i in small], "small": True}
+    return _wrong_size(text, history, 0, evidence)
+
+
+def _losses(history: History, start: float) -> tuple[float, float]:
+    """Return the loss of the untrained model and the last one, of the same training images in eval mode if known."""
+    first, known = history.facts.get("first_loss"), history.evaluations["sample_loss"]
+    rows = history.steps["loss"]
+    level = float(known[-1]) if len(known) and np.isfinite(known[-1]) else series.median(rows[-10:])
+    return float(first) if first is not None and np.isfinite(first) else start, level
+
+
+def _wrong_size(text: str, history: History, row: int, evidence: dict[str, object]) -> Finding:
+    place = series.place(history.steps, row)
+    return Finding("update_ratio", "warning", text, **place, evidence=evidence, series=("steps.update", "steps.lr"))

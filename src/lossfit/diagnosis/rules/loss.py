@@ -10,7 +10,7 @@ from lossfit.ranges import Count, Positive, checked
 
 
 @checked
-def wrong_start(history: History, *, excess: Positive = 0.3) -> Finding | None:
+def wrong_start(history: History, *, excess: Positive = 0.7) -> Finding | None:
     """The untrained model's loss is far above that of outputs that are all zero, which say nothing.
 
     Cross-entropy starts at ln K: a model that starts higher is sure of random answers, and the first steps are spent on
@@ -41,9 +41,8 @@ def non_finite(history: History) -> Finding | None:
     if not found:
         return None
     epoch = found["step"] / max(1, history.facts.get("batches_per_epoch") or 1)
-    batch = f", batch {found['batch']} of its epoch" if found.get("batch") else ""
-    where = f": {found['where']}" if found.get("where") else ""
-    text = f"{found['what']}{where} (step {found['step']}{batch})"
+    batch = f" (batch {found['batch']} of its epoch)" if found.get("batch") else ""
+    text = f"{found['what']}{batch}" + (f": {found['where']}" if found.get("where") else "")
     evidence = {**found, "lr": _last(history.steps["lr"]), "grad_norm": _last(history.steps["grad_norm"])}
     return Finding(
         "non_finite", "critical", text, epoch, int(found["step"]), evidence, ("steps.loss", "steps.grad_norm")

@@ -105,6 +105,12 @@ def progress(history: History) -> float:
     return float(max(steps, default=0) / max(1, history.facts.get("total_steps") or 1))
 
 
+def validated(history: History) -> float:
+    """Return the fraction of the training that was done at the last validation."""
+    steps = history.evaluations["step"]
+    return float(steps[-1] / max(1, history.facts.get("total_steps") or 1)) if len(steps) else 0.0
+
+
 def at_work(history: History, share: float = 0.5) -> np.ndarray:
     """Return for each row of steps whether its learning rate is at least this share of the largest one so far."""
     lr = np.where(np.isfinite(history.steps["lr"]), history.steps["lr"], 0.0)
@@ -133,6 +139,11 @@ def update_ratios(history: History) -> np.ndarray:
 def always(holds: np.ndarray) -> np.ndarray:
     """Return for each column whether a condition (S, P) holds in all rows."""
     return np.asarray(holds.all(axis=0))
+
+
+def mean_update(ratios: np.ndarray) -> float:
+    """Return the mean over the rows of the typical update of a layer, 0 where it is not known."""
+    return float(np.nan_to_num(medians(ratios, 1)).mean()) if len(ratios) else 0.0
 
 
 def place(rows: dict[str, np.ndarray], row: int) -> dict[str, Any]:
