@@ -56,7 +56,8 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_and_validation_are_lines_of_one_chart(resumed: Path) -> None:
     train, val = scalars(resumed / "train"), scalars(resumed / "val")
-    assert set(train) == {"curves/acc", "curves/loss", "curves/optimizer.lr", "curves/step loss"}
+    layers = {"training/gradient norm/1", "training/update ratio/1"}
+    assert set(train) == {"curves/acc", "curves/loss", "curves/optimizer.lr", "curves/step loss", *layers}
     assert set(val) == {"curves/acc", "curves/loss", "more metrics/nll"}
     rows = [line.split(",") for line in (resumed / "metrics.csv").read_text().splitlines()]
     for part, found in (("train", train), ("val", val)):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lossfit.tasks.metric_names import EVALUATED, SPLITS
 
-WIDTH = 44  # letters in a line of a picture
+LETTERS = 44, 62  # in a line of the picture of one finding, and of several, whose letters are smaller
 COLORS = {"critical": "tab:red", "warning": "tab:orange", "note": "tab:blue"}
 
 
@@ -24,19 +24,23 @@ def findings(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def findings_figure(found: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw findings as text that can be read on a card; the first ones if there are many."""
+    """Draw findings as text that can be read on a card."""
+    letters = LETTERS[len(found) > 1]
     lines: list[tuple[str, dict[str, Any]]] = []
+
+    def add(text: str, **style: Any) -> None:
+        lines.extend((line, style) for line in textwrap.wrap(text, letters))
+
     for one in found:
-        color = COLORS.get(str(one["severity"]), "black")
-        lines += [(line, {"color": color, "weight": "bold"}) for line in textwrap.wrap(_headline(one), WIDTH)]
-        lines += [(line, {}) for line in textwrap.wrap(str(one["text"]), WIDTH)]
+        add(_headline(one), color=COLORS.get(str(one["severity"]), "black"), weight="bold")
+        add(str(one["text"]))
         for remedy in _remedies(one):
-            lines += [(line, {"style": "italic"}) for line in textwrap.wrap(f"try {remedy}", WIDTH)]
+            add(f"try {remedy}", style="italic")
         lines.append(("", {}))
-    count = max(11, len(lines))
-    figure = Figure(figsize=(5, 0.32 * count))
+    count = max(letters // 4, len(lines))  # of the shape of a card
+    figure = Figure(figsize=(0.115 * letters, 0.28 * count))
     for row, (line, style) in enumerate(lines):
-        figure.text(0.02, 1 - (row + 0.5) / count, line, va="center", fontsize=13, parse_math=False, **style)
+        figure.text(0.01, 1 - (row + 0.5) / count, line, va="center", fontsize=13, parse_math=False, **style)
     return figure
 
 
