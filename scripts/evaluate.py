@@ -33,7 +33,7 @@ import torch
 from lossfit import TrainedModel, load, runs
 from lossfit.errors import UserError, exit_on_error
 from lossfit.inference import calibration, evaluation
-from lossfit.runs import checkpoints
+from lossfit.runs import checkpoints, names
 from lossfit.system import files
 from lossfit.tasks import metric_names
 
@@ -99,7 +99,7 @@ def main() -> None:
         "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": runs.versions(),
     }
-    file = folder / f"evaluation_{options.split}.json"
+    file = folder / names.EVALUATION.format(split=options.split)
     files.write_json(file, about | found)
     pictures = {f"{name}_{options.split}.png": one for name, one in task.report_figures(found, outputs, target).items()}
     for name, figure in pictures.items():

@@ -31,6 +31,8 @@ from lossfit.tasks.figures import bars_figure
 from tests import photos
 from tests.conftest import ROOT, compose, fit
 from tests.test_compare import put
+from tests.test_diagnose import history
+from tests.test_diagnose import write as recorded
 
 Script = Callable[..., tuple[int, str, str]]
 HOSTILE = "<script>alert(1)</script>"
@@ -211,12 +213,28 @@ def test_what_is_said_without_findings(
     assert sentence in Page(of_run(undrawn)).text
 
 
-def test_the_temperature(undrawn: Path) -> None:
-    found = {"temperature": 1.43, "nll": {"before": 0.5, "after": 0.4}, "ece": {"before": None, "after": None}}
-    (undrawn / "calibration.json").write_text(json.dumps(found))
-    assert re.search("by 1.4300 .* before after negative log-likelihood 0.5000 0.4000 ", Page(of_run(undrawn)).text)
-    (undrawn / "calibration.json").write_text("[]")
-    assert "Temperature" not in Page(of_run(undrawn)).text
+def test_the_temperature(undrawn: Path, script: Script) -> None:
+    assert script("evaluate", undrawn, "--calibrate")[0] == 0
+    file = undrawn / "calibration.json"
+    found = json.loads(file.read_text())
+    text = Page(of_run(undrawn)).text
+    pairs = " ".join(
+        f"{name} {found[key]['before']:.4f} {found[key]['after']:.4f}"
+        for key, name in (("nll", "negative log-likelihood"), ("ece", "expected calibration error"))
+    )
+    assert f"With the temperature {found['temperature']:.4f}, fitted on the validation split" in text
+    assert pairs in text
+    file.write_text(json.dumps(found | {"checkpoint": {"sha256": "0"}}))
+    assert "The temperature is not shown: " in Page(of_run(undrawn)).text
+
+
+def test_the_series_that_show_a_finding(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", history(overfits=True))
+    file = run / "diagnosis.json"
+    finding = {"name": "overfitting", "severity": "warning", "since": {"epoch": 8.5, "step": 85}, "text": "it rose"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"findings": [finding]}))
+    text = checked(of_run(run)).text
+    assert re.search(r"overfitting since step 85 it rose What shows it .* epoch .* loss validation", text)
 
 
 def without(*files: str) -> Callable[[Path], None]:
@@ -272,17 +290,17 @@ def test_a_run_that_still_trains(undrawn: Path) -> None:
         assert "This run is still training" in Page(of_run(undrawn)).text
 
 
-def test_a_run_whose_data_are_gone(run: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    script("evaluate", run)
-    monkeypatch.chdir(run)  # the folder of the sample is relative
-    page = checked(of_run(run))
+def test_a_run_whose_data_are_gone(undrawn: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    script("evaluate", undrawn)
+    monkeypatch.chdir(undrawn)  # the folder of the sample is relative
+    page = checked(of_run(undrawn))
     assert "The images of the test split cannot be used" in page.text
     assert re.search(r"accuracy 95% interval .* test split, 200 images, weights of epoch 1, evaluated on 20", page.text)
     assert "most confused pairs" in page.text
     assert "How to read it" in page.text, "the reliability diagram"
     assert "worst mistakes" not in page.text
-    (run / "evaluation_test.json").unlink()
-    page = checked(of_run(run))
+    (undrawn / "evaluation_test.json").unlink()
+    page = checked(of_run(undrawn))
     assert "val/acc of the validation split, as the run measured it" in page.text
 
 
@@ -292,14 +310,14 @@ def test_a_run_that_may_not_see_its_test_split(undrawn: Path) -> None:
     assert "val split, 100 images" in Page(of_run(undrawn)).text
 
 
-def test_names_from_elsewhere_are_escaped(run: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    script("evaluate", run)
-    found = json.loads((run / "evaluation_test.json").read_text())
+def test_names_from_elsewhere_are_escaped(undrawn: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    script("evaluate", undrawn)
+    found = json.loads((undrawn / "evaluation_test.json").read_text())
     found["classes"] = {f"{HOSTILE}{n}": row for n, row in enumerate(found["classes"].values())}
-    (run / "evaluation_test.json").write_text(json.dumps(found))
-    status("failed", f"{HOSTILE} </style><img src=x onerror=alert(1)>")(run)
-    monkeypatch.chdir(run)
-    page = checked(of_run(run))
+    (undrawn / "evaluation_test.json").write_text(json.dumps(found))
+    status("failed", f"{HOSTILE} </style><img src=x onerror=alert(1)>")(undrawn)
+    monkeypatch.chdir(undrawn)
+    page = checked(of_run(undrawn))
     assert page.text.count(f"{HOSTILE}0") >= 2
     assert "img src=x onerror=alert(1)" in page.text
 

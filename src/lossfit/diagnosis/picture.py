@@ -65,11 +65,22 @@ def picture(history: History, found: Sequence[Found], title: str) -> bytes:
     return file.getvalue()
 
 
+def evidence(history: History, found: Found) -> Figure:
+    """Draw the series of one finding, without its text."""
+    figure = Figure(figsize=(11, 2.8), layout="constrained")
+    _draw_series(figure, history, found)
+    return figure
+
+
 def _draw_finding(part: SubFigure, history: History, found: Found) -> None:
     ended = "" if found.holds else " (it no longer does)"
     part.suptitle(
         fill(f"{found.line}{ended}", 120), color=COLORS[found.last.severity], x=0.01, ha="left", fontsize="medium"
     )
+    _draw_series(part, history, found)
+
+
+def _draw_series(part: Figure | SubFigure, history: History, found: Found) -> None:
     columns = _by_axes(history, found.last.series)
     named = set(_texts(found.last.evidence))
     places = part.subplots(1, max(1, len(columns)), squeeze=False)[0]

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from lossfit.report.effects import Effect
 from lossfit.report.findings import Found
@@ -51,7 +50,6 @@ def _chart(title: str, shown: Curves, best_epoch: int | None, findings: Sequence
     values = [value for curve in shown.values() for value in curve.values()]
     if title == "loss" and min(values) > 0 and max(values) / min(values) > WIDE:
         axes.set_yscale("log")
-        _plain_numbers(axes.yaxis)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, loc="left")
@@ -76,12 +74,6 @@ def _mark(axes: Axes, best_epoch: int | None, findings: Sequence[Found]) -> None
             epoch, 0.02, f" {', '.join(names)}", color=TAB[3], fontsize=7, rotation=90, ha="right", va="bottom",
             transform=axes.get_xaxis_transform(),
         )  # fmt: skip
-
-
-def _plain_numbers(axis: Axis) -> None:
-    """Label a logarithmic axis with numbers that need no formula."""
-    axis.set_major_formatter(FuncFormatter(lambda number, place: f"{number:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def effect_chart(effect: Effect, metric: str) -> Markup:
@@ -111,7 +103,6 @@ def _scatter_numbers(axes: Axes, effect: Effect, values: Sequence[float]) -> Non
     axes.scatter(effect.numbers, values, color=TAB[0], alpha=0.5, s=14, linewidths=0)
     if min(effect.numbers) > 0 and max(effect.numbers) / min(effect.numbers) > WIDE:
         axes.set_xscale("log")
-        _plain_numbers(axes.xaxis)
     axes.grid()
 
 

@@ -15,12 +15,17 @@ SEVERITIES = ("critical", "warning", "note")
 
 @dataclass(frozen=True)
 class Found:
-    """A finding. epoch: since when; None if it is not known. remedies: each what to type together."""
+    """A finding.
+
+    epoch, since: since when, as a fraction and in words; None and empty if it is not known. remedies: each what to type
+    together.
+    """
 
     name: str
     severity: str
     text: str
     epoch: float | None
+    since: str
     holds: bool
     remedies: list[str]
 
@@ -52,13 +57,20 @@ def read(folder: Path, result: Mapping[str, Any]) -> Diagnosis:
 
 
 def _found(one: Mapping[str, Any]) -> Found:
-    epoch: Any = (one.get("since") or {}).get("epoch")
+    since = one.get("since") or {}
+    epoch: Any = since.get("epoch")
     severity = str(one.get("severity"))
     return Found(
         name=str(one["name"]),
         severity=severity if severity in SEVERITIES else "note",
         text=str(one["text"]),
-        epoch=float(epoch) if is_finite(epoch) else None,
+        epoch=epoch if is_finite(epoch) else None,
+        since=_since(epoch, since.get("step")) if is_finite(epoch) else "",
         holds=bool(one.get("holds", True)),
         remedies=[shlex.join(map(str, remedy)) for remedy in one.get("remedies") or ()],
     )
+
+
+def _since(epoch: float, step: Any) -> str:
+    """Return the epoch, or within an epoch the step."""
+    return f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {step}"

@@ -10,10 +10,11 @@ from markupsafe import Markup
 from torch import Tensor
 
 from lossfit.errors import UserError
-from lossfit.inference import evaluation
+from lossfit.inference import calibration, evaluation
 from lossfit.inference.mistakes import worst_mistakes
 from lossfit.inference.saliency import saliency
 from lossfit.inference.trained_model import TrainedModel, load
+from lossfit.plain_values import is_finite
 from lossfit.report.confusion import Confusion, confusion
 from lossfit.report.pictures import Picture, pictures
 from lossfit.report.svg import drawing, svg
@@ -24,6 +25,14 @@ from lossfit.tasks.figures import reliability_figure
 MISTAKES = 18  # images
 DRAWN_HERE = ("confusion",)  # figures of tasks that the page draws itself, from the counts
 ABOUT = ("checkpoint", "epochs", "split", "evaluated", "versions", "samples")  # of evaluation_<split>.json, no metrics
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature that evaluate.py --calibrate fitted; what it changed on the validation split, by metric."""
+
+    temperature: float
+    changes: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Measured:
     confusion: Confusion | None = None
     figures: dict[str, Markup] = field(default_factory=dict)
     mistakes: list[Picture] = field(default_factory=list)
+    calibration: Calibration | None = None
     missing: list[str] = field(default_factory=list)
 
 
@@ -80,6 +90,7 @@ def measured(folder: Path, split: str, data: str | None = None, trust_code: bool
         confusion=_confusion(found),
         figures={name: svg(figure, name) for name, figure in drawn.items() if name not in DRAWN_HERE},
         mistakes=_mistakes(model, images, outputs, target, missing),
+        calibration=_calibration(folder, model, missing),
         missing=missing,
     )
 
@@ -153,6 +164,22 @@ def _worst_first(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _confusion(found: Mapping[str, Any]) -> Confusion | None:
     counts = found.get("confusion")
     return confusion(counts, list(found["classes"])) if counts else None
+
+
+def _calibration(folder: Path, model: TrainedModel, missing: list[str]) -> Calibration | None:
+    file = folder / names.CALIBRATION
+    if not file.exists():
+        return None
+    try:
+        temperature = calibration.read(folder, model.of_task)
+        found = json.loads(file.read_text(encoding="utf-8"))
+        pairs = {key: (found[key]["before"], found[key]["after"]) for key in ("nll", "ece")}
+    except UserError as error:
+        missing.append(f"The temperature is not shown: {_line(error)}.")
+        return None
+    except (KeyError, TypeError):  # of a file that was changed by hand
+        pairs = {}
+    return Calibration(temperature, {key: pair for key, pair in pairs.items() if all(map(is_finite, pair))})
 
 
 def _units(model: TrainedModel) -> str:

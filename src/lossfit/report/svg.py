@@ -13,8 +13,10 @@ from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 TAB = [to_hex(color) for color in mpl.colormaps["tab10"].colors]  # type: ignore[attr-defined]
 PAGE_COLORS = {
@@ -22,6 +24,7 @@ PAGE_COLORS = {
     "#ffffff": "var(--paper)",
     "#808080": "var(--muted)",
     "#b0b0b0": "var(--rule)",
+    "#cccccc": "var(--rule)",
     **{color: f"var(--c{number})" for number, color in enumerate(TAB)},
 }
 STYLE: Any = {
@@ -42,6 +45,7 @@ STYLE: Any = {
     "grid.linewidth": 0.5,
 }
 MOST_POINTS = 300  # of a scatter plot; more become a picture within the figure
+MOST_LINES = 40
 PIXELS_PER_POINT = 4 / 3
 DROPPED = re.compile(
     r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>"
@@ -65,9 +69,7 @@ def drawing() -> Iterator[None]:
 def svg(figure: Figure, name: str) -> Markup:
     """Return a figure as an <svg> element. name: different for each figure of a page, since ids are made of it."""
     for axes in figure.axes:
-        for points in axes.collections:
-            if len(points.get_offsets()) > MOST_POINTS:  # type: ignore[arg-type]
-                points.set_rasterized(True)
+        _simplify(axes)
     file = io.StringIO()
     with drawing(), mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", dpi=150, metadata={"Date": None})
@@ -80,6 +82,18 @@ def svg(figure: Figure, name: str) -> Markup:
     size = f"width:{width * PIXELS_PER_POINT:.0f}px"
     # matplotlib escapes the texts of a figure
     return Markup(f'<svg class="chart" role="img" {box} style="{size}">{body}')
+
+
+def _simplify(axes: Axes) -> None:
+    """Make pictures of what would be many elements; write the numbers of logarithmic axes without formulas."""
+    for points in axes.collections:
+        points.set_rasterized(len(points.get_offsets()) > MOST_POINTS)  # type: ignore[arg-type]
+    for line in axes.lines if len(axes.lines) > MOST_LINES else ():
+        line.set_rasterized(str(line.get_label()).startswith("_"))  # those without a name
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(FuncFormatter(lambda number, place: f"{number:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def _short(found: re.Match[str]) -> str:

@@ -1,8 +1,7 @@
 """What the report of a sweep, or of a folder of runs, says. Imports no torch."""
 
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from lossfit import compare, runs
-from lossfit.compare import Leaderboard, RunSummary, Setting
+from lossfit.compare import Leaderboard
 from lossfit.compare.options import label, option_name
 from lossfit.compare.plot import MOST, drawn
 from lossfit.compare.table import by_status, describe, heading, other_metrics, rows
@@ -40,7 +39,7 @@ class Row:
     others: Sequence[str]
     mean: float
     difference: Difference | None
-    findings: list[tuple[str, int]] | None
+    findings: Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -118,27 +117,15 @@ def _rows(board: Leaderboard) -> list[Row]:
             options=cells[:cut],
             n=cells[cut],
             metric=cells[cut + 1],
-            others=cells[cut + 2 :],
+            others=cells[cut + 2 : cut + 2 + len(also)],
             mean=setting.mean(board.metric) or 0.0,
             difference=difference,
-            findings=_findings(setting),
+            findings=setting.findings(),
         )
         for setting, cells, difference in zip(
             board.settings, rows(board, also, None), differences(board.settings, board.metric), strict=True
         )
     ]
-
-
-def _findings(setting: Setting) -> list[tuple[str, int]] | None:
-    """Return the findings of the runs of a setting, the most frequent first."""
-    listed = [_named(run) for run in setting.runs]
-    known = [some for some in listed if some is not None]
-    return Counter(name for some in known for name in some).most_common() if known else None
-
-
-def _named(run: RunSummary) -> list[str] | None:
-    found = runs.read_result(run.folder).get("findings")
-    return [str(name) for name in found] if isinstance(found, list) else None
 
 
 def _not_counted(board: Leaderboard) -> list[tuple[str, list[str], int]]:
