@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from lossfit.config import Config, check
 from lossfit.diagnosis import Finding, History, replay, rules
 from lossfit.diagnosis.changes import rounded
-from lossfit.diagnosis.remedies import CALIBRATE, remedies
+from lossfit.diagnosis.remedies import CALIBRATE, remedies, with_folder
 from tests.conftest import compose
 from tests.histories import history
 from tests.test_diagnosis_rules import RULES, SICK
@@ -178,3 +179,16 @@ def test_a_schedule_that_ends_early_is_set_back() -> None:
 )
 def test_typed_numbers_have_few_digits(value: float, digits: int, expected: float) -> None:
     assert rounded(value, digits) == expected
+
+
+def test_vanishing_gradients_of_a_saturating_activation_are_answered_by_another() -> None:
+    starved = finding("vanishing_gradients")
+    deep = ["model=mlp", "model.activation=sigmoid", "model.hidden=[64,64,64]"]
+    assert remedies(starved, history(), compose(*deep))[0] == ["model.activation=relu"]
+    assert ["model.activation=relu"] not in remedies(starved, history(), compose("model=mlp"))
+
+
+def test_a_command_gets_the_folder_of_the_run() -> None:
+    named = with_folder([CALIBRATE, ["loss=label_smoothing"]], Path("logs/my run"))
+    assert shlex.join(named[0]) == "python scripts/evaluate.py 'logs/my run' --calibrate"
+    assert named[1] == ["loss=label_smoothing"]

@@ -16,7 +16,7 @@ from lossfit.diagnosis import Diagnosis as Findings
 from lossfit.diagnosis import Found, Rule, replay
 from lossfit.diagnosis.diagnosis import by_severity
 from lossfit.diagnosis.history import CHECK_EVERY, is_due
-from lossfit.diagnosis.remedies import remedies
+from lossfit.diagnosis.remedies import remedies, with_folder
 from lossfit.errors import Diverged, did_you_mean
 from lossfit.loggers import TensorBoardLogger
 from lossfit.ranges import Count, checked
@@ -160,7 +160,9 @@ class Diagnosis(Callback):
         self.untold = []
 
     def _lines(self, found: Found, trainer: Trainer) -> list[str]:
-        return found.lines(remedies(found.last, self.recorder.history, _config(trainer)))
+        here = Path.cwd()
+        folder = self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
+        return found.lines(with_folder(remedies(found.last, self.recorder.history, _config(trainer)), folder))
 
     def _report(self, trainer: Trainer) -> list[dict[str, Any]]:
         history = self.recorder.history

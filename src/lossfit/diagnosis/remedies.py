@@ -4,7 +4,8 @@ A remedy is a list of words to type together: overrides to add to those of the r
 `python`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History
 from lossfit.diagnosis.rules import series
 
-CALIBRATE = ["python", "scripts/evaluate.py", "RUN", "--calibrate"]
+RUN = "RUN"  # stands for the run's folder
+CALIBRATE = ["python", "scripts/evaluate.py", RUN, "--calibrate"]
 USUAL = 5e-3  # the update of a layer over its weights, early in a training that works
 MOST = 2  # alternatives
 
@@ -37,6 +39,11 @@ def remedies(finding: Finding, history: History, config: Config) -> list[Remedy]
     """Return up to two alternatives, each a list of overrides that belong together; none if no key would help."""
     found = REMEDIES.get(finding.name, lambda *_: [])(finding.evidence, history, config)
     return [remedy for remedy in found if remedy][:MOST]
+
+
+def with_folder(remedies: Sequence[Remedy], folder: Path) -> list[Remedy]:
+    """Return remedies with a run's folder in place of RUN."""
+    return [[str(folder) if word == RUN else word for word in remedy] for remedy in remedies]
 
 
 def _fewer_steps_too_large(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
@@ -72,8 +79,10 @@ def _against_plateau(evidence: Mapping[str, Any], history: History, config: Conf
 
 
 def _other_model(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    """Against gradients that do not arrive: a residual network, one with batch norms, or fewer layers."""
+    """Against gradients that do not arrive: another activation, a residual network, batch norms, or fewer layers."""
+    saturating = config["model"].get("activation") in ("sigmoid", "tanh")
     return [
+        ["model.activation=relu"] if saturating else [],
         exchanged(config, "model", "resnet") or fewer_layers(config),
         exchanged(config, "model", "cnn") if exchanged(config, "model", "resnet") else [],
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from lossfit.config import Config, build
 from lossfit.diagnosis import Found, History, Rule, replay
 from lossfit.diagnosis.diagnosis import by_severity
-from lossfit.diagnosis.remedies import remedies
+from lossfit.diagnosis.remedies import remedies, with_folder
 from lossfit.errors import UserError, one_line, printable
 from lossfit.plain_values import shown
 from lossfit.runs import names
@@ -33,8 +33,7 @@ class Diagnosed:
 
     def lines(self, found: Found) -> list[str]:
         """Return what the run printed of a finding at its end, with the folder for RUN."""
-        named = remedies(found.last, self.history, self.config)
-        lines = found.lines([[str(self.folder) if word == "RUN" else word for word in remedy] for remedy in named])
+        lines = found.lines(with_folder(remedies(found.last, self.history, self.config), self.folder))
         return [printable(line) for line in lines]  # names in it may be from anyone
 
 
