@@ -114,9 +114,8 @@ class Diagnosis(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Diagnose the whole run; the run's closing lines say what was found."""
-        self.untold += self.findings.update(self.recorder.history)
-        if self.untold:
-            self._show_findings(trainer)
+        self.findings.update(self.recorder.history)
+        self._show_findings(trainer)
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
