@@ -1,4 +1,5 @@
-"""The steps of CONTRIBUTING.md for each kind of part, done in a copy of the project: each changes at most three files.
+"""The steps of CONTRIBUTING.md for each kind of part, done in a copy of the project: each changes at most three files,
+and a diagnosis rule the list of the rules.
 
 All parts are added to one copy. Then one training uses them all, and the tests that they bring and those that run for
 every option of a group pass there.
@@ -17,6 +18,7 @@ from tests.conftest import ROOT
 
 COPIED = ("src", "conf", "tests", "scripts", "train.py", "pyproject.toml", "CONTRIBUTING.md")
 END = ""  # where text is appended
+RULES = "src/lossfit/diagnosis/rules/__init__.py"
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,56 @@ def test_outside_2_counts_labels_that_are_not_among_the_two_largest_logits() -> 
 """,
         ),
     ],
+    "diagnosis rule": [
+        Edit(
+            "src/lossfit/diagnosis/rules/few_steps.py",
+            '''"""The length of the training."""
+
+from lossfit.diagnosis.finding import Finding
+from lossfit.diagnosis.history import History
+from lossfit.diagnosis.rules import series
+from lossfit.ranges import Count, checked
+
+
+@checked
+def few_steps(history: History, *, steps: Count = 20) -> Finding | None:
+    """The whole training has fewer than so many steps."""
+    total, rows = history.facts["total_steps"], history.steps
+    if total >= steps or not len(rows["step"]):
+        return None
+    text, place = f"the training has {total} steps only", series.place(rows, 0)
+    return Finding("few_steps", "note", text, **place, evidence={"steps": total}, series=("steps.loss",))
+''',
+        ),
+        Edit(
+            RULES,
+            "\nfrom lossfit.diagnosis.rules.few_steps import few_steps",
+            after="\nfrom lossfit.diagnosis.rules.classes import class_collapse, miscalibration",
+        ),
+        Edit(RULES, '\n    "few_steps",', after="__all__ = ["),
+        Edit(
+            "conf/callbacks/diagnosis.yaml",
+            """    few_steps:
+      _target_: lossfit.diagnosis.rules.few_steps
+      _partial_: true
+      steps: 20
+""",
+        ),
+        Edit(
+            "tests/test_diagnosis.py",
+            """
+
+def test_few_steps_are_found_and_many_are_not() -> None:
+    from lossfit.diagnosis.rules import few_steps
+
+    run = history([1, 2], [2])
+    run.facts["total_steps"] = 19
+    assert few_steps(run).text == "the training has 19 steps only"
+    run.facts["total_steps"] = 20
+    assert few_steps(run) is None
+""",
+        ),
+    ],
     "data set": [
         Edit(
             "src/lossfit/data/bars.py",
@@ -320,10 +372,11 @@ def test_bars_have_one_bright_line() -> None:
 }
 BROUGHT = [  # the tests that the parts bring, and by the names of the options those that run for every option
     *("cubic", "sign_descent", "square_root", "patches", "steps_are_counted", "outside_2", "bars", "step_count"),
-    *("every_metric_of_a_validation", "has_an_oracle", "test_rooms"),
+    *("few_steps", "every_metric_of_a_validation", "has_an_oracle", "test_rooms"),
 ]
 FILES = (
     *("losses", "optim", "schedules", "models", "console", "metric_names", "evaluation", "data", "config", "rooms"),
+    "diagnosis",
 )
 NEW = ["data=bars", "model=patches", "loss=cubic", "optimizer=sign_descent", "scheduler=square_root"]
 NEW += ["+callbacks=step_count", "callbacks.checkpoint.monitor=val/outside_2", "callbacks.checkpoint.mode=min"]
@@ -375,7 +428,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 @pytest.mark.parametrize("kind", PARTS)
 def test_a_part_takes_at_most_three_files(copy: Copy, kind: str) -> None:
     assert copy.changed[kind] == {edit.file for edit in PARTS[kind]}
-    assert len(copy.changed[kind]) <= 3
+    assert len(copy.changed[kind] - {RULES}) <= 3
 
 
 def test_a_training_uses_all_parts_and_compare_shows_the_metric(copy: Copy) -> None:
@@ -384,8 +437,9 @@ def test_a_training_uses_all_parts_and_compare_shows_the_metric(copy: Copy) -> N
     status, said = copy.run("train.py", "-m", *command)
     assert status == 0, said
     for job in ("0", "1"):
-        metrics = json.loads((sweep / job / "result.json").read_text())["metrics"]
-        assert metrics["test/outside_2"] == 0, "of two classes, both are among the best two"
+        result = json.loads((sweep / job / "result.json").read_text())
+        assert result["metrics"]["test/outside_2"] == 0, "of two classes, both are among the best two"
+        assert "few_steps" in result["findings"]
         assert "Trained 10 steps" in (sweep / job / "train.log").read_text()
     status, said = copy.run("scripts/compare.py", str(sweep), "--metric", "val/outside_2")
     assert status == 0, said
