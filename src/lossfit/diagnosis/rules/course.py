@@ -23,7 +23,7 @@ def oscillation(
     amplitude: Positive = 0.1,
     least: Positive = 0.02,
     remaining: Between0And1 = 0.2,
-    sampling: Positive = 4.0,
+    sampling: Positive = 6.0,
     rows: Annotated[int, at_least(3)] = 30,
     evaluations: Annotated[int, at_least(3)] = 8,
 ) -> Finding | None:

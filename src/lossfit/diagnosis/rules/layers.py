@@ -13,7 +13,7 @@ ALL = 0.9  # the share of dead units of a layer above which no gradient passes i
 
 @checked
 def vanishing_gradients(
-    history: History, *, ratio: Positive = 1e-3, gradient: Positive = 1e-4, rows: Count = 20
+    history: History, *, ratio: Positive = 1e-3, gradient: Positive = 1e-4, rows: Count = 10
 ) -> Finding | None:
     """Hardly anything of the gradient arrives at the first layers, so that they do not learn.
 
@@ -48,34 +48,31 @@ def vanishing_gradients(
 
 @checked
 def exploding_gradients(
-    history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 10
+    history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 5
 ) -> Finding | None:
     """Gradients grow on their way back through the layers, so that the first layers' steps are too large.
 
-    The gradient of the first module with weights is more than `ratio` times that of the last one, and the norm of the
-    whole gradient above `norm`, in the median of the last `rows` rows.
+    In the median of `rows` rows, the gradient of the first module with weights is more than `ratio` times that of the
+    last one, and the norm of the whole gradient above `norm`.
     """
     modules, norms = _gradients(history)
     if len(modules) < 2 or len(norms) < rows:
         return None
-    recent = series.medians(norms[-rows:], 0)
-    known = np.flatnonzero(np.isfinite(recent))
-    whole = series.median(history.steps["grad_norm"][-rows:])
-    if len(known) < 2:
+    first, last = series.smoothed(norms[:, 0], rows), series.smoothed(norms[:, -1], rows)
+    whole = series.smoothed(history.steps["grad_norm"], rows)
+    grown = np.flatnonzero((last > 0) & (first > ratio * last) & (whole > norm))
+    if not len(grown):
         return None
-    first, last = recent[known[0]], recent[known[-1]]
-    if not (last > 0 and first > ratio * last and whole > norm):
-        return None
-    row = series.since(norms[:, known[0]] > ratio * norms[:, known[-1]])
+    at = int(grown[-1])
     text = (
-        f"the gradient of {modules[known[0]]} has norm {number(first)}, that of {modules[known[-1]]} {number(last)}: "
+        f"the gradient of {modules[0]} has norm {number(first[at])}, that of {modules[-1]} {number(last[at])}: "
         f"it grows on its way through the layers"
     )
     usual = series.median(history.steps["grad_norm"])
-    evidence = {"first": float(first), "last": float(last), "grad_norm": usual, "layers": len(known)}
+    evidence = {"first": float(first[at]), "last": float(last[at]), "grad_norm": usual, "layers": len(modules)}
     return Finding(
-        "exploding_gradients", "warning", text, **series.place(history.steps, min(row, len(norms) - 1)),
-        evidence=evidence, series=("steps.grad", "steps.grad_norm"),
+        "exploding_gradients", "warning", text, **series.place(history.steps, int(grown[0])), evidence=evidence,
+        series=("steps.grad", "steps.grad_norm"),
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def update_ratio(
     *,
     high: Positive = 5e-2,
     low: Positive = 2e-5,
-    rows: Count = 20,
+    rows: Count = 10,
     level: Between0And1 = 0.3,
 ) -> Finding | None:
     """Updates have the wrong size relative to the weights: in all layers too large, or in some much too small.

@@ -56,7 +56,7 @@ def divergence(
     from_best: Positive = 3.0,
     from_start: Positive = 2.0,
     least: Positive = 0.25,
-    rows: Count = 10,
+    rows: Count = 8,
 ) -> Finding | None:
     """The training loss left the level that it had reached, and does not come back.
 
