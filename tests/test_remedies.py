@@ -192,3 +192,12 @@ def test_a_command_gets_the_folder_of_the_run() -> None:
     named = with_folder([CALIBRATE, ["loss=label_smoothing"]], Path("logs/my run"))
     assert shlex.join(named[0]) == "python scripts/evaluate.py 'logs/my run' --calibrate"
     assert named[1] == ["loss=label_smoothing"]
+
+
+def test_a_learning_rate_beyond_all_bounds_is_brought_back_to_the_usual_one() -> None:
+    assert offered_for("non_finite", "optimizer=sgd", "optimizer.lr=1e30")[0] == ["optimizer.lr=0.1"]
+    assert offered_for("non_finite", "optimizer=sgd", "optimizer.lr=0.05")[0] == ["optimizer.lr=0.005"]
+
+
+def offered_for(name: str, *overrides: str) -> list[list[str]]:
+    return remedies(finding(name), history(steps={"update": float("nan")}), compose(*overrides))

@@ -31,7 +31,15 @@ class RunError(Exception):
 
 
 class Diverged(RunError):
-    """A run that ended because its loss or a weight became NaN or infinite."""
+    """A run that ended because its loss or a weight became NaN or infinite.
+
+    step: the step in which that was found, and which it may have happened before. in_this_batch: whether it is the loss
+    of the batch that is being trained.
+    """
+
+    def __init__(self, message: str, step: int = 0, in_this_batch: bool = False) -> None:
+        super().__init__(message)
+        self.step, self.in_this_batch = step, in_this_batch
 
 
 class Interrupted(KeyboardInterrupt):

@@ -13,6 +13,8 @@ DEAD_BELOW = 0.01  # of the samples
 class ActiveUnits:
     """Counts, while a `with` block runs forward passes, on how many samples each unit of each ReLU is active.
 
+    Call `start_pass` before each forward pass.
+
     A unit is a column of an output (N, U) or (N, T, U), or a channel of (N, U, H, W); it is active on a sample if it is
     above 0 anywhere. A module that a forward pass runs several times has an entry for each: NAME, NAME#2, ...
     """
@@ -25,7 +27,6 @@ class ActiveUnits:
         self.handles: list[RemovableHandle] = []
 
     def __enter__(self) -> "ActiveUnits":
-        self.handles = [self.model.register_forward_pre_hook(self._start_pass)]
         for name, part in self.model.named_modules():
             if isinstance(part, KINDS):
                 self.handles.append(part.register_forward_hook(self._counting(name)))
@@ -43,7 +44,8 @@ class ActiveUnits:
             for name, count in self.counts.items()
         }
 
-    def _start_pass(self, module: nn.Module, args: Any) -> None:
+    def start_pass(self) -> None:
+        """Begin the next forward pass."""
         self.calls = {}
 
     def _counting(self, name: str) -> Callable[..., None]:

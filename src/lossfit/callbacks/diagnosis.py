@@ -11,11 +11,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from lossfit.callbacks.first_not_finite import first_not_finite
-from lossfit.callbacks.recorder import Recorder
+from lossfit.callbacks.recorder import Recorder, place
 from lossfit.diagnosis import Diagnosis as Findings
 from lossfit.diagnosis import Found, Rule, replay
 from lossfit.diagnosis.diagnosis import by_severity
-from lossfit.diagnosis.history import CHECK_EVERY, is_due
+from lossfit.diagnosis.history import is_due, is_due_within_epoch
 from lossfit.diagnosis.remedies import remedies, with_folder
 from lossfit.errors import Diverged, did_you_mean
 from lossfit.loggers import TensorBoardLogger
@@ -41,7 +41,7 @@ class Diagnosis(Callback):
     split if that is more than 256. stop: the names of rules whose findings end the run; a trial of a search is then
     pruned. rules: by name; null turns one off. save_dir: the run's folder.
 
-    report: the findings as they were written last. closing_lines: the same for the end of the run.
+    findings_report: the findings as they were written last. findings_lines: the same in words, for the end of the run.
     """
 
     @checked
@@ -62,22 +62,26 @@ class Diagnosis(Callback):
         self.stopping_reason_message: str | None = None  # as Lightning's EarlyStopping names it
         self.recorder = Recorder(every_n_steps, samples)
         self.findings = Findings(self.rules)
-        self.untold: list[Found] = []  # findings that are printed after the epoch's line
-        self.report: list[dict[str, Any]] | None = None
-        self.closing_lines: list[str] = []
+        self.unprinted: list[Found] = []  # findings that are printed after the epoch's line
+        self.findings_report: list[dict[str, Any]] | None = None
+        self.findings_lines: list[str] = []
+        self.started = False
         self.batch: Batch | None = None
-        self.shown = 0  # the step whose norms TensorBoard has
+        self.shown = 0  # the last step whose norms were written to TensorBoard
         self.pruned = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record; of a resumed run, find again what was found."""
         self.recorder.on_train_start(trainer, pl_module)
         self.shown = trainer.global_step
-        self.findings = replay(self.recorder.history, self.rules)
+        self.findings = replay(self.recorder.history, self.rules, ended=False)
+        self.unprinted = [found for found in self.findings.found.values() if found.holds]
+        self.started = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep the batch, in case that it is the one in which the loss is not finite."""
-        self.batch = batch
+        """Keep the batch: its loss may not be finite. Other devices and ranks are not looked at after each batch."""
+        if trainer.world_size == 1 and pl_module.device.type == "cpu":
+            self.batch = batch
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Record the gradients."""
@@ -86,12 +90,13 @@ class Diagnosis(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record the step, and diagnose after each 20th row."""
+        """Record the step, and diagnose."""
         if self.recorder.on_train_batch_end(trainer, pl_module):
-            if trainer.global_step - self.shown >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+            if every and trainer.global_step - self.shown >= every:
                 self.shown = trainer.global_step
                 self._show_layers(trainer)
-            if len(self.recorder.steps) % CHECK_EVERY == 0:
+            if is_due_within_epoch(len(self.recorder.steps)):
                 self._diagnose(trainer)
 
     def on_validation_batch_start(
@@ -110,53 +115,72 @@ class Diagnosis(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what the epoch before has shown, after its line."""
-        self._tell(trainer)
+        self._print_new(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Diagnose the whole run; the run's closing lines say what was found."""
+        self.batch = None
         self.findings.update(self.recorder.history)
         self._show_findings(trainer)
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where a run that diverged was first not finite, and write what was recorded."""
-        facts = self.recorder.facts
-        if not facts:
+        if not self.started:
             return
-        if isinstance(exception, Diverged):
-            assert isinstance(pl_module, TrainingModule)
-            where = first_not_finite(trainer, pl_module, self.batch)
-            step, batch = trainer.global_step + 1, trainer.fit_loop.batch_idx + 1
-            facts["non_finite"] = {"what": str(exception), "where": where, "step": step, "batch": batch}
-            self.untold += self.findings.update(self.recorder.history)
-            self._tell(trainer)
-        self._write(trainer)
+        try:
+            if isinstance(exception, Diverged):
+                assert isinstance(pl_module, TrainingModule)
+                batch = self.batch if exception.in_this_batch else None
+                self.recorder.facts["non_finite"] = {
+                    **place(trainer),
+                    "what": str(exception),
+                    "where": first_not_finite(trainer, pl_module, batch),
+                    "step": exception.step,
+                    "batch": None if batch is None else trainer.fit_loop.batch_idx + 1,
+                }
+                self.unprinted += self.findings.update(self.recorder.history)
+                self._print_new(trainer)
+            self._write(trainer)
+        except Exception as error:  # the run's own error must not be replaced
+            log.warning("the diagnosis of the run that ended fails: %r", error)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the series."""
         return self.recorder.state_dict()
+
+    def rank_state(self) -> dict[str, Any]:
+        """Return what differs among ranks, for LastCheckpoint."""
+        return self.recorder.rank_state()
+
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `rank_state` returned on this rank."""
+        self.recorder.load_rank_state(state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the series of the run so far."""
         self.recorder.load_state_dict(state_dict)
 
     def _diagnose(self, trainer: Trainer) -> None:
-        self.untold += self.findings.update(self.recorder.history)
-        stopping = [name for name in self.stop if name in self.findings.found]
+        self.unprinted += self.findings.update(self.recorder.history)
+        if not self.stop:
+            return
+        found = self.findings.found
+        stopping = [name for name in self.stop if name in found and found[name].holds]
         if trainer.strategy.reduce_boolean_decision(bool(stopping), all=False) and not self.stopping_reason_message:
-            reason = self.findings.found[stopping[0]].line if stopping else "a finding of another process"
+            reason = found[stopping[0]].line if stopping else "a finding of another process"
             self.stopping_reason_message = f"stopped by the diagnosis: {reason}"
             self.pruned = (self.folder.parent / names.STUDY).exists()
             trainer.should_stop = True
 
-    def _tell(self, trainer: Trainer) -> None:
+    def _print_new(self, trainer: Trainer) -> None:
         """Print the findings that are new, and show all in TensorBoard."""
-        for found in self.untold:
+        for found in self.unprinted:
             for line in self._lines(found, trainer):
                 log.info("%s", line)
-        if self.untold:
+        if self.unprinted:
             self._show_findings(trainer)
-        self.untold = []
+        self.unprinted = []
 
     def _lines(self, found: Found, trainer: Trainer) -> list[str]:
         here = Path.cwd()
@@ -181,12 +205,12 @@ class Diagnosis(Callback):
             logger.log_layers(int(row["step"]), gradients, updates)
 
     def _write(self, trainer: Trainer) -> None:
-        self.closing_lines = [
+        self.findings_lines = [
             line for one in by_severity(self.findings.found.values()) for line in self._lines(one, trainer)
         ]
-        self.report = self._report(trainer)
+        self.findings_report = self._report(trainer)
         if trainer.is_global_zero:
-            content = {"findings": self.report, "history": self.recorder.history.to_plain()}
+            content = {"findings": self.findings_report, "history": self.recorder.history.to_plain()}
             files.write(self.folder / names.DIAGNOSIS, json.dumps(content, allow_nan=False))
 
 

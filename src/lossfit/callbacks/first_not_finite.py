@@ -13,7 +13,8 @@ from lossfit.training.module import Batch, TrainingModule
 def first_not_finite(trainer: Trainer, module: TrainingModule, batch: Batch | None) -> str:
     """Return in words what is first not finite: the batch, the weights, the output of a module, or the loss.
 
-    Runs the batch through the model once more, which changes its batch statistics and draws random numbers.
+    batch: the one whose loss is not finite; None if that is not known, of which only the weights are looked at. Runs
+    the batch through the model once more, which changes its batch statistics and draws random numbers.
     """
     if batch is not None:
         for what, tensor in zip(("images", "targets"), batch, strict=True):
@@ -24,9 +25,9 @@ def first_not_finite(trainer: Trainer, module: TrainingModule, batch: Batch | No
     if broken:
         some = f"the weights {broken[0]}" if len(broken) == 1 else f"{len(broken)} of {len(parameters)} weights"
         more = f", {broken[0]} first in the model," if 1 < len(broken) < len(parameters) else ""
-        return f"{some}{more} were not finite after the step before"
+        return f"{some}{more} are not finite any more"
     if batch is None:
-        return "the validation"
+        return ""
     found: list[str] = []
     with ExitStack() as stack:
         for name, part in module.model.named_modules():

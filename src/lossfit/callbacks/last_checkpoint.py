@@ -58,6 +58,7 @@ class LastCheckpoint(Checkpoint):
             "batches": loader.state_dict() if isinstance(loader, Batches) else None,
             "should_stop": trainer.should_stop,
             **_classifier(pl_module).rank_state(),
+            "callbacks": {name: part.rank_state() for name, part in _parts(trainer).items()},
         }
         ranks: list[Any] = [own]
         if trainer.world_size > 1:
@@ -82,6 +83,9 @@ class LastCheckpoint(Checkpoint):
             if isinstance(trainer.train_dataloader, Batches):  # Lightning restores a loader before it makes it
                 trainer.train_dataloader.load_state_dict(own["batches"])
             _classifier(pl_module).load_rank_state(own)
+            for name, part in _parts(trainer).items():
+                if name in own.get("callbacks", {}):
+                    part.load_rank_state(own["callbacks"][name])
             more = trainer.max_epochs != self.max_epochs
             trainer.should_stop = own["should_stop"] and not more  # after early stopping
         lightning_internals.leave_restored_epoch(trainer.fit_loop)
@@ -153,6 +157,12 @@ class LastCheckpoint(Checkpoint):
     def _restore_handlers(self) -> None:
         signals.restore(self.handlers)
         self.handlers = {}
+
+
+def _parts(trainer: Trainer) -> dict[str, Any]:
+    """Return the callbacks that have a state which differs among ranks, by the names of their classes."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return {type(one).__name__: one for one in callbacks if hasattr(one, "load_rank_state")}
 
 
 def _classifier(module: LightningModule) -> TrainingModule:

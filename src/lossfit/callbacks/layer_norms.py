@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+FEWEST_ROWS = 8  # of a large parameter whose rows are looked at
 MOST = 2**16  # numbers of a parameter that are looked at for the norms of weights and updates
 
 
@@ -42,14 +43,25 @@ class LayerNorms:
 
 
 def _rows(parameter: Tensor) -> Tensor:
-    """Return the parameter, or of a large one rows at equal distances, together about MOST numbers."""
-    step = -(-parameter.numel() // MOST)
-    return parameter.detach() if step == 1 or parameter.ndim < 2 else parameter.detach()[::step]
+    """Return the parameter, or of a large one about MOST numbers, rows at equal distances where it has enough."""
+    numbers = parameter.detach()
+    step = -(-numbers.numel() // MOST)
+    if step == 1:
+        return numbers
+    if numbers.ndim > 1 and len(numbers) >= FEWEST_ROWS * step:
+        return numbers[::step]
+    return numbers.reshape(-1)[::step] if numbers.is_contiguous() else numbers
 
 
 def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
     """Return the norm of each tensor (P,), NaN for None."""
-    known = [tensor.detach().float() for tensor in tensors if tensor is not None]
-    norms = iter(torch._foreach_norm(known)) if known else iter(())
-    like = known[0] if known else torch.zeros(())
-    return torch.stack([like.new_full((), torch.nan) if tensor is None else next(norms) for tensor in tensors])
+    norms = [
+        None if tensor is None else torch.linalg.vector_norm(tensor.detach(), dtype=_precision(tensor))
+        for tensor in tensors
+    ]
+    like = next((norm for norm in norms if norm is not None), torch.zeros(()))
+    return torch.stack([(like.new_full((), torch.nan) if norm is None else norm).float() for norm in norms])
+
+
+def _precision(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype

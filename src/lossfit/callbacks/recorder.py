@@ -1,5 +1,6 @@
 """Records the History of a run while it trains."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +18,13 @@ from lossfit.training.module import TrainingModule
 
 ROWS = 200  # of steps in a run
 FEWEST = 100  # rows in a run whose rows would be fewer than NEAREST steps apart
-NEAREST, FARTHEST = 10, 1000  # steps between two rows; a row costs about a fifth of a step of a small network
+NEAREST = 10  # steps between two rows; a row costs about a fifth of a step of a small network
 
 
 class Recorder:
     """The series of a run so far. The methods are called where the hooks of the same names are.
+
+    `facts` is complete, and norms and sample are there, from on_train_start on.
 
     every_n_steps: how many steps lie between two rows of steps; None for 100 to 200 rows a run. samples: the size of
     the sample of the training split. The series are the same on all ranks, and are part of every checkpoint.
@@ -46,7 +49,9 @@ class Recorder:
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the sample; of a new run, evaluate the untrained model."""
         module, data = _of_run(trainer, pl_module)
-        self.norms, self.sample = LayerNorms(module.model), TrainingSample(data, self.samples)
+        every = int(trainer.val_check_batch) if math.isfinite(trainer.val_check_batch) else 0
+        validations = max(1, int(trainer.num_training_batches) // every) if every else 1
+        self.norms, self.sample = LayerNorms(module.model), TrainingSample(data, self.samples, validations)
         self.every = self.every_n_steps or spacing(module.total_steps)
         self.loss_sum = self.loss_sum.to(module.device)
         about = {"every_n_steps": self.every, "sample": len(self.sample.target)}
@@ -66,15 +71,15 @@ class Recorder:
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Add a row if the step gets one; return whether it did."""
         loss = _of_run(trainer, pl_module)[0].last_loss
-        self.losses.append(loss)
+        self.losses.append(loss.float())
         self.loss_sum += loss
         self.loss_count += 1
         if self.norms.gradients is None:
             return False
-        losses, reduce = torch.stack([loss.float() for loss in self.losses]), trainer.strategy.reduce
-        row = {"loss": float(reduce(losses.mean(), reduce_op="mean"))}
-        row |= {"loss_max": float(reduce(losses.max(), reduce_op="max")), "lr": self.lr}
-        self.steps.append(_place(trainer) | row | self.norms.after())
+        losses, reduce = torch.stack(self.losses), trainer.strategy.reduce
+        row = {"lr": self.lr, "loss": float(reduce(losses.mean(), reduce_op="mean"))}
+        row["loss_max"] = float(reduce(losses.max(), reduce_op="max"))
+        self.steps.append(place(trainer) | row | self.norms.after())
         self.losses = []
         return True
 
@@ -88,7 +93,7 @@ class Recorder:
         """Add a row."""
         measured = _of_run(trainer, pl_module)[0].measured["val"]
         score = str(self.facts["headline"]).partition("/")[2]
-        row = _place(trainer) | self.evaluated
+        row = place(trainer) | {"lr": divergence.learning_rate(trainer)} | self.evaluated
         row |= {"val_loss": float(measured["loss"]), "val_score": float(measured[score])}
         row["train_loss"] = float(trainer.strategy.reduce(self.loss_sum / max(1, self.loss_count), reduce_op="mean"))
         if "confusion" in measured:
@@ -107,23 +112,29 @@ class Recorder:
             "facts": self.facts,
             "steps": {name: torch.from_numpy(column) for name, column in history.steps.items()},
             "evaluations": {name: torch.from_numpy(column) for name, column in history.evaluations.items()},
-            "losses": torch.stack(self.losses).cpu() if self.losses else torch.zeros(0),
-            "loss_sum": self.loss_sum.cpu(),
-            "loss_count": self.loss_count,
             "sample": self.sample.state_dict(),
         }
+
+    def rank_state(self) -> dict[str, Any]:
+        """Return the losses since the last rows, which differ among ranks."""
+        losses = torch.stack(self.losses).cpu() if self.losses else torch.zeros(0)
+        return {"losses": losses, "loss_sum": self.loss_sum.cpu(), "loss_count": self.loss_count}
+
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `rank_state` returned on this rank, while the training starts."""
+        device = self.loss_sum.device
+        self.losses = [*state["losses"].to(device)]
+        self.loss_sum, self.loss_count = state["loss_sum"].to(device), state["loss_count"]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the series of the run so far."""
         self.facts, self.restored = state["facts"], state["sample"]
         self.steps, self.evaluations = (_rows(state[part]) for part in ("steps", "evaluations"))
-        self.losses = [*state["losses"]]
-        self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
 
 
 def spacing(total_steps: int) -> int:
     """Return how many steps lie between two rows: of a short run fewer, so that it has at least 100 rows."""
-    return min(max(total_steps // ROWS, min(NEAREST, total_steps // FEWEST), 1), FARTHEST)
+    return max(total_steps // ROWS, min(NEAREST, total_steps // FEWEST), 1)
 
 
 def _of_run(trainer: Trainer, module: LightningModule) -> tuple[TrainingModule, ImageDataModule]:
@@ -133,13 +144,12 @@ def _of_run(trainer: Trainer, module: LightningModule) -> tuple[TrainingModule, 
     return module, data
 
 
-def _place(trainer: Trainer) -> dict[str, Any]:
-    """Return where in the training a row is."""
+def place(trainer: Trainer) -> dict[str, Any]:
+    """Return where the training is: step and epoch."""
     batches = trainer.fit_loop.batch_idx + 1
     return {
         "step": trainer.global_step,
         "epoch": trainer.current_epoch + min(1.0, max(1, batches) / max(1, trainer.num_training_batches)),
-        "lr": divergence.learning_rate(trainer),
     }
 
 

@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 
 from lossfit.data import ImageDataModule
 from lossfit.data.leaks import shared_images
+from lossfit.models.finetuning import frozen_at_first
 from lossfit.tasks import metric_names
 from lossfit.training.module import TrainingModule
 
@@ -30,6 +31,7 @@ def facts_of(trainer: Trainer, module: TrainingModule, data: ImageDataModule) ->
     """
     task, config = module.task, module.hparams["config"]
     parameters = dict(module.model.named_parameters())
+    at_first = frozen_at_first(module.model)  # those that are trained later too: under DDP they require gradients
     counts = data.class_counts
     total = len(data.splits["train"][1])
     size = total if isinstance(data.batch_size, str) else data.batch_size
@@ -48,7 +50,7 @@ def facts_of(trainer: Trainer, module: TrainingModule, data: ImageDataModule) ->
         "parameters": list(parameters),
         "sizes": [parameter.numel() for parameter in parameters.values()],
         "dims": [parameter.ndim for parameter in parameters.values()],
-        "frozen": [name for name, parameter in parameters.items() if not parameter.requires_grad],
+        "frozen": [name for name, one in parameters.items() if not one.requires_grad or name in at_first],
         "class_share": None if counts is None else [count / total for count in counts],
         "val_in_train": shared_images(data.splits["train"][0], data.splits["val"][0]),
         "augmented": data.augment is not None,

@@ -30,17 +30,20 @@ class TrainingSample:
     validation: the training loss itself is measured with dropout, augmentation, mixup, class weights and smoothing, and
     while the weights still change.
 
+    validations: how many there are in an epoch.
+
     margin_sums: of each sample over the evaluations so far; see Task.margins.
     """
 
-    def __init__(self, data: ImageDataModule, samples: int) -> None:
+    def __init__(self, data: ImageDataModule, samples: int, validations: int = 1) -> None:
         images, target = data.splits["train"]
         most = max(1, MOST_BYTES // max(1, images.nbytes // max(1, len(images))))
-        count = min(samples, len(target), most, max(SMALLEST, int(len(target) * LARGEST_SHARE)))
+        share = int(len(target) * LARGEST_SHARE / validations)
+        count = min(samples, len(target), most, max(SMALLEST, share))
         self.index = _chosen(images, count, data.seed + STREAM)
         self.pixels = next(iter(stream(images, [self.index]))).cpu()
         self.target = target[self.index.to(target.device)].cpu()
-        self.normalize = Normalize(data.mean, data.std)
+        self.normalize = Normalize(data.mean, data.std).to(data.trainer.strategy.root_device if data.trainer else "cpu")
         self.batch_size = data.eval_batch_size
         self.margin_sums = torch.zeros(count)
         self.evaluations = 0
@@ -111,7 +114,8 @@ class TrainingSample:
         precision = trainer.precision_plugin
         with ActiveUnits(module.model) as units:
             for pixels in self.pixels.split(self.batch_size):
-                images = precision.convert_input(self.normalize.batch(pixels).to(module.device))
+                units.start_pass()
+                images = precision.convert_input(self.normalize.batch(pixels.to(module.device)))
                 with precision.forward_context():
                     # a compiled model is run without its graph, which is made for the batches of the training
                     outputs.append(module.model.forward(images).float())
@@ -131,12 +135,13 @@ def _chosen(images: Images, count: int, seed: int) -> Tensor:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Set eval mode and no gradients while the block runs."""
+    """Set eval mode and no gradients while the block runs; a model may draw random numbers even so."""
     trained = [part for part in module.modules() if part.training]
     for part in trained:
         part.training = False
     try:
-        with torch.no_grad():
+        device = getattr(module, "device", torch.device("cpu"))
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
         for part in trained:

@@ -35,7 +35,11 @@ def scaled_lr(config: Config, factor: float) -> Remedy:
     lr = optimizer.get("lr")
     if not isinstance(lr, int | float) or not lr > 0 or _finds_step_sizes(config):
         return []
-    return [f"optimizer.lr={rounded(lr * factor):g}"]
+    new = lr * factor
+    usual = _option("optimizer", str(option_files.chosen(config).get("optimizer"))).get("lr")
+    if factor < 1 and isinstance(usual, int | float) and lr > usual:
+        new = min(new, usual)  # the lr of a run that overflows says little about how much is too much
+    return [f"optimizer.lr={rounded(new):g}"]
 
 
 def _finds_step_sizes(config: Config) -> bool:

@@ -102,9 +102,9 @@ def by_severity(found: Any) -> list[Found]:
     return sorted(found, key=lambda one: SEVERITIES.index(one.last.severity))
 
 
-def replay(history: History, rules: Mapping[str, Rule]) -> Diagnosis:
-    """Return what the rules find in a history, evaluated as they were while the run trained."""
+def replay(history: History, rules: Mapping[str, Rule], ended: bool = True) -> Diagnosis:
+    """Return what the rules find in a history, evaluated as they were while the run trained. ended: whether it has."""
     diagnosis = Diagnosis(rules)
-    for steps, evaluations in history.moments():
+    for steps, evaluations in history.moments(ended):
         diagnosis.update(history.until(steps, evaluations))
     return diagnosis

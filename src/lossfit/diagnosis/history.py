@@ -42,12 +42,12 @@ EVALUATIONS = (
     "bins",  # (E, 45) calibration of the validation: 15 x (count, sum of confidence, number correct)
     "margins",  # (E, 21) quantiles 0, 5, ... 100% of the sample's mean margins; see callbacks/training_sample.py
 )
-CHECK_EVERY = 20  # rows of steps between two diagnoses within an epoch
+CHECK_EVERY = 20  # rows of steps between two diagnoses within an epoch, at first
 
 
 @dataclass(frozen=True)
 class History:
-    """The series of a run. facts: plain values about it, which callbacks/diagnosis.py lists."""
+    """The series of a run. facts: plain values about it, which callbacks/run_facts.py lists."""
 
     facts: Mapping[str, Any]
     steps: Rows
@@ -68,16 +68,17 @@ class History:
             {name: column[:evaluations] for name, column in self.evaluations.items()},
         )
 
-    def moments(self) -> Iterator[tuple[int, int]]:
-        """Yield the numbers of rows at which a run is diagnosed while it trains, and at its end."""
+    def moments(self, ended: bool = True) -> Iterator[tuple[int, int]]:
+        """Yield the numbers of rows at which a run is diagnosed while it trains, and, if it has ended, at its end."""
         step, evaluated = self.steps["step"], self.evaluations["step"]
         done = 0
         for row in range(len(evaluated) + 1):
             last = row == len(evaluated)
             before = len(step) if last else int((step <= evaluated[row]).sum())
-            for count in range(done // CHECK_EVERY * CHECK_EVERY + CHECK_EVERY, before + 1, CHECK_EVERY):
-                yield count, row
-            if last or is_due(row + 1):
+            for count in range(done + 1, before + 1):
+                if is_due_within_epoch(count):
+                    yield count, row
+            if ended if last else is_due(row + 1):
                 yield before, min(row + 1, len(evaluated))
             done = before
 
@@ -107,6 +108,11 @@ class History:
 def is_due(evaluations: int) -> bool:
     """Whether a run is diagnosed after this validation: after each of the first 40, then after one in 2, 3, ..."""
     return evaluations % max(1, evaluations // 20) == 0
+
+
+def is_due_within_epoch(steps: int) -> bool:
+    """Whether a run is diagnosed after this row of steps: after each 20th, of many such rows after fewer."""
+    return steps % CHECK_EVERY == 0 and is_due(steps // CHECK_EVERY)
 
 
 def _columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Rows:

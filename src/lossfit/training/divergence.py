@@ -16,11 +16,12 @@ def check_step(trainer: Trainer, loss: Tensor, loss_sum: Tensor, batch_idx: int)
     now = f"in step {trainer.global_step + 1}, epoch {trainer.current_epoch + 1}"
     if loss.device.type == "cpu" and trainer.world_size == 1:
         if not math.isfinite(loss):
-            fail(trainer, f"the training loss was {loss:g} {now}")
+            fail(trainer, f"the training loss was {loss:g} {now}", trainer.global_step + 1, in_this_batch=True)
     elif (batch_idx + 1) % CHECK_EVERY == 0:
         bad = not math.isfinite(loss_sum)
         if trainer.strategy.reduce_boolean_decision(bad, all=False):
-            fail(trainer, f"the training loss was not finite {now} or one of the {CHECK_EVERY - 1} before")
+            what = f"the training loss was not finite {now} or one of the {CHECK_EVERY - 1} before"
+            fail(trainer, what, trainer.global_step + 1)
 
 
 def check_weights(trainer: Trainer, module: nn.Module) -> None:
@@ -30,9 +31,10 @@ def check_weights(trainer: Trainer, module: nn.Module) -> None:
             fail(trainer, f"the weights {name} were not finite after step {trainer.global_step}")
 
 
-def fail(trainer: Trainer, what: str) -> NoReturn:
-    """Raise Diverged with what is not finite, and the learning rate."""
-    raise Diverged(f"{what}, with learning rate {learning_rate(trainer):g}")
+def fail(trainer: Trainer, what: str, step: int | None = None, in_this_batch: bool = False) -> NoReturn:
+    """Raise Diverged with what is not finite, and the learning rate. step: None for the last one."""
+    message = f"{what}, with learning rate {learning_rate(trainer):g}"
+    raise Diverged(message, trainer.global_step if step is None else step, in_this_batch)
 
 
 def learning_rate(trainer: Trainer) -> float:

@@ -195,7 +195,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_result(result["metrics"], trainer.global_step)
-        _say(closing_lines(folder, result, _of_callbacks(run, "closing_lines") or []))
+        _say(closing_lines(folder, result, _of_callbacks(run, "findings_lines") or []))
     return result["metrics"]
 
 
@@ -215,7 +215,7 @@ def _final_metrics(run: Run) -> dict[str, float]:
 
 def _findings(run: Run) -> dict[str, list[str]]:
     """Return the names of what the diagnosis has found, the gravest first; nothing for a run that has none."""
-    report = _of_callbacks(run, "report")
+    report = _of_callbacks(run, "findings_report")
     return {} if report is None else {"findings": [found["name"] for found in report]}
 
 

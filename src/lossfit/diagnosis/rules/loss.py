@@ -40,7 +40,7 @@ def non_finite(history: History) -> Finding | None:
     found = history.facts.get("non_finite")
     if not found:
         return None
-    epoch = found["step"] / max(1, history.facts.get("batches_per_epoch") or 1)
+    epoch = float(found.get("epoch") or 0)
     batch = f" (batch {found['batch']} of its epoch)" if found.get("batch") else ""
     text = f"{found['what']}{batch}" + (f": {found['where']}" if found.get("where") else "")
     evidence = {**found, "lr": _last(history.steps["lr"]), "grad_norm": _last(history.steps["grad_norm"])}
