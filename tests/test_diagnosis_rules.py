@@ -209,6 +209,13 @@ SICK: dict[str, tuple[str, History]] = {
         history(steps={"grad": [1.0, 0.1, math.nan, math.nan, 0.7, 0.1], "update": [0.02, 0.001, 0, 0, 0.004, 0.001]}),
     ),
     "not in the optimizer": ("unused_parameters", history(steps={"update": [0.02, 0.001, 0, 0, 0.004, 0.001]})),
+    "frozen at random weights": (
+        "unused_parameters",
+        history(
+            frozen=["1.weight", "1.bias"],
+            steps={"grad": [math.nan, math.nan, 0.8, 0.1, 0.7, 0.1], "update": [0, 0, 0.01, 0.001, 0.004, 0.001]},
+        ),
+    ),
     "leak": ("leak", history(val_in_train=900)),
     "wrong labels": (
         "label_noise",

@@ -67,8 +67,8 @@ def miscalibration(
     """The probabilities of the model do not hold: of the images with confidence 0.9, not nine of ten are right.
 
     The expected calibration error of the validation, in 15 bins, is above that of a model whose probabilities hold, on
-    as many images, by `excess` and `deviations` standard deviations. Looked at when the fraction `done` of the training
-    is over, since a model that still learns changes.
+    as many images, by `excess` and `deviations` standard deviations; by twice as much of a model that is less confident
+    than right, as one that still learns is. Looked at when the fraction `done` of the training is over.
     """
     bins = history.evaluations["bins"]
     if bins.ndim != 2 or not bins.size or series.validated(history) < done:
@@ -79,10 +79,10 @@ def miscalibration(
     if not np.isfinite(bins[-1]).all() or count.sum() < 1:
         return None
     error, floor, spread = calibration_error(count, confidence, right)
-    if error <= floor + max(excess, deviations * spread):
-        return None
     total = count.sum()
     mean, accuracy = float(confidence.sum() / total), float(right.sum() / total)
+    if error <= floor + max(excess if mean > accuracy else 2 * excess, deviations * spread):
+        return None
     if mean < accuracy and any(rule(history) for rule in (lr_too_small, update_ratio)):
         return None  # it has not learned yet to be sure
     how = "more" if mean > accuracy else "less"
@@ -97,7 +97,7 @@ def miscalibration(
     )  # fmt: skip
 
 
-def _learned(history: History, level: float = 0.6) -> bool:
+def _learned(history: History, level: float = 0.45) -> bool:
     """Whether the loss of the training images is below this share of the starting loss."""
     losses, start = history.evaluations["sample_loss"], series.starting_loss(history)
     return bool(len(losses) and losses[-1] < level * abs(start))

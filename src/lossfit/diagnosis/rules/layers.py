@@ -1,5 +1,7 @@
 """The layers of the model: gradients that vanish or explode on their way, dead units, parameters that are not used."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
@@ -106,42 +108,69 @@ def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0
 
 
 @checked
-def unused_parameters(history: History, *, epochs: Positive = 1.0, rows: Count = 10) -> Finding | None:
-    """Parameters that are not frozen get no gradient, or do not change: nothing that the loss sees depends on them.
+def unused_parameters(
+    history: History, *, epochs: Positive = 1.0, rows: Count = 10, frozen: From0To1 = 0.05
+) -> Finding | None:
+    """Parameters get no gradient, or do not change: nothing that the loss sees depends on them, or they are frozen.
 
-    Looked at over at least so many epochs and rows, in all of which there was neither gradient nor change.
+    Looked at over at least so many epochs and rows, in all of which there was neither gradient nor change. frozen: the
+    share of the model from which on frozen parameters count, in a model without trained weights, after half of the
+    training.
     """
-    facts, steps = history.facts, history.steps
-    names = facts.get("parameters") or []
+    steps = history.steps
     if len(steps["step"]) < rows or steps["epoch"][-1] < epochs or steps["grad"].ndim != 2:
         return None
-    frozen = set(facts.get("frozen") or ())
-    moving = (steps["update"] > 0).any(axis=1)  # rows in which the optimizer did anything at all
-    if moving.sum() < rows // 2:
-        return None
-    without = series.always(np.isnan(steps["grad"]))
-    grads, whole = np.nan_to_num(steps["grad"]), np.nan_to_num(steps["grad_norm"])[:, None]
-    zero, tiny = series.always(grads == 0), series.always(grads <= 1e-6 * whole)
-    still = series.always(np.nan_to_num(steps["update"][moving]) == 0)
-    found, chain = [], False  # whether a gradient has passed an earlier layer
-    for i, name in enumerate(names[: len(without)]):
-        if name in frozen:
-            continue
-        if without[i] or (still[i] and (chain if zero[i] else not tiny[i])):
-            found.append(i)
-        chain = chain or not zero[i]
+    names = (history.facts.get("parameters") or [])[: steps["grad"].shape[1]]
+    sizes = np.array(history.facts.get("sizes") or np.ones(len(names)))
+    at_random = _frozen_at_random(history, names)
+    if at_random and sizes[at_random].sum() < frozen * sizes.sum():
+        at_random = []
+    found = _without_use(history, names) or at_random
     if not found:
         return None
-    sizes = np.array(facts.get("sizes") or np.ones(len(names)))
-    share = sizes[found].sum() / sizes.sum()
+    share = float(sizes[found].sum() / sizes.sum())
     modules = list(dict.fromkeys(series.module_of(names[i]) for i in found))
-    reason = "get no gradient" if without[found].all() else "do not change"
+    if found is at_random:
+        reason = "are frozen where they started at random: the model has no trained weights"
+    else:
+        reason = "get no gradient" if np.isnan(steps["grad"][:, found]).all() else "do not change"
     text = f"the parameters of {listed(modules)} ({percent(share)} of all) {reason}"
-    evidence = {"parameters": [names[i] for i in found], "share": float(share)}
+    evidence = {"parameters": [names[i] for i in found], "share": share, "frozen": found is at_random}
     return Finding(
         "unused_parameters", "warning", text, **series.place(steps, 0), evidence=evidence,
         series=("steps.grad", "steps.update"),
     )  # fmt: skip
+
+
+def _without_use(history: History, names: Sequence[str]) -> list[int]:
+    """Return the numbers of the parameters that are not frozen and have no gradient or no change in any row.
+
+    A gradient that is 0 counts only behind a layer that gets one: before it, the layers are cut off, which is the
+    finding dead_units or vanishing_gradients. Nor does a change count that is lost in rounding, of a tiny gradient.
+    """
+    steps = history.steps
+    moving = series.always(~(steps["update"] > 0).T) == 0  # rows in which the optimizer did anything at all
+    if 2 * moving.sum() < len(moving):
+        return []
+    without = series.always(np.isnan(steps["grad"]))
+    grads, whole = np.nan_to_num(steps["grad"]), np.nan_to_num(steps["grad_norm"])[:, None]
+    zero, tiny = series.always(grads == 0), series.always(grads <= 1e-6 * whole)
+    still = series.always(np.nan_to_num(steps["update"][moving]) == 0)
+    frozen, found, chain = set(history.facts.get("frozen") or ()), [], False
+    for i, name in enumerate(names):
+        if name not in frozen:
+            if without[i] or (still[i] and (chain if zero[i] else not tiny[i])):
+                found.append(i)
+            chain = chain or not zero[i]
+    return found
+
+
+def _frozen_at_random(history: History, names: Sequence[str]) -> list[int]:
+    """Return the numbers of the parameters that are still frozen, of a model that has not been trained before."""
+    if history.facts.get("from_pretrained") or series.progress(history) < 0.5:
+        return []
+    frozen, without = set(history.facts.get("frozen") or ()), series.always(np.isnan(history.steps["grad"]))
+    return [i for i, name in enumerate(names) if name in frozen and without[i]]
 
 
 def _all_dead(history: History) -> bool:

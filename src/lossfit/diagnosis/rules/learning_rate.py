@@ -73,15 +73,16 @@ def lr_too_small(
 def update_ratio(
     history: History,
     *,
-    high: Positive = 5e-2,
+    high: Positive = 6.5e-2,
     low: Positive = 2e-5,
     rows: Count = 10,
-    level: Between0And1 = 0.3,
+    level: Between0And1 = 0.5,
+    after: Count = 50,
 ) -> Finding | None:
     """Updates have the wrong size relative to the weights: in all layers too large, or in some much too small.
 
     Too large: the median over the matrices and kernels, and over `rows` rows after the first ones, is above `high`, and
-    the loss is still above `level` of where it started. Too small: the median of most layers over the rows near the
+    the loss is still above `level` of where it started after `after` steps. Too small: the median of most layers over the rows near the
     largest learning rate is below `low`, while another layer's is above 100 times that; updates that are too small in
     all layers are the finding lr_too_small. 0.001 is usual.
     """
@@ -93,7 +94,7 @@ def update_ratio(
     typical = series.medians(ratios, 1)[2:]  # without the first steps, which adapt
     smooth = series.smoothed(np.where(np.isfinite(typical), typical, 0.0), rows)
     at = int(smooth.argmax())
-    if smooth[at] > high and series.median(steps["loss"][-10:]) > level * start:
+    if steps["step"][-1] >= after and smooth[at] > high and series.median(steps["loss"][-10:]) > level * start:
         layers = np.nan_to_num(series.medians(ratios[at + 2 : at + 2 + rows], 0))
         largest, lr = int(layers.argmax()), float(steps["lr"][at + 1 + rows])
         text = (
