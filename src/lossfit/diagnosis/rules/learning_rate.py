@@ -82,9 +82,9 @@ def update_ratio(
     """Updates have the wrong size relative to the weights: in all layers too large, or in some much too small.
 
     Too large: the median over the matrices and kernels, and over `rows` rows after the first ones, is above `high`, and
-    the loss is still above `level` of where it started after `after` steps. Too small: the median of most layers over the rows near the
-    largest learning rate is below `low`, while another layer's is above 100 times that; updates that are too small in
-    all layers are the finding lr_too_small. 0.001 is usual.
+    the loss is still above `level` of where it started after `after` steps. Too small: the median of most layers over
+    the rows near the largest learning rate is below `low`, while another layer's is above 100 times that; updates that
+    are too small in all layers are the finding lr_too_small. 0.001 is usual.
     """
     ratios, steps = series.update_ratios(history), history.steps
     start = series.starting_loss(history)
