@@ -80,7 +80,7 @@ def _around(values: np.ndarray) -> tuple[float, float]:
 def plateau(
     history: History,
     *,
-    start: Between0And1 = 0.97,
+    start: Between0And1 = 0.985,
     level: Between0And1 = 0.6,
     evaluations: Count = 5,
     done: From0To1 = 0.3,
@@ -91,8 +91,8 @@ def plateau(
     Either it never left the starting loss: it was above `start` of it throughout, after a fraction `done` of the
     training; or over the validations of the last `evaluations` epochs the interval of its slope includes 0, with the
     loss above `level` of the starting loss, the learning rate at least a tenth of the largest, and half of the training
-    done. It is what no other finding explains: not with gradients that vanish or explode, units that are dead, parameters
-    that are not used, or updates of a wrong size, nor where all updates together are below `path` of the weights.
+    done. It is what no other finding explains: not with gradients that vanish or explode, units that are dead,
+    parameters that are not used, or updates of a wrong size, nor where all updates together are below `path` of the weights.
     """
     begin, rows = series.starting_loss(history), history.steps
     ratios, done_now = series.update_ratios(history), series.progress(history)
