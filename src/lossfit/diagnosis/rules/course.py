@@ -92,7 +92,8 @@ def plateau(
     training; or over the validations of the last `evaluations` epochs the interval of its slope includes 0, with the
     loss above `level` of the starting loss, the learning rate at least a tenth of the largest, and half of the training
     done. It is what no other finding explains: not with gradients that vanish or explode, units that are dead,
-    parameters that are not used, or updates of a wrong size, nor where all updates together are below `path` of the weights.
+    parameters that are not used, or updates of a wrong size, nor where all updates together are below `path` of the
+    weights.
     """
     begin, rows = series.starting_loss(history), history.steps
     ratios, done_now = series.update_ratios(history), series.progress(history)
