@@ -8,7 +8,7 @@ import numpy as np
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History
 from lossfit.diagnosis.rules import series
-from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients, vanishing_gradients
+from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients, unused_parameters, vanishing_gradients
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.loss import divergence
 from lossfit.diagnosis.rules.series import number, percent
@@ -80,7 +80,7 @@ def _around(values: np.ndarray) -> tuple[float, float]:
 def plateau(
     history: History,
     *,
-    start: Between0And1 = 0.97,
+    start: Between0And1 = 0.985,
     level: Between0And1 = 0.6,
     evaluations: Count = 5,
     done: From0To1 = 0.3,
@@ -91,8 +91,9 @@ def plateau(
     Either it never left the starting loss: it was above `start` of it throughout, after a fraction `done` of the
     training; or over the validations of the last `evaluations` epochs the interval of its slope includes 0, with the
     loss above `level` of the starting loss, the learning rate at least a tenth of the largest, and half of the training
-    done. It is what no other finding explains: not with gradients that vanish or explode, dead units, or updates of a
-    wrong size, nor where all updates together are below `path` of the weights.
+    done. It is what no other finding explains: not with gradients that vanish or explode, units that are dead,
+    parameters that are not used, or updates of a wrong size, nor where all updates together are below `path` of the
+    weights.
     """
     begin, rows = series.starting_loss(history), history.steps
     ratios, done_now = series.update_ratios(history), series.progress(history)
@@ -103,7 +104,8 @@ def plateau(
     flat = None if place else _flat(history, begin, level, evaluations)
     if not (place or flat) or typical * (history.facts.get("total_steps") or 1) < path:
         return None
-    causes = (vanishing_gradients, exploding_gradients, dead_units, divergence, update_ratio, lr_too_small)
+    layers = (vanishing_gradients, exploding_gradients, dead_units, unused_parameters)
+    causes = (*layers, divergence, update_ratio, lr_too_small)
     if any(rule(history) for rule in causes):
         return None
     if place:
