@@ -200,4 +200,4 @@ def test_a_learning_rate_beyond_all_bounds_is_brought_back_to_the_usual_one() ->
 
 
 def offered_for(name: str, *overrides: str) -> list[list[str]]:
-    return remedies(finding(name), history(steps={"update": float("nan")}), compose(*overrides))
+    return remedies(finding(name), history(steps={"update": [float("nan")] * 6}), compose(*overrides))

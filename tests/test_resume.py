@@ -89,7 +89,8 @@ KILLED = [
 @pytest.fixture(scope="module", params=KILLED, ids=lambda overrides: overrides[0])
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """A run's overrides, and the folder of one that was not killed."""
-    overrides = [*THREE, *request.param, "callbacks.last_checkpoint.every_n_steps=1"]
+    sparse = "callbacks.diagnosis.every_n_steps=3"  # so that there are losses between its rows at most checkpoints
+    overrides = [*THREE, *request.param, "callbacks.last_checkpoint.every_n_steps=1", sparse]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         folder = tmp_path_factory.mktemp("undisturbed") / "whole"
@@ -145,6 +146,7 @@ def test_two_ranks_resume_to_the_same_bits(tmp_path: Path) -> None:
     """Killed by SIGKILL in the middle of an epoch; each rank has its own random numbers."""
     overrides = [*QUICK, *THREE, "trainer=ddp_sim", "model=cnn", "model.widths=[4]", "model.strides=[2]"]
     overrides += ["data.batch_size=32", "callbacks.last_checkpoint.every_n_steps=2"]
+    overrides += ["callbacks.diagnosis.every_n_steps=3"]
     for name, moments in (("whole", {}), ("killed", {"die": {"step": 21}})):  # before step 11, which is moment 21
         folder = runs.create(tmp_path / name, compose(*overrides), [])
         moments |= {"folder": str(folder), "out": str(tmp_path / f"{name}.said")}
@@ -163,6 +165,7 @@ def test_two_ranks_resume_to_the_same_bits(tmp_path: Path) -> None:
         assert_same(last(tmp_path / "killed")[part], last(tmp_path / "whole")[part], part)
     assert len(last(folder)["ranks"]) == 2
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
+    assert (tmp_path / "killed" / "diagnosis.json").read_text() == (tmp_path / "whole" / "diagnosis.json").read_text()
 
 
 def test_a_stopped_run_prints_how_to_resume_and_resumes(train_py: Run, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ class Recorder:
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the sample; of a new run, evaluate the untrained model."""
         module, data = _of_run(trainer, pl_module)
-        every = int(trainer.val_check_batch) if math.isfinite(trainer.val_check_batch) else 0
-        validations = max(1, int(trainer.num_training_batches) // every) if every else 1
+        every = trainer.val_check_batch or math.inf
+        validations = max(1, int(trainer.num_training_batches / every))
         self.norms, self.sample = LayerNorms(module.model), TrainingSample(data, self.samples, validations)
         self.every = self.every_n_steps or spacing(module.total_steps)
         self.loss_sum = self.loss_sum.to(module.device)

@@ -35,11 +35,15 @@ def scaled_lr(config: Config, factor: float) -> Remedy:
     lr = optimizer.get("lr")
     if not isinstance(lr, int | float) or not lr > 0 or _finds_step_sizes(config):
         return []
-    new = lr * factor
+    return [f"optimizer.lr={rounded(lr * factor):g}"]
+
+
+def usual_lr(config: Config) -> Remedy:
+    """Return the override that takes the learning rate of the optimizer's option; none if the run's is not larger."""
     usual = _option("optimizer", str(option_files.chosen(config).get("optimizer"))).get("lr")
-    if factor < 1 and isinstance(usual, int | float) and lr > usual:
-        new = min(new, usual)  # the lr of a run that overflows says little about how much is too much
-    return [f"optimizer.lr={rounded(new):g}"]
+    lr = config["optimizer"].get("lr")
+    known = isinstance(usual, int | float) and isinstance(lr, int | float)
+    return [f"optimizer.lr={usual:g}"] if known and lr > usual and not _finds_step_sizes(config) else []
 
 
 def _finds_step_sizes(config: Config) -> bool:

@@ -22,6 +22,7 @@ from lossfit.diagnosis.changes import (
     more_epochs,
     scaled_lr,
     schedule,
+    usual_lr,
     usual_schedule,
     warm_up,
 )
@@ -32,6 +33,7 @@ from lossfit.diagnosis.rules import series
 RUN = "RUN"  # stands for the run's folder
 CALIBRATE = ["python", "scripts/evaluate.py", RUN, "--calibrate"]
 USUAL = 5e-3  # the update of a layer over its weights, early in a training that works
+USELESS = 10.0  # times the weights: an update that is larger does not say how much too large the learning rate is
 MOST = 2  # alternatives
 
 
@@ -58,6 +60,8 @@ def _smaller_lr(evidence: Mapping[str, Any], history: History, config: Config) -
     typical = series.medians(series.update_ratios(history), 1)[:50]
     typical = typical[np.isfinite(typical) & (typical > 0)]
     largest = evidence.get("ratio") or (float(np.percentile(typical, 90)) if len(typical) else 10 * USUAL)
+    if (not len(typical) or largest > USELESS) and (usual := usual_lr(config)):
+        return usual
     return scaled_lr(config, min(0.3, max(1e-3, USUAL / largest)))
 
 
