@@ -72,8 +72,9 @@ def miscalibration(
     """The probabilities of the model do not hold: of the images with confidence 0.9, not nine of ten are right.
 
     The expected calibration error of the validation, in 15 bins, is above that of a model whose probabilities hold, on
-    as many images, by `excess` and `deviations` standard deviations; by `unsure` instead of `excess` if the model is less
-    confident than right, as one is that still learns or whose weights are averaged. Looked at when the fraction `done` of the training is over.
+    as many images, by `excess` and `deviations` standard deviations; by `unsure` in place of `excess` if the model is
+    less confident than right, as one is that still learns or whose weights are averaged. Looked at when the fraction
+    `done` of the training is over.
     """
     bins = history.evaluations["bins"]
     if bins.ndim != 2 or not bins.size or series.validated(history) < done:
