@@ -62,13 +62,19 @@ def class_collapse(
 
 @checked
 def miscalibration(
-    history: History, *, excess: Positive = 0.03, deviations: NonNegative = 2.0, done: Between0And1 = 0.9
+    history: History,
+    *,
+    excess: Positive = 0.03,
+    unsure: Positive = 0.15,
+    deviations: NonNegative = 2.0,
+    done: Between0And1 = 0.9,
 ) -> Finding | None:
     """The probabilities of the model do not hold: of the images with confidence 0.9, not nine of ten are right.
 
     The expected calibration error of the validation, in 15 bins, is above that of a model whose probabilities hold, on
-    as many images, by `excess` and `deviations` standard deviations; by twice as much of a model that is less confident
-    than right, as one that still learns is. Looked at when the fraction `done` of the training is over.
+    as many images, by `excess` and `deviations` standard deviations; by `unsure` in place of `excess` if the model is
+    less confident than right, as one is that still learns or whose weights are averaged. Looked at when the fraction
+    `done` of the training is over.
     """
     bins = history.evaluations["bins"]
     if bins.ndim != 2 or not bins.size or series.validated(history) < done:
@@ -81,7 +87,7 @@ def miscalibration(
     error, floor, spread = calibration_error(count, confidence, right)
     total = count.sum()
     mean, accuracy = float(confidence.sum() / total), float(right.sum() / total)
-    if error <= floor + max(excess if mean > accuracy else 2 * excess, deviations * spread):
+    if error <= floor + max(excess if mean > accuracy else unsure, deviations * spread):
         return None
     if mean < accuracy and any(rule(history) for rule in (lr_too_small, update_ratio)):
         return None  # it has not learned yet to be sure
