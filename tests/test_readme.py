@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import lossfit
@@ -34,6 +35,7 @@ PAGES = {
     if page.name not in ("losses_choosing.md", "losses_measured.md")  # are parts of losses.md
 }
 README, OWN_CODE, OWN_IMAGES = (PAGES[name] for name in ("README.md", "docs/own_code.md", "docs/own_images.md"))
+DIAGNOSIS = PAGES["docs/diagnosis.md"]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROGRAMS = ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy", "mkdocs", "git")
 SMALL = ["data=sample", "trainer.max_epochs=1", "data.subset=200"]
@@ -43,6 +45,7 @@ NEEDED = {  # as the entry of this loss says
     "python train.py 'data.classes=[Shirt,Pullover]' loss=bce": ["data.val_size=20", "data.subset=80"],
 }
 SAMPLES = {"data=fashion_mnist_rotation": "data=sample_rotation"}
+DIVERGES = "optimizer.lr=30"  # a run that docs/diagnosis.md says ends so
 LOSSES_ROW = "losses, the first choice in front"
 WEIGHTS = "model.weights=resnet18.safetensors"  # pretrained weights need the network
 TINY = ["data=sample", "data.subset=200", "model=linear"]
@@ -166,7 +169,7 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path, request: py
         if block.startswith("# my_"):
             (tmp_path / block.split()[1]).write_text(block)
     done = forks.run(["train.py", *arguments], env={"PYTHONPATH": str(tmp_path)}, ranks=1 if "ddp" in command else 0)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 or (DIVERGES in command and "The run diverged" in done.stderr), done.stderr
     assert done.stdout
 
 
@@ -244,6 +247,7 @@ def test_commands_on_a_trained_run(command: str, trained: Path, tmp_path: Path) 
         "predict": r"boot\.png  0\.\d+ [A-Z]",
         "export": r"0 predictions differ",
         "report": r"run/report\.html  0\.\d+ MB",
+        "diagnose": r"by 16 rules on 1 evaluations and \d+ recorded steps",
     }
     assert re.search(expected[Path(arguments[0]).stem], done.stdout), done.stdout
 
@@ -389,6 +393,42 @@ def test_reporting(command: str, script: Callable[..., tuple[int, str, str]], tr
     assert re.search(r"SWEEP/report\.html  0\.\d+ MB", said)
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python scripts/diagnose.py logs/")])
+def test_diagnosing(command: str, script: Callable[..., tuple[int, str, str]], trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "logs" / "train" / "multiruns" / "SWEEP" / "0")
+    status, said, _ = script("diagnose", *(re.sub("^logs/", f"{tmp_path}/logs/", a) for a in shlex.split(command)[2:]))
+    assert status == 0
+    assert "1 diagnosed run of 1: " in said
+
+
+def found_by(page: str) -> dict[str, list[str]]:
+    """Return the findings that a page shows, by the training command that stands before them."""
+    shown: dict[str, list[str]] = {}
+    command = ""
+    for kind, block in re.findall(r"^```(bash|text)\n(.+?)```", page, flags=re.DOTALL | re.MULTILINE):
+        if kind == "bash":
+            command = next(iter(commands(f"```bash\n{block}```")), command)
+        else:
+            names = re.findall(r"^(?:Critical|Warning|Note): (\w+) since ", block, flags=re.MULTILINE)
+            shown.setdefault(command, []).extend(names)
+    return shown
+
+
+def test_the_page_of_the_diagnosis_has_every_rule() -> None:
+    rules = set(yaml.safe_load((ROOT / "conf/callbacks/diagnosis.yaml").read_text())["diagnosis"]["rules"])
+    assert {name for cells in table(DIAGNOSIS, "[`overfitting`](#overfitting)") for name in names_in(cells[0])} == rules
+    assert {name for names in found_by(DIAGNOSIS).values() for name in names} == rules
+    assert set(re.findall(r"^### (\w+)$", DIAGNOSIS, flags=re.MULTILINE)) == rules
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "names"), found_by(DIAGNOSIS).items())
+def test_the_runs_of_the_diagnosis_have_their_findings(command: str, names: list[str], tmp_path: Path) -> None:
+    done = forks.run(["train.py", *shlex.split(command)[2:], "trainer=cpu", f"hydra.run.dir={tmp_path}/run"])
+    assert done.returncode in (0, 1), done.stderr
+    assert set(names) <= set(runs.read_result(tmp_path / "run")["findings"])
+
+
 LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "= lossfit.load" in code]
 
 
@@ -435,6 +475,8 @@ def test_every_command_is_one_that_is_run_here() -> None:
         "stream",
         "report",
         "sweep_report",
+        "diagnose",
+        "diagnosis",
     }
     assert [c for c in COMMANDS if not c.startswith((*tested, "python scripts/"))] == []
     assert {Path(name).stem for name in SCRIPTS} == scripts
