@@ -44,7 +44,7 @@ class Found:
 
 
 @dataclass
-class Diagnosis:
+class Findings:
     """Rules over a history that grows. found: by the names of the findings, in the order in which they were found."""
 
     rules: Mapping[str, Rule]
@@ -102,9 +102,9 @@ def by_severity(found: Any) -> list[Found]:
     return sorted(found, key=lambda one: SEVERITIES.index(one.last.severity))
 
 
-def replay(history: History, rules: Mapping[str, Rule]) -> Diagnosis:
+def replay(history: History, rules: Mapping[str, Rule]) -> Findings:
     """Return what the rules find in a history, evaluated as they were while the run trained."""
-    diagnosis = Diagnosis(rules)
+    findings = Findings(rules)
     for steps, evaluations in history.moments():
-        diagnosis.update(history.until(steps, evaluations))
-    return diagnosis
+        findings.update(history.until(steps, evaluations))
+    return findings

@@ -14,7 +14,7 @@ SEVERITIES = ("critical", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Found:
+class ReportedFinding:
     """A finding.
 
     epoch, since: since when, as a fraction and in words; None and empty if it is not known. remedies: each what to type
@@ -31,14 +31,14 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class ReportedFindings:
     """The findings, the gravest first. note: what to know if there are none; empty if the run is healthy."""
 
-    findings: list[Found]
+    findings: list[ReportedFinding]
     note: str = ""
 
 
-def read(folder: Path, result: Mapping[str, Any]) -> Diagnosis:
+def read(folder: Path, result: Mapping[str, Any]) -> ReportedFindings:
     """Read the findings of a run folder. result: its result.json."""
     path = folder / names.DIAGNOSIS
     try:
@@ -47,20 +47,21 @@ def read(folder: Path, result: Mapping[str, Any]) -> Diagnosis:
     except FileNotFoundError:
         listed = result.get("findings")
         if isinstance(listed, list) and listed:
-            return Diagnosis([], f"result.json names {', '.join(map(str, listed))}, but {path.name} is not here.")
+            named = ", ".join(map(str, listed))
+            return ReportedFindings([], f"result.json names {named}, but {path.name} is not here.")
         if result.get("status") in (None, "running"):
-            return Diagnosis([], "There is no diagnosis yet.")
-        return Diagnosis([], "The run was trained without the callback diagnosis, so nothing is known.")
+            return ReportedFindings([], "There is no diagnosis yet.")
+        return ReportedFindings([], "The run was trained without the callback diagnosis, so nothing is known.")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return Diagnosis([], f"{path.name} cannot be read, so nothing is known.")
-    return Diagnosis(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
+        return ReportedFindings([], f"{path.name} cannot be read, so nothing is known.")
+    return ReportedFindings(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
 
 
-def _found(one: Mapping[str, Any]) -> Found:
+def _found(one: Mapping[str, Any]) -> ReportedFinding:
     since = one.get("since") or {}
     epoch: Any = since.get("epoch")
     severity = str(one.get("severity"))
-    return Found(
+    return ReportedFinding(
         name=str(one["name"]),
         severity=severity if severity in SEVERITIES else "note",
         text=str(one["text"]),

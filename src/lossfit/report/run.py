@@ -43,7 +43,7 @@ class RunFacts:
     resume: str | None
     differences: list[defaults.Difference]
     config: str
-    diagnosis: findings.Diagnosis
+    diagnosis: findings.ReportedFindings
     curves: Curves
     no_curves: str
     missing: list[str]

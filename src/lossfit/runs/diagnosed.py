@@ -47,11 +47,11 @@ def diagnose(folder: Path) -> Diagnosed:
     file = folder / names.DIAGNOSIS
     history = _history(folder, file)
     rules = _rules(folder, config)
-    diagnosis = replay(history, rules)
-    if rules and len(diagnosis.failed) == len(rules):
+    findings = replay(history, rules)
+    if rules and len(findings.failed) == len(rules):
         raise UserError(f"{file} is damaged: every rule fails on its series; only a new run writes it")
-    rules = {name: rule for name, rule in rules.items() if name not in diagnosis.failed}
-    return Diagnosed(folder, config, history, rules, by_severity(diagnosis.found.values()))
+    rules = {name: rule for name, rule in rules.items() if name not in findings.failed}
+    return Diagnosed(folder, config, history, rules, by_severity(findings.found.values()))
 
 
 def _history(folder: Path, file: Path) -> History:
