@@ -111,7 +111,7 @@ def describe(board: Leaderboard, run: RunSummary) -> str:
         f"findings {', '.join(run.findings)}" if run.findings else "",
     ]
     about = ", ".join(part for part in parts if part)
-    reason = "" if run.status == "pruned" else shorten(run.reason, 300)
+    reason = shorten(run.reason, 300)
     return f"{run.folder}  {about}{': ' if reason else ''}{reason}"
 
 
