@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossfit.diagnosis.finding import SEVERITIES, Finding
+from lossfit.diagnosis.finding import SEVERITIES, Finding, since
 from lossfit.diagnosis.history import History
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,8 @@ class Found:
 
     @property
     def since(self) -> str:
-        """Since when it holds: the epoch, or within an epoch the step."""
-        epoch = self.first.epoch
-        return f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {self.first.step}"
+        """Since when it holds, in words."""
+        return since(self.first.epoch, self.first.step)
 
     @property
     def line(self) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossfit.config import Config
+from lossfit.diagnosis.finding import SEVERITIES, since
 from lossfit.plain_values import is_finite
 from lossfit.runs import names
-
-SEVERITIES = ("critical", "warning", "note")
+from lossfit.runs.diagnosed import is_diagnosed
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class ReportedFindings:
     note: str = ""
 
 
-def read(folder: Path, result: Mapping[str, Any]) -> ReportedFindings:
-    """Read the findings of a run folder. result: its result.json."""
+def read(folder: Path, result: Mapping[str, Any], config: Config) -> ReportedFindings:
+    """Read the findings of a run folder. result: its result.json. config: its config, empty if it is not known."""
     path = folder / names.DIAGNOSIS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -51,6 +52,10 @@ def read(folder: Path, result: Mapping[str, Any]) -> ReportedFindings:
             return ReportedFindings([], f"result.json names {named}, but {path.name} is not here.")
         if result.get("status") in (None, "running"):
             return ReportedFindings([], "There is no diagnosis yet.")
+        if is_diagnosed(config):
+            failed = result.get("status") == "failed"
+            why = "The run failed before its diagnosis was written" if failed else f"{path.name} is not here"
+            return ReportedFindings([], f"{why}, so nothing is known.")
         return ReportedFindings([], "The run was trained without the callback diagnosis, so nothing is known.")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ReportedFindings([], f"{path.name} cannot be read, so nothing is known.")
@@ -58,20 +63,15 @@ def read(folder: Path, result: Mapping[str, Any]) -> ReportedFindings:
 
 
 def _found(one: Mapping[str, Any]) -> ReportedFinding:
-    since = one.get("since") or {}
-    epoch: Any = since.get("epoch")
+    when = one.get("since") or {}
+    epoch: Any = when.get("epoch")
     severity = str(one.get("severity"))
     return ReportedFinding(
         name=str(one["name"]),
         severity=severity if severity in SEVERITIES else "note",
         text=str(one["text"]),
         epoch=epoch if is_finite(epoch) else None,
-        since=_since(epoch, since.get("step")) if is_finite(epoch) else "",
+        since=since(epoch, when.get("step")) if is_finite(epoch) else "",
         holds=bool(one.get("holds", True)),
         remedies=[shlex.join(map(str, remedy)) for remedy in one.get("remedies") or ()],
     )
-
-
-def _since(epoch: float, step: Any) -> str:
-    """Return the epoch, or within an epoch the step."""
-    return f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {step}"
