@@ -140,6 +140,10 @@ def test_an_evaluation_of_this_checkpoint_is_used_and_no_other(undrawn: Path, sc
         ({"checkpoint": "elsewhere/last.ckpt"}, False),
         ({"temperature": 1.5}, False),
         ({"samples": 100}, False),
+        ({"acc": "0.1234"}, False),
+        ({"acc": {"value": 0.1234, "low": "0.1", "high": 0.2}}, False),
+        ({"nll": {"value": 10**400, "low": 1, "high": 2}}, False),
+        ({"classes": {"Shirt": {"recall": ["x"]}}}, False),
         ({"classes": None}, False),
     ):
         file.write_text(json.dumps(changed | about))
