@@ -78,6 +78,7 @@ def test_a_finding_is_said_and_drawn(script: Script, tmp_path: Path) -> None:
 
 def test_nothing_found(script: Script, tmp_path: Path) -> None:
     run = write(tmp_path / "run", history(overfits=False), OVERFITTING | {"leak": None})
+    (run / "diagnosis.png").write_bytes(b"of rules that found something")
     assert script("diagnose", run) == (0, "nothing was found by 1 rules on 20 evaluations and 40 recorded steps\n", "")
     assert not (run / "diagnosis.png").exists()
 
