@@ -81,7 +81,7 @@ def columns(of_runs: Iterable[Mapping[str, str]]) -> list[str]:
         values: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
         for options in every:
             values[tuple(options.get(name) for name in context)].add(options.get(key))
-        if any(len(some) > 1 for some in values.values()):
+        if any(len(texts) > 1 for texts in values.values()):
             differing.append(key)
     return differing
 
