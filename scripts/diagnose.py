@@ -44,6 +44,7 @@ def of_run(folder: Path, png: Path) -> None:
     steps, evaluations = (len(rows["step"]) for rows in (run.history.steps, run.history.evaluations))
     looked = f"{len(run.rules)} rules on {evaluations:,} evaluations and {steps:,} recorded steps"
     if not run.found:
+        (folder / names.DIAGNOSIS_PICTURE).unlink(missing_ok=True)  # of findings that other rules had
         print(f"nothing was found by {looked}")
         return
     print(f"{counted(run.found, 'finding')} by {looked}\n")

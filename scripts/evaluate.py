@@ -78,7 +78,8 @@ def main() -> None:
     print("\n".join(summary(found)))
     if fitted is not None:
         after = task.measure(task.tempered(outputs.float(), fitted)[None], target)
-        print(f"\nThe same with the temperature {fitted:.4f}")
+        same = ", which was fitted on these images" if options.split == calibration.SPLIT else ""
+        print(f"\nThe same with the temperature {fitted:.4f}{same}")
         print("\n".join(summary(after)))
         found["calibrated"] = {"temperature": fitted, **after}
     if options.tta:
@@ -96,6 +97,7 @@ def main() -> None:
         "epochs": model.epochs,
         "temperature": model.temperature,
         "split": options.split,
+        "rows": task.rows,
         "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": runs.versions(),
     }

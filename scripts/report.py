@@ -37,7 +37,7 @@ def main() -> None:
     out = asked.out or asked.folder / names.REPORT
     if not asked.folder.is_dir():
         raise UserError(f"{asked.folder} is no folder; name a run folder, a sweep, or a folder of runs")
-    if out.is_dir() or not out.parent.is_dir():  # told before minutes are spent on measuring
+    if out.is_dir() or not out.parent.is_dir():  # checked before the model is measured, which can take minutes
         why = "it is a folder" if out.is_dir() else f"{out.parent} is no folder"
         raise UserError(f"--out {out} cannot be written: {why}")
     if (asked.folder / names.CONFIG).exists():

@@ -171,6 +171,13 @@ def test_a_callback_is_passive_by_the_mark_in_its_option_file(tmp_path: Path, mo
     }
 
 
+def test_a_diagnosis_that_ends_runs_is_another_setting(tmp_path: Path) -> None:
+    settings = [(), ("callbacks.diagnosis.samples=10",), ("callbacks.diagnosis.stop=[divergence]",)]
+    assert differing(tmp_path, *settings) == ["callbacks"]
+    found = [setting.options["callbacks"] for setting in board(tmp_path).settings]
+    assert sorted(found) == ["checkpoint", "checkpoint, diagnosis"]
+
+
 def test_callbacks_that_change_training_are_one_column(tmp_path: Path) -> None:
     settings = [
         ("callbacks=[checkpoint,pictures]",),

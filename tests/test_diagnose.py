@@ -78,6 +78,7 @@ def test_a_finding_is_said_and_drawn(script: Script, tmp_path: Path) -> None:
 
 def test_nothing_found(script: Script, tmp_path: Path) -> None:
     run = write(tmp_path / "run", history(overfits=False), OVERFITTING | {"leak": None})
+    (run / "diagnosis.png").write_bytes(b"of rules that found something")
     assert script("diagnose", run) == (0, "nothing was found by 1 rules on 20 evaluations and 40 recorded steps\n", "")
     assert not (run / "diagnosis.png").exists()
 
@@ -101,7 +102,7 @@ def test_names_from_elsewhere_are_escaped(script: Script, tmp_path: Path) -> Non
     from lossfit.runs.diagnosed import Diagnosed
 
     finding = Finding("x", "note", "in \x1b[2Jlayer", 1.0, 10, {}, ())
-    run = Diagnosed(tmp_path, {}, history(overfits=False), {}, [])
+    run = Diagnosed(tmp_path, {}, history(overfits=False), {}, [], {"x": []})
     assert run.lines(Found(finding, finding))[0] == r"Note: x since epoch 1: in \x1b[2Jlayer"
 
 
@@ -109,8 +110,11 @@ def test_a_folder_without_a_diagnosis_has_its_remedy(script: Script, tmp_path: P
     for name, status, remedy in (
         ("a", "completed", "the run was trained without the callback that writes it: train again with +callbacks=dia"),
         ("b", "interrupted", f"it is written when the training ends; python train.py resume={tmp_path}/b goes on"),
+        ("c", "failed", "the run failed: OSError: no space left"),
+        ("d", "completed", "it was removed; train again"),
     ):
-        put(tmp_path / name, status=status)
+        off = (lambda config: config["callbacks"].update(diagnosis=None)) if name == "a" else (lambda config: None)
+        put(tmp_path / name, status=status, reason="OSError: no\nspace left", change=off)
         code, said, err = script("diagnose", tmp_path / name)
         assert (code, said) == (2, "")
         assert err.splitlines()[0].startswith(f"Error: {tmp_path / name} has no diagnosis.json: {remedy}")
@@ -126,6 +130,13 @@ def damaged() -> dict[str, str]:
         "no steps": lambda history: history.pop("steps"),
         "a text": lambda history: history["evaluations"].update(val_loss=["x"] * 20),
         "columns of other lengths": lambda history: history["evaluations"]["val_loss"].pop(),
+        "more rows than any run writes": lambda history: history["evaluations"].update(
+            {name: [None] * 20_001 for name in history["evaluations"]}
+        ),
+        "a huge integer": lambda history: history["steps"]["step"].__setitem__(-1, 10**400),
+        "steps that go back": lambda history: history["steps"]["step"].reverse(),
+        "bins of another number": lambda history: history["evaluations"].update(bins=[[1.0, 2.0]] * 20),
+        "norms of other parameters": lambda history: history["steps"].update(weight=[[1.0]] * 40),
         "ragged rows": lambda history: history["steps"]["grad"].__setitem__(0, [1.0]),
         "no mapping": lambda history: history.update(facts=7),
         "a rule's columns": lambda history: history["evaluations"].update(val_loss=[[1.0, 2.0]] * 20),
@@ -149,6 +160,28 @@ def test_a_damaged_file_is_named(text: str, script: Script, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.update(model=None),
+        lambda config: config.update(data=7),
+        lambda config: config["data"]["augment"].update(translate="x"),
+        lambda config: config.pop("model"),
+    ],
+)
+def test_a_config_to_which_no_remedy_fits_is_named(
+    change: Callable[[dict[str, Any]], None], script: Script, tmp_path: Path
+) -> None:
+    run = write(tmp_path / "run", history(overfits=True))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    change(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    status, said, err = script("diagnose", run)
+    assert (status, said) == (2, "")
+    assert err.startswith(f"Error: {run / 'config.yaml'} is damaged: no remedy can be fitted to it (")
+    assert len(err.splitlines()) == 2, "the message, and how to see the traceback"
+
+
+@pytest.mark.parametrize(
     "rule",
     [
         {"_target_": "torch.nn.Linear", "_partial_": True},
@@ -156,6 +189,8 @@ def test_a_damaged_file_is_named(text: str, script: Script, tmp_path: Path) -> N
         {"_target_": f"{RULES}.overfitting", "_partial_": True, "rise": {"_target_": "lossfit.data.FashionMNIST"}},
         {"_target_": f"{RULES}x.overfitting", "_partial_": True},
         {"_target_": f"{RULES}.series.np.load", "_partial_": True},
+        {"_target_": f"{RULES}.series.update_ratios", "_partial_": True},
+        {"_target_": [f"{RULES}.overfitting"], "_partial_": True},
         "overfitting",
     ],
 )

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lossfit.diagnosis import Diagnosis, Finding, History, replay
+from lossfit.diagnosis import Finding, Findings, History, replay
 
 
 def history(steps: list[int], evaluations: list[int], losses: list[float] | None = None) -> History:
@@ -58,15 +58,15 @@ def high_loss(history: History) -> Finding | None:
 
 def test_a_finding_is_told_once_and_keeps_since_when_it_holds_and_whether_it_still_does():
     run = history([], [100, 200, 300, 400], [0.5, 2.0, 3.0, 0.5])
-    diagnosis = Diagnosis({"high_loss": high_loss})
-    new = [diagnosis.update(run.until(0, count)) for count in range(1, 5)]
+    findings = Findings({"high_loss": high_loss})
+    new = [findings.update(run.until(0, count)) for count in range(1, 5)]
     assert [[one.line for one in some] for some in new] == [[], ["high_loss since epoch 2: it was 3.0"], [], []]
-    (plain,) = diagnosis.to_plain(lambda finding: [["optimizer.lr=1"]])
+    (plain,) = findings.to_plain(lambda finding: [["optimizer.lr=1"]])
     assert plain["remedies"] == [["optimizer.lr=1"]]
     assert plain["since"] == {"epoch": 2.0, "step": 200}
     assert (plain["text"], plain["holds"]) == ("it was 3.0", False)
     assert replay(run, {"high_loss": high_loss}).to_plain(lambda finding: plain["remedies"]) == [plain]
-    (found,) = diagnosis.found.values()
+    (found,) = findings.found.values()
     assert found.lines([]) == ["Warning: high_loss since epoch 2: it was 3.0 (it no longer does)"]
     found.holds = True
     assert found.lines([["a=1", "b=2"], ["c=x y"]])[1:] == ["  try: a=1 b=2   or   'c=x y'"]
@@ -78,16 +78,16 @@ def broken(history: History) -> Finding | None:
 
 def test_a_rule_that_fails_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture):
     run = history([], [100], [2.0])
-    diagnosis = Diagnosis({"broken": broken, "high_loss": high_loss})
-    assert [one.last.name for one in diagnosis.update(run)] == ["high_loss"]
-    diagnosis.update(run)
+    findings = Findings({"broken": broken, "high_loss": high_loss})
+    assert [one.last.name for one in findings.update(run)] == ["high_loss"]
+    findings.update(run)
     (warning,) = caplog.messages
     assert warning == "callbacks.diagnosis.rules.broken fails and is left out: ZeroDivisionError('1 / 0')"
 
 
 def test_a_file_has_null_for_evidence_that_is_not_finite():
     finding = Finding("one", "note", "text", 1.0, 1, {"loss": float("nan"), "layers": [1.0, float("inf")]}, ())
-    diagnosis = Diagnosis({"one": lambda history: finding})
-    diagnosis.update(history([], []))
-    (plain,) = diagnosis.to_plain(lambda finding: [])
+    findings = Findings({"one": lambda history: finding})
+    findings.update(history([], []))
+    (plain,) = findings.to_plain(lambda finding: [])
     assert plain["evidence"] == {"loss": None, "layers": [1.0, None]}

@@ -18,6 +18,7 @@ from lossfit.callbacks.active_units import ActiveUnits
 from lossfit.callbacks.layer_norms import LayerNorms
 from lossfit.callbacks.recorder import spacing
 from lossfit.callbacks.training_sample import STREAM, TrainingSample
+from lossfit.data import leaks
 from lossfit.data.leaks import shared_images
 from lossfit.diagnosis import Finding, History, replay
 from lossfit.errors import Diverged
@@ -259,6 +260,25 @@ def test_images_that_are_in_both_splits_are_counted() -> None:
     same = (train.flatten(1)[None] == val.flatten(1)[:, None]).all(2).any(1).sum()
     assert shared_images(train, val) == int(same) >= 3
     assert shared_images(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(1, 1, 3, 3, dtype=torch.uint8)) == 1
+
+
+def test_images_that_differ_in_few_columns_are_told_apart() -> None:
+    train, other = (
+        torch.zeros(2000, 1, 28, 28, dtype=torch.uint8),
+        torch.zeros(2000, 1, 28, 28, dtype=torch.uint8),
+    )
+    generator = torch.Generator().manual_seed(0)
+    for images in (train, other):  # the uppermost byte of each word of eight
+        images.view(2000, -1)[:, 7::8] = torch.randint(1, 256, (2000, 98), generator=generator, dtype=torch.uint8)
+    other[5], other[9] = train[7], train[1999]
+    assert shared_images(train, other) == 2
+
+
+def test_images_with_the_same_number_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "_numbers", lambda images: images.flatten(1)[:, 0].long())  # most collide
+    train = torch.tensor([[1, 0], [1, 1], [1, 2], [3, 0]], dtype=torch.uint8).view(4, 1, 1, 2)
+    other = torch.tensor([[1, 2], [1, 3], [3, 0], [3, 1], [9, 0]], dtype=torch.uint8).view(5, 1, 1, 2)
+    assert shared_images(train, other) == 2
 
 
 def loss_is_low(history: History) -> Finding | None:

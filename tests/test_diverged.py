@@ -167,6 +167,6 @@ def test_callbacks_that_replace_the_defaults_are_announced(tmp_path: Path) -> No
     said = (tmp_path / "run" / "train.log").read_text()
     assert "WARNING" in said
     assert "callbacks=early_stopping replaces the default callbacks: without checkpoint best.ckpt is not kept" in said
-    assert "+callbacks=early_stopping adds to them" in said
+    assert "without diagnosis nothing says what the run suffers from; +callbacks=early_stopping adds to them" in said
     with pytest.raises(UserError, match="is completed and has no checkpoint"):
         __import__("lossfit").load(tmp_path / "run")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import lossfit
 from lossfit.inference.evaluation import outputs_of, split
 from lossfit.inference.mistakes import Mistake, WorstSoFar, mistakes_figure, worst_mistakes
-from lossfit.inference.saliency import occlusion, saliency
+from lossfit.inference.saliency import multiply_accumulates, occlusion, saliency
 from lossfit.models.cnn import CNN
 from lossfit.models.linear import Linear
 from lossfit.models.mlp import MLP
@@ -159,6 +159,21 @@ def test_every_model_of_ours_can_be_looked_into(name: str, channels: int) -> Non
     assert found.amax((1, 2)).tolist() == [1, 1]
     again = occlusion(lambda pixels: model(pixels / 255), images, torch.tensor([0, 2]), "softmax")
     assert found.equal(again)
+
+
+@captum
+@pytest.mark.parametrize("size", [(28, 28), (17, 40)])
+def test_the_multiply_accumulates_of_the_maps_are_counted(size: tuple[int, int]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(size[0] * size[1], 5, bias=False))
+    images = torch.zeros(3, 1, *size, dtype=torch.uint8)
+    seen = []
+
+    def predict(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels))
+        return model(pixels)
+
+    occlusion(predict, images, torch.tensor([0, 1, 2]), "softmax")
+    assert multiply_accumulates(model, images) == sum(seen) * size[0] * size[1] * 5
 
 
 @captum

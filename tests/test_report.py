@@ -20,6 +20,7 @@ import yaml
 from markupsafe import Markup
 
 from lossfit import compare
+from lossfit.diagnosis.changes import exchanged
 from lossfit.report import charts, measured, of_run, of_sweep
 from lossfit.report.against_best import differences, student_quantile
 from lossfit.report.confusion import confusion
@@ -139,6 +140,10 @@ def test_an_evaluation_of_this_checkpoint_is_used_and_no_other(undrawn: Path, sc
         ({"checkpoint": "elsewhere/last.ckpt"}, False),
         ({"temperature": 1.5}, False),
         ({"samples": 100}, False),
+        ({"acc": "0.1234"}, False),
+        ({"acc": {"value": 0.1234, "low": "0.1", "high": 0.2}}, False),
+        ({"nll": {"value": 10**400, "low": 1, "high": 2}}, False),
+        ({"classes": {"Shirt": {"recall": ["x"]}}}, False),
         ({"classes": None}, False),
     ):
         file.write_text(json.dumps(changed | about))
@@ -193,7 +198,9 @@ def test_findings_with_their_remedies(undrawn: Path) -> None:
     ("diagnosis", "result", "sentence"),
     [
         ('{"findings": []}', {}, "Nothing was found"),
-        (None, {}, "trained without the callback diagnosis"),
+        (None, {}, "diagnosis.json is not here, so nothing is known"),
+        (None, {"status": "failed"}, "The run failed before its diagnosis was written, so nothing is known"),
+        (None, {"callbacks": None}, "trained without the callback diagnosis"),
         (None, {"status": "running"}, "There is no diagnosis yet"),
         (None, {"findings": ["plateau"]}, "result.json names plateau, but diagnosis.json is not here"),
         ('{"findings": [{"severity"', {}, "diagnosis.json cannot be read"),
@@ -210,6 +217,10 @@ def test_what_is_said_without_findings(
         key: value for key, value in json.loads((undrawn / "result.json").read_text()).items() if key != "findings"
     }
     (undrawn / "result.json").write_text(json.dumps(before | result))
+    if "callbacks" in result:
+        config = yaml.safe_load((undrawn / "config.yaml").read_text())
+        config["callbacks"]["diagnosis"] = None
+        (undrawn / "config.yaml").write_text(yaml.safe_dump(config))
     assert sentence in Page(of_run(undrawn)).text
 
 
@@ -273,7 +284,11 @@ def status(name: str, reason: str | None = None) -> Callable[[Path], object]:
         (status("diverged", "the training loss was nan"), "became NaN or infinite: the training loss was nan."),
         (status("interrupted"), "before its end. To continue: python train.py resume="),
         (status("running"), "The process of this run was killed before its end."),
-        (status("pruned"), "stopped by its search"),
+        (status("pruned"), "This run was stopped before its end."),
+        (
+            status("pruned", "stopped by the diagnosis: divergence since step 40: the loss rose"),
+            "This run was stopped before its end: stopped by the diagnosis: divergence since step 40: the loss rose.",
+        ),
     ],
 )  # fmt: skip
 def test_a_run_with_pieces_missing(
@@ -364,6 +379,18 @@ def test_options_that_differ_from_the_defaults(
     exact = not {"+callbacks=ema", "experiment=quickstart"} & set(overrides)
     assert expected.items() <= found.items()
     assert not exact or found == expected
+
+
+def test_choices_of_a_run_from_elsewhere_read_no_file_outside_of_conf(tmp_path: Path) -> None:
+    (tmp_path / "evil.yaml").write_text("a: [1\n b: {")
+    config = json.loads(json.dumps(compose()))
+    above = "../" * len((ROOT / "conf" / "data").parts)
+    outside = f"{above}{str(tmp_path)[1:]}/evil"
+    assert (ROOT / "conf" / "data" / f"{outside}.yaml").exists()
+    config["choices"] |= {"data": outside, "model": outside, "../" + above + str(tmp_path)[1:]: "evil"}
+    found = {one.option: one.value for one in differing(config)}
+    assert (found["data"], found["model"]) == (outside, outside)
+    assert exchanged(config, "model", "cnn") == []
 
 
 @pytest.fixture

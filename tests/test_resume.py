@@ -293,6 +293,15 @@ def test_a_run_that_stopped_early_is_complete(tmp_path: Path) -> None:
     assert runs.status(tmp_path / "run") == "completed"
 
 
+def test_a_run_killed_during_its_test_keeps_its_findings(tmp_path: Path) -> None:
+    fit(tmp_path / "run", "model=linear", "optimizer=adam", "optimizer.lr=10", "trainer.max_epochs=2")
+    found = runs.read_result(tmp_path / "run")["findings"]
+    assert found, "or the test says nothing"
+    files.write_json(tmp_path / "run" / "result.json", {"status": "running"})
+    engine.train(tmp_path / "run")
+    assert runs.read_result(tmp_path / "run")["findings"] == found
+
+
 def test_a_run_killed_before_its_first_last_checkpoint_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

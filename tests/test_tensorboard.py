@@ -9,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+from lossfit.callbacks import pictures
 from lossfit.loggers import TensorBoardLogger, tags
 from lossfit.training import engine
 from tests.conftest import QUICK, compose, fit
@@ -167,6 +168,16 @@ def test_without_captum_only_its_picture_is_missing(
     assert [line for line in capsys.readouterr().out.splitlines() if "needs captum" in line] == [
         'Where the model looks is not shown: it needs captum, pip install -e ".[report]"'
     ]
+
+
+def test_where_a_large_model_looks_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pictures, "LARGEST_SALIENCY", 0)
+    fit(tmp_path / "run", "model=linear")
+    assert "mistakes/biggest: where the model looks" not in events(tmp_path / "run").Tags()["images"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Where the model looks" in line]
+    assert line.endswith("python scripts/report.py RUN draws it")
 
 
 @pytest.mark.parametrize("option", ["mistakes=null", "saliency=false"])

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 CONF = Path(__file__).parents[2] / "conf"
+PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
 PASSIVE = re.compile(r"^(\w+): +# passive$\n +_target_: (\S+)", re.MULTILINE)
 PRUNING = "lossfit.callbacks.Pruning"  # passive too: it has no option file, a search adds it to its trials
 
@@ -17,6 +20,28 @@ PRUNING = "lossfit.callbacks.Pruning"  # passive too: it has no option file, a s
 def options(group: str) -> list[str]:
     """Return the options of a group, sorted."""
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def read(group: str, option: Any) -> dict[str, Any]:
+    """Return the content of an option's file; empty for what is no option of a group, and for a whole experiment.
+
+    group: "." for conf/ itself, whose option is `config`. Both may come from anyone: only files of conf/ are read.
+    """
+    known = group in _groups() and isinstance(option, str) and option in options(group)
+    return dict(_content(group, option)) if known else {}
+
+
+@functools.cache
+def _groups() -> frozenset[str]:
+    return frozenset([".", *(path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir())])
+
+
+@functools.cache
+def _content(group: str, option: str) -> dict[str, Any]:
+    text = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
+    package = PACKAGE.search(text)
+    content = yaml.safe_load(text)
+    return content if isinstance(content, dict) and (package is None or package[1] != "_global_") else {}
 
 
 def meaning(file: Path) -> str:

@@ -12,8 +12,7 @@ from torch.optim import Optimizer
 
 from lossfit.callbacks.first_not_finite import first_not_finite
 from lossfit.callbacks.recorder import Recorder, place
-from lossfit.diagnosis import Diagnosis as Findings
-from lossfit.diagnosis import Found, Rule, replay
+from lossfit.diagnosis import Findings, Found, Rule, replay
 from lossfit.diagnosis.diagnosis import by_severity
 from lossfit.diagnosis.history import is_due, is_due_within_epoch
 from lossfit.diagnosis.remedies import remedies, with_folder

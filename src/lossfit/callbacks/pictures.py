@@ -1,5 +1,6 @@
 """Pictures for TensorBoard: the augmented training images, and what the model does wrong on the test split."""
 
+import logging
 from typing import Any
 
 import torch
@@ -14,10 +15,14 @@ from torchvision.utils import make_grid
 from lossfit.data import ImageDataModule
 from lossfit.data.batches import Normalize
 from lossfit.inference.mistakes import Mistake, WorstSoFar, mistakes_figure
-from lossfit.inference.saliency import occlusion
+from lossfit.inference.saliency import multiply_accumulates, occlusion
 from lossfit.loggers import tags
 from lossfit.ranges import Count, checked
 from lossfit.training.module import Batch, TrainingModule
+
+log = logging.getLogger(__name__)
+
+LARGEST_SALIENCY = 2 * 10**11  # multiply-accumulates, which take seconds on a processor
 
 
 class Pictures(Callback):
@@ -25,11 +30,12 @@ class Pictures(Callback):
 
     These are the task's, for classes the commonest mistakes, the confusion matrix and the reliability diagram; the
     images that are predicted worst; and where in these the model finds what it predicts, if captum is installed. The
-    pictures of the test take about a second at the end of the run, and longer for a large model on a processor, since
-    `saliency` needs about 150 forward passes for each mistake.
+    pictures of the test take about a second at the end of the run.
 
     samples: the images of the first batch. mistakes: the images that are predicted worst; null for none. saliency:
-    whether to show where the model looks. Does nothing without a TensorBoard logger.
+    whether to show where the model looks. It needs about 150 forward passes for each mistake, so it is left out, with a
+    line in the log, for a model for which that would be more than LARGEST_SALIENCY multiply-accumulates. Does nothing
+    without a TensorBoard logger.
     """
 
     @checked
@@ -94,10 +100,21 @@ class Pictures(Callback):
     def _maps(self, module: TrainingModule, data: ImageDataModule) -> Tensor | None:
         weight = next(module.model.parameters())
         normalize = Normalize(data.mean, data.std).to(module.device)
+        images = torch.stack([mistake.image for mistake in self.found]).to(module.device)
+
+        def predict(pixels: Tensor) -> Tensor:  # not a compiled model, which would be compiled again for another size
+            outputs: Tensor = module.model.forward(normalize(pixels).to(weight.dtype))
+            return outputs
+
+        if multiply_accumulates(predict, images) > LARGEST_SALIENCY:
+            log.info(
+                "Where the model looks is not shown, since it needs many forward passes of a large model: "
+                "python scripts/report.py RUN draws it"
+            )
+            return None
         return occlusion(
-            # not a compiled model, which would be compiled again for another batch size
-            lambda pixels: module.model.forward(normalize(pixels).to(weight.dtype)),
-            torch.stack([mistake.image for mistake in self.found]).to(module.device),
+            predict,
+            images,
             torch.tensor([mistake.output for mistake in self.found], device=module.device),
             module.task.link,
         )

@@ -93,8 +93,8 @@ def leaderboard(
     for key, run in counted.items():
         members[key[:-1]].append(run)
     settings = [
-        Setting(some[0].options, sorted(some, key=lambda run: (run.seed or 0, run.fold or 0)))
-        for some in members.values()
+        Setting(repeated[0].options, sorted(repeated, key=lambda run: (run.seed or 0, run.fold or 0)))
+        for repeated in members.values()
     ]
     settings.sort(key=lambda setting: statistics.fmean(setting.values(metric)), reverse=direction == "max")
     return Leaderboard(metric, direction, columns(run.options for run in found), settings, others)

@@ -34,10 +34,14 @@ def options(config: Config) -> dict[str, str]:
 
 
 def _active_callbacks(nodes: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the callbacks that can change what a run learns, without those that are turned off by null."""
+    """Yield the callbacks that can change what a run learns, without those that are turned off by null.
+
+    One that is passive can end the run early, if its key `stop` says when.
+    """
     for name, node in nodes.items() if isinstance(nodes, dict) else ():
         target = str(node.get("_target_")) if isinstance(node, dict) else ""
-        if node is not None and (name, target) not in option_files.passive_callbacks():
+        is_passive = (name, target) in option_files.passive_callbacks() and not node.get("stop")
+        if node is not None and not is_passive:
             yield name, node
 
 
@@ -77,7 +81,7 @@ def columns(of_runs: Iterable[Mapping[str, str]]) -> list[str]:
         values: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
         for options in every:
             values[tuple(options.get(name) for name in context)].add(options.get(key))
-        if any(len(some) > 1 for some in values.values()):
+        if any(len(texts) > 1 for texts in values.values()):
             differing.append(key)
     return differing
 

@@ -22,13 +22,15 @@ MOST = 10  # settings in a picture: as many as there are distinct colours
 
 
 def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> bytes:
-    """Return `drawn` as a PNG."""
+    """Return `figure_of` as a PNG."""
     file = io.BytesIO()
-    drawn(board, top, x).savefig(file, format="png", dpi=120)
+    figure_of(board, top, x).savefig(file, format="png", dpi=120)
     return file.getvalue()
 
 
-def drawn(board: Leaderboard, top: int | None = None, x: str = "epoch", names: Sequence[str] | None = None) -> Figure:
+def figure_of(
+    board: Leaderboard, top: int | None = None, x: str = "epoch", names: Sequence[str] | None = None
+) -> Figure:
     """Draw the best settings: the metric's curves over x, and its final value for every seed.
 
     names: of the settings, the best first; None for their options.

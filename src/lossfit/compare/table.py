@@ -44,11 +44,11 @@ def show(board: Leaderboard, top: int | None) -> None:
     if hidden:
         names = ", ".join(other_metrics(board)[-hidden:])
         console.print(f"Too wide to show: {names}; --csv and --markdown have all", soft_wrap=True)
-    for status, some in by_status(board):
-        for run in some[:LISTED]:
+    for status, members in by_status(board):
+        for run in members[:LISTED]:
             console.print(f"{status:11}  {describe(board, run)}", soft_wrap=True)
-        if len(some) > LISTED:
-            console.print(f"{status:11}  and {len(some) - LISTED} more; --markdown lists all", soft_wrap=True)
+        if len(members) > LISTED:
+            console.print(f"{status:11}  and {len(members) - LISTED} more; --markdown lists all", soft_wrap=True)
 
 
 def width(console: Console, grid: Table) -> int:
@@ -61,7 +61,7 @@ def heading(board: Leaderboard) -> str:
     counted = sum(len(setting.runs) for setting in board.settings)
     better = "higher" if board.direction == "max" else "lower"
     text = f"{counted} completed runs in {len(board.settings)} settings by {board.metric}, {better} is better"
-    left = ", ".join(f"{len(some)} {name}" for name, some in by_status(board))
+    left = ", ".join(f"{len(members)} {name}" for name, members in by_status(board))
     return f"{text}; not counted: {left}" if left else text
 
 
@@ -111,7 +111,7 @@ def describe(board: Leaderboard, run: RunSummary) -> str:
         f"findings {', '.join(run.findings)}" if run.findings else "",
     ]
     about = ", ".join(part for part in parts if part)
-    reason = "" if run.status == "pruned" else shorten(run.reason, 300)
+    reason = shorten(run.reason, 300)
     return f"{run.folder}  {about}{': ' if reason else ''}{reason}"
 
 
@@ -129,14 +129,14 @@ def rows(board: Leaderboard, also: Sequence[str], top: int | None, between: str 
 
     between: what stands between two findings.
     """
-    some = has_findings(board)
+    shows_findings = has_findings(board)
     return [
         [
             *(format_value(column, setting.options) for column in board.columns),
             str(len(setting.runs)),
             headline(board, setting),
             *(format_number(setting.mean(name), name) for name in also),
-            *([findings(setting, between)] if some else []),
+            *([findings(setting, between)] if shows_findings else []),
         ]
         for setting in board.settings[:top]
     ]
@@ -161,15 +161,15 @@ def as_csv(board: Leaderboard, top: int | None) -> str:
     also = other_metrics(board)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    some = has_findings(board)
-    last = [FINDINGS] if some else []
+    shows_findings = has_findings(board)
+    last = [FINDINGS] if shows_findings else []
     writer.writerow([*board.columns, "n", "seeds", f"{board.metric} mean", f"{board.metric} std", *also, *last])
     for setting in board.settings[:top]:
         options = [setting.options.get(column, "") for column in board.columns]
         seeds = " ".join(str(run.seed) for run in setting.runs)
         means = [setting.mean(name) for name in also]
         values = [setting.mean(board.metric), setting.deviation(board.metric), *means]
-        writer.writerow([*options, len(setting.runs), seeds, *values, *([findings(setting)] if some else [])])
+        writer.writerow([*options, len(setting.runs), seeds, *values, *([findings(setting)] if shows_findings else [])])
     return text.getvalue()
 
 
@@ -182,7 +182,7 @@ def as_markdown(board: Leaderboard, top: int | None, image: str | None = None) -
     lines = [heading(board), ""]
     lines += [f"![{board.metric}]({quote(image)})", ""] if image else []
     lines += [line(head), line(ruler), *(line(row) for row in rows(board, also, top)), ""]
-    lines += [f"- {status}: {describe(board, run)}" for status, some in by_status(board) for run in some]
+    lines += [f"- {status}: {describe(board, run)}" for status, members in by_status(board) for run in members]
     return "\n".join(lines).strip() + "\n"
 
 

@@ -5,22 +5,33 @@ from torch import Tensor
 
 from lossfit.data.stores.images import Images
 
-CHUNK = 2**24  # bytes that are hashed at a time
+CHUNK = 2**24  # bytes that are looked at at a time
 
 
 def shared_images(train: Images, other: Images) -> int | None:
     """Return how many images of `other` have the pixels of an image of `train`; None if they are not in memory.
 
-    Images are compared by a 64-bit sum of their bytes with random factors. Two different images have the same sum with
-    a probability of about 2**-64. 60,000 images of Fashion-MNIST take 0.05 s on one core (AMD EPYC, Zen 4).
+    Candidates are found by a 64-bit number of each image, and then compared pixel by pixel.
     """
     if not isinstance(train, Tensor) or not isinstance(other, Tensor):
         return None
-    return int(torch.isin(_sums(other), _sums(train)).sum())
+    numbers, order = _numbers(train).sort()
+    wanted = _numbers(other)
+    place, end = torch.searchsorted(numbers, wanted), torch.searchsorted(numbers, wanted, right=True)
+    shared = torch.zeros(len(other), dtype=torch.bool, device=place.device)
+    while len(rows := (~shared & (place < end)).nonzero()[:, 0]):  # more than once only if different images collide
+        for part in rows.split(_images_at_a_time(other)):
+            shared[part] = (other[part] == train[order[place[part]]]).flatten(1).all(1)
+        place[rows] += 1
+    return int(shared.sum())
 
 
-def _sums(images: Tensor) -> Tensor:
-    """Return a number for each image (N,), equal for equal pixels."""
+def _images_at_a_time(images: Tensor) -> int:
+    return max(1, CHUNK // max(1, images[:1].numel()))
+
+
+def _numbers(images: Tensor) -> Tensor:
+    """Return a number for each image (N,), equal for equal pixels, and rarely for others."""
     rows = images.flatten(1)
     spare = -rows.shape[1] % 8
     if spare:
@@ -28,5 +39,13 @@ def _sums(images: Tensor) -> Tensor:
     words = rows.contiguous().view(torch.int64)
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator).to(words.device) * 2 + 1
-    step = max(1, CHUNK // max(1, rows.shape[1]))
-    return torch.cat([(part * factors).sum(1) for part in words.split(step)])
+    return torch.cat([_mixed(part, factors) for part in words.split(_images_at_a_time(images))])
+
+
+def _mixed(words: Tensor, factors: Tensor) -> Tensor:
+    """Return the sum of words (N, W) with factors (W,).
+
+    The upper bits of a word are first added to the lower ones: times an odd factor, a difference in the uppermost byte
+    alone would leave all other bytes of the sum as they are.
+    """
+    return ((words ^ (words >> 32)) * factors).sum(1)

@@ -5,8 +5,8 @@ finding.py     Finding                           remedies.py    what to type aga
 diagnosis.py   replay: findings, since when
 """
 
-from lossfit.diagnosis.diagnosis import Diagnosis, Found, Rule, replay
+from lossfit.diagnosis.diagnosis import Findings, Found, Rule, replay
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History
 
-__all__ = ["Diagnosis", "Finding", "Found", "History", "Rule", "replay"]
+__all__ = ["Finding", "Findings", "Found", "History", "Rule", "replay"]

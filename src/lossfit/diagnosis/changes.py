@@ -5,11 +5,8 @@ set must be keys of the new one too, since they are still typed.
 """
 
 from collections.abc import Mapping
-from functools import cache
 from math import isfinite
 from typing import Any
-
-import yaml
 
 from lossfit import option_files
 from lossfit.diagnosis.history import History
@@ -165,12 +162,9 @@ def exchanged(config: Config, group: str, option: str, history: History | None =
     return [f"{group}={option}"]
 
 
-@cache
 def _option(group: str, name: str) -> dict[str, Any]:
     """Return the keys of an option file."""
-    file = option_files.CONF / group / f"{name}.yaml"
-    read = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {key: _number(value) for key, value in (read or {}).items()}
+    return {key: _number(value) for key, value in option_files.read(group, name).items()}
 
 
 def _number(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossfit.diagnosis.finding import SEVERITIES, Finding
+from lossfit.diagnosis.finding import SEVERITIES, Finding, since
 from lossfit.diagnosis.history import History
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,8 @@ class Found:
 
     @property
     def since(self) -> str:
-        """Since when it holds: the epoch, or within an epoch the step."""
-        epoch = self.first.epoch
-        return f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {self.first.step}"
+        """Since when it holds, in words."""
+        return since(self.first.epoch, self.first.step)
 
     @property
     def line(self) -> str:
@@ -44,7 +43,7 @@ class Found:
 
 
 @dataclass
-class Diagnosis:
+class Findings:
     """Rules over a history that grows. found: by the names of the findings, in the order in which they were found."""
 
     rules: Mapping[str, Rule]
@@ -102,9 +101,9 @@ def by_severity(found: Any) -> list[Found]:
     return sorted(found, key=lambda one: SEVERITIES.index(one.last.severity))
 
 
-def replay(history: History, rules: Mapping[str, Rule], ended: bool = True) -> Diagnosis:
+def replay(history: History, rules: Mapping[str, Rule], ended: bool = True) -> Findings:
     """Return what the rules find in a history, evaluated as they were while the run trained. ended: whether it has."""
-    diagnosis = Diagnosis(rules)
+    findings = Findings(rules)
     for steps, evaluations in history.moments(ended):
-        diagnosis.update(history.until(steps, evaluations))
-    return diagnosis
+        findings.update(history.until(steps, evaluations))
+    return findings

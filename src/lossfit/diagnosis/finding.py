@@ -8,6 +8,14 @@ Severity = Literal["note", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")  # the gravest first
 
 
+COLORS = {"critical": "#b00020", "warning": "#b35900", "note": "#33518a"}  # of text on white, by severity
+
+
+def since(epoch: float, step: Any) -> str:
+    """Return in words since when a finding holds: the epoch, or within an epoch the step."""
+    return f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {step}"
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a run suffers from.

@@ -42,6 +42,9 @@ EVALUATIONS = (
     "bins",  # (E, 45) calibration of the validation: 15 x (count, sum of confidence, number correct)
     "margins",  # (E, 21) quantiles 0, 5, ... 100% of the sample's mean margins; see callbacks/training_sample.py
 )
+WIDE = ("grad", "weight", "update", "recall", "predicted_share", "dead", "bins", "margins")
+WIDTHS = {"bins": 45, "margins": 21}
+MOST_ROWS = 200_000  # of steps, and of evaluations, that are read from a file
 CHECK_EVERY = 20  # rows of steps between two diagnoses within an epoch, at first
 
 
@@ -92,15 +95,20 @@ class History:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "History":
-        """Return the history that `to_plain` made plain; raise ValueError if it is not one."""
+        """Return the history that `to_plain` made plain; raise ValueError if it is not one, or is too long."""
         try:
             facts, parts = dict(plain["facts"]), []
             for part, names in (("steps", STEPS), ("evaluations", EVALUATIONS)):
-                columns = {name: np.array(_with_nan(plain[part][name]), dtype=float) for name in names}
-                if len({len(column) for column in columns.values()}) > 1:
+                rows = {name: plain[part][name] for name in names}
+                count = len(rows["step"])
+                if count > MOST_ROWS:
+                    raise ValueError(f"it has {count:,} rows of {part}, more than the {MOST_ROWS:,} that are read")
+                if any(len(values) != count for values in rows.values()):
                     raise ValueError("its columns differ in length")
+                columns = {name: np.array(_with_nan(values), dtype=float) for name, values in rows.items()}
+                _check(columns)
                 parts.append(columns)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"it holds no history of a run ({error})") from error
         return cls(facts, *parts)
 
@@ -113,6 +121,19 @@ def is_due(evaluations: int) -> bool:
 def is_due_within_epoch(steps: int) -> bool:
     """Whether a run is diagnosed after this row of steps: after each 20th, of many such rows after fewer."""
     return steps % CHECK_EVERY == 0 and is_due(steps // CHECK_EVERY)
+
+
+def _check(columns: Rows) -> None:
+    """Raise ValueError for columns that are no series of a run."""
+    for name, column in columns.items():
+        most = 2 if name in WIDE else 1
+        if column.ndim > most or (column.ndim == 2 and column.shape[1] != WIDTHS.get(name, column.shape[1])):
+            raise ValueError(f"{name} has the shape {column.shape}")
+    if "update" in columns and columns["update"].shape != columns["weight"].shape:
+        raise ValueError("weight and update differ in their shapes")
+    step = columns["step"]
+    if not np.isfinite(step).all() or (np.diff(step) < 0).any():
+        raise ValueError("its steps do not increase")
 
 
 def _columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Rows:

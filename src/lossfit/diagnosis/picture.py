@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from lossfit.diagnosis.diagnosis import Found
+from lossfit.diagnosis.finding import COLORS
 from lossfit.diagnosis.history import History
 
-COLORS = {"critical": "#b00020", "warning": "#b35900", "note": "#33518a"}  # of the title, by severity
 AXES = {  # what is drawn on one pair of axes, by column
     **dict.fromkeys(("loss", "loss_max", "train_loss", "sample_loss", "val_loss"), "loss"),
     **dict.fromkeys(("sample_score", "val_score"), "score"),

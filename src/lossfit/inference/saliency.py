@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,6 +29,21 @@ def saliency(model: TrainedModel, images: Tensor, outputs: Tensor) -> Tensor | N
     return occlusion(lambda pixels: model.model(model.normalize(pixels)), images, outputs, model.of_task.link)
 
 
+def multiply_accumulates(predict: Callable[[Tensor], Tensor], images: Tensor) -> int:
+    """Return how many multiply-accumulates `occlusion` needs in matrix products, convolutions and attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        predict(images[:1].float())
+    windows = math.prod(-(-(size - side) // step) + 1 for size, side, step in _windows(images))
+    return counter.get_total_flops() // 2 * len(images) * (windows + 1)  # and once with nothing hidden
+
+
+def _windows(images: Tensor) -> list[tuple[int, int, int]]:
+    """Return the size of images (N, C, H, W), the side of a square and its steps, for the height and the width."""
+    return [(size, max(1, size // WINDOW), max(1, size // STEPS)) for size in images.shape[2:]]
+
+
 def occlusion(predict: Callable[[Tensor], Tensor], images: Tensor, outputs: Tensor, link: str) -> Tensor | None:
     """Return what `saliency` does for a function from pixels, float32 0 to 255, to the outputs of a model.
 
@@ -39,8 +55,7 @@ def occlusion(predict: Callable[[Tensor], Tensor], images: Tensor, outputs: Tens
     from captum.attr import Occlusion
 
     pixels = images.float()
-    side = [max(1, size // WINDOW) for size in pixels.shape[2:]]
-    step = [max(1, size // STEPS) for size in pixels.shape[2:]]
+    _, side, step = zip(*_windows(pixels), strict=True)
     with torch.no_grad():
         fall = Occlusion(lambda x: _evidence(predict(x).float(), outputs, link)).attribute(
             pixels,

@@ -78,7 +78,7 @@ def layers() -> Layout:
     }
 
 
-def some(names: list[str]) -> list[str]:
+def thinned(names: list[str]) -> list[str]:
     """Return at most MOST_LAYERS names: the first, the last and others at equal distances."""
     count = min(len(names), MOST_LAYERS)
     return [names[round(i * (len(names) - 1) / max(1, count - 1))] for i in range(count)]

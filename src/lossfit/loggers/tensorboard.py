@@ -85,7 +85,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
             self.has_layers = True
             self._writer(tags.TRAIN).add_custom_scalars(tags.layers())
         for tag, values in ((tags.GRADIENT, gradients), (tags.UPDATE, updates)):
-            for name in tags.some(list(values)):
+            for name in tags.thinned(list(values)):
                 if math.isfinite(values[name]):
                     self._writer(tags.TRAIN).add_scalar(f"{tag}/{name}", values[name], step)
 

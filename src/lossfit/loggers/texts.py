@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lossfit.diagnosis.finding import COLORS, since
 from lossfit.tasks.metric_names import EVALUATED, SPLITS
 
 LETTERS = 44, 62  # in a line of the picture of one finding, and of several, whose letters are smaller
-COLORS = {"critical": "tab:red", "warning": "tab:orange", "note": "tab:blue"}
 
 
 def findings(found: Sequence[Mapping[str, Any]]) -> str:
@@ -56,10 +56,9 @@ def result(metrics: Mapping[str, float]) -> str:
 
 
 def _headline(one: Mapping[str, Any]) -> str:
-    epoch = float(one["since"]["epoch"])
-    since = f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {one['since']['step']}"
+    when = since(float(one["since"]["epoch"]), one["since"]["step"])
     over = "" if one.get("holds", True) else ", no longer"
-    return f"{one['severity']}: {str(one['name']).replace('_', ' ')} since {since}{over}"
+    return f"{one['severity']}: {str(one['name']).replace('_', ' ')} since {when}{over}"
 
 
 def _remedies(one: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@
     sweep.py     many runs -> what their report says           effects.py    which option mattered
     against_best.py  how sure the difference to the best is
 
-Only measured.py imports torch, and a sweep's report does not use it.
+Only measured.py and pictures.py import torch, and a sweep's report does not use them.
 """
 
 from lossfit.report.documents import of_run, of_sweep

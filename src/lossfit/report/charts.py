@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lossfit.report.effects import Effect
-from lossfit.report.findings import Found
+from lossfit.report.findings import ReportedFinding
 from lossfit.report.svg import TAB, drawing, svg
 
 Curves = Mapping[str, Mapping[int, float]]  # a column of metrics.csv -> epoch -> value
@@ -19,7 +19,9 @@ WIDE = 30.0  # ratio of the largest to the smallest loss from which its axis is 
 COLORS = {"train": TAB[0], "val": TAB[1]}
 
 
-def charts(curves: Curves, headline: str, best_epoch: int | None, findings: Sequence[Found] = ()) -> list[Markup]:
+def charts(
+    curves: Curves, headline: str, best_epoch: int | None, findings: Sequence[ReportedFinding] = ()
+) -> list[Markup]:
     """Return a chart of each group of curves that the run has."""
     name = headline.rpartition("/")[2]
     groups = {
@@ -37,7 +39,7 @@ def charts(curves: Curves, headline: str, best_epoch: int | None, findings: Sequ
     return found
 
 
-def _chart(title: str, shown: Curves, best_epoch: int | None, findings: Sequence[Found]) -> Figure:
+def _chart(title: str, shown: Curves, best_epoch: int | None, findings: Sequence[ReportedFinding]) -> Figure:
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.add_subplot()
     for column, curve in shown.items():
@@ -60,7 +62,7 @@ def _chart(title: str, shown: Curves, best_epoch: int | None, findings: Sequence
     return figure
 
 
-def _mark(axes: Axes, best_epoch: int | None, findings: Sequence[Found]) -> None:
+def _mark(axes: Axes, best_epoch: int | None, findings: Sequence[ReportedFinding]) -> None:
     """Draw a line at the epoch whose weights were kept, and one from where the evidence shows each finding."""
     if best_epoch is not None:
         axes.axvline(best_epoch, color="#808080", linestyle=":", linewidth=1, label="best epoch")

@@ -1,17 +1,14 @@
 """Which options of a run differ from the defaults, as the option files in conf/ have them now."""
 
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import yaml
-
 from lossfit.compare.options import options
 from lossfit.config import Config
-from lossfit.option_files import CONF, chosen
+from lossfit.option_files import CONF, chosen, read
+from lossfit.option_files import options as options_of
 
-PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
 OF_THE_COMMAND = ("defaults", "hydra", "resume", "trust_code")  # keys of conf/config.yaml that no run's config has
 
 
@@ -32,10 +29,10 @@ def differing(config: Config) -> list[Difference]:
         return []
     choices = chosen(config)
     usual = dict(_usual_choices(choices))
-    defaults: dict[str, Any] = {key: value for key, value in _read("config").items() if key not in OF_THE_COMMAND}
+    defaults: dict[str, Any] = {key: value for key, value in read(".", "config").items() if key not in OF_THE_COMMAND}
     for group, option in sorted(choices.items()):  # data before data/augment
-        if isinstance(option, str) and re.fullmatch(r"[\w/]+", group) and re.fullmatch(r"[\w-]+", option):
-            _put(defaults, group.split("/"), _read(f"{group}/{option}"))
+        if isinstance(option, str):
+            _put(defaults, group.split("/"), read(group, option))
     callbacks = config.get("callbacks")
     known = _callbacks()
     defaults["callbacks"] = {name: known[name] for name in callbacks if name in known} if callbacks else {}
@@ -51,11 +48,11 @@ def differing(config: Config) -> list[Difference]:
 
 def _usual_choices(choices: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the default option of each group: of conf/config.yaml, and those in the file of a chosen option."""
-    for entry in _read("config").get("defaults", ()):
+    for entry in read(".", "config").get("defaults", ()):
         if isinstance(entry, dict):
             yield from ((group, option) for group, option in entry.items() if isinstance(option, str))
     for group, option in choices.items():
-        for entry in _read(f"{group}/{option}").get("defaults", ()) if group == "data" else ():
+        for entry in read(group, option).get("defaults", ()) if group == "data" else ():
             if isinstance(entry, dict):
                 yield from ((f"{group}/{part}", value) for part, value in entry.items())
 
@@ -69,29 +66,17 @@ def _put(tree: dict[str, Any], path: list[str], node: dict[str, Any]) -> None:
 
 
 @functools.cache
-def _read(name: str) -> dict[str, Any]:
-    """Return the content of an option file; empty for one that is not there, or is for the whole config."""
-    try:
-        text = (CONF / f"{name}.yaml").read_text(encoding="utf-8")
-    except OSError:
-        return {}
-    package = PACKAGE.search(text)
-    content = yaml.safe_load(text) or {}
-    return content if isinstance(content, dict) and (package is None or package[1] != "_global_") else {}
-
-
-@functools.cache
 def _callbacks() -> dict[str, Any]:
     nodes: dict[str, Any] = {}
-    for file in (CONF / "callbacks").glob("*.yaml"):
-        nodes |= _read(f"callbacks/{file.stem}")
+    for option in options_of("callbacks"):
+        nodes |= read("callbacks", option)
     return nodes
 
 
 def _usual_callbacks() -> dict[str, Any]:
     """Return the nodes of the callbacks that conf/config.yaml names."""
-    (files,) = (entry["callbacks"] for entry in _read("config")["defaults"] if "callbacks" in entry)
-    return {name: node for file in files for name, node in _read(f"callbacks/{file}").items()}
+    (files,) = (entry["callbacks"] for entry in read(".", "config")["defaults"] if "callbacks" in entry)
+    return {name: node for file in files for name, node in read("callbacks", file).items()}
 
 
 def _same(value: str, default: str) -> bool:

@@ -39,7 +39,7 @@ def of_run(folder: Path, data: str | None = None, trust_code: bool = False) -> s
 def _evidence(folder: Path) -> dict[str, Markup]:
     """Return the picture of the series that show each finding; empty if they are not there to be read."""
     found = {}
-    with suppress(UserError, ValueError, LookupError, TypeError):  # the last three of series that were changed by hand
+    with suppress(UserError):
         run = diagnose(folder)
         for one in run.found:
             with drawing():

@@ -81,7 +81,7 @@ def _grouped(values: Sequence[str]) -> tuple[list[str], np.ndarray, list[float]]
     code = np.searchsorted(edges, numbers, side="left")
     levels = sorted(set(code.tolist()))
     members = [[n for n, level in zip(numbers, code, strict=True) if level == k] for k in levels]
-    names = [f"{min(some):.3g} to {max(some):.3g}" for some in members]
+    names = [f"{min(values):.3g} to {max(values):.3g}" for values in members]
     return names, np.array([levels.index(level) for level in code]), numbers
 
 

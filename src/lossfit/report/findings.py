@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossfit.config import Config
+from lossfit.diagnosis.finding import SEVERITIES, since
 from lossfit.plain_values import is_finite
 from lossfit.runs import names
-
-SEVERITIES = ("critical", "warning", "note")
+from lossfit.runs.diagnosed import is_diagnosed
 
 
 @dataclass(frozen=True)
-class Found:
+class ReportedFinding:
     """A finding.
 
     epoch, since: since when, as a fraction and in words; None and empty if it is not known. remedies: each what to type
@@ -31,15 +32,15 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class ReportedFindings:
     """The findings, the gravest first. note: what to know if there are none; empty if the run is healthy."""
 
-    findings: list[Found]
+    findings: list[ReportedFinding]
     note: str = ""
 
 
-def read(folder: Path, result: Mapping[str, Any]) -> Diagnosis:
-    """Read the findings of a run folder. result: its result.json."""
+def read(folder: Path, result: Mapping[str, Any], config: Config) -> ReportedFindings:
+    """Read the findings of a run folder. result: its result.json. config: its config, empty if it is not known."""
     path = folder / names.DIAGNOSIS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -47,30 +48,30 @@ def read(folder: Path, result: Mapping[str, Any]) -> Diagnosis:
     except FileNotFoundError:
         listed = result.get("findings")
         if isinstance(listed, list) and listed:
-            return Diagnosis([], f"result.json names {', '.join(map(str, listed))}, but {path.name} is not here.")
+            named = ", ".join(map(str, listed))
+            return ReportedFindings([], f"result.json names {named}, but {path.name} is not here.")
         if result.get("status") in (None, "running"):
-            return Diagnosis([], "There is no diagnosis yet.")
-        return Diagnosis([], "The run was trained without the callback diagnosis, so nothing is known.")
+            return ReportedFindings([], "There is no diagnosis yet.")
+        if is_diagnosed(config):
+            failed = result.get("status") == "failed"
+            why = "The run failed before its diagnosis was written" if failed else f"{path.name} is not here"
+            return ReportedFindings([], f"{why}, so nothing is known.")
+        return ReportedFindings([], "The run was trained without the callback diagnosis, so nothing is known.")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return Diagnosis([], f"{path.name} cannot be read, so nothing is known.")
-    return Diagnosis(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
+        return ReportedFindings([], f"{path.name} cannot be read, so nothing is known.")
+    return ReportedFindings(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
 
 
-def _found(one: Mapping[str, Any]) -> Found:
-    since = one.get("since") or {}
-    epoch: Any = since.get("epoch")
+def _found(one: Mapping[str, Any]) -> ReportedFinding:
+    when = one.get("since") or {}
+    epoch: Any = when.get("epoch")
     severity = str(one.get("severity"))
-    return Found(
+    return ReportedFinding(
         name=str(one["name"]),
         severity=severity if severity in SEVERITIES else "note",
         text=str(one["text"]),
         epoch=epoch if is_finite(epoch) else None,
-        since=_since(epoch, since.get("step")) if is_finite(epoch) else "",
+        since=since(epoch, when.get("step")) if is_finite(epoch) else "",
         holds=bool(one.get("holds", True)),
         remedies=[shlex.join(map(str, remedy)) for remedy in one.get("remedies") or ()],
     )
-
-
-def _since(epoch: float, step: Any) -> str:
-    """Return the epoch, or within an epoch the step."""
-    return f"epoch {max(1, round(epoch))}" if epoch == round(epoch) else f"step {step}"

@@ -24,7 +24,6 @@ from lossfit.tasks.figures import reliability_figure
 
 MISTAKES = 18  # images
 DRAWN_HERE = ("confusion",)  # figures of tasks that the page draws itself, from the counts
-ABOUT = ("checkpoint", "epochs", "split", "evaluated", "versions", "samples")  # of evaluation_<split>.json, no metrics
 
 
 @dataclass(frozen=True)
@@ -74,21 +73,21 @@ def measured(folder: Path, split: str, data: str | None = None, trust_code: bool
         outputs = evaluation.outputs_of(model, images)
     except (UserError, OSError, RuntimeError) as error:
         return _without_model(stored, split, f"The images of the {split} split cannot be used: {_line(error)}.")
-    if stored.get("samples") != len(target):
-        stored = {}
     task = model.of_task
+    if stored and (stored["samples"], stored["rows"]) != (len(target), task.rows):
+        stored = {}
     found = stored or task.measure(outputs[None], target)
     missing: list[str] = []
     with drawing():
-        drawn = task.report_figures(found, outputs, target)
+        figures = task.report_figures(found, outputs, target)
     return Measured(
         split=split,
         about=f"{split} split, {len(target):,} images, weights of epoch {model.epochs}{_units(model)}{_when(stored)}",
         metrics=_metrics(found),
-        rows=_rows(found),
+        rows=_worst_first(found[task.rows]),
         units={name: unit for name, unit in zip(model.names, model.units, strict=False) if unit},
         confusion=_confusion(found),
-        figures={name: svg(figure, name) for name, figure in drawn.items() if name not in DRAWN_HERE},
+        figures={name: svg(figure, name) for name, figure in figures.items() if name not in DRAWN_HERE},
         mistakes=_mistakes(model, images, outputs, target, missing),
         calibration=_calibration(folder, model, missing),
         missing=missing,
@@ -107,7 +106,7 @@ def _without_model(stored: Mapping[str, Any], split: str, reason: str) -> Measur
         split=split,
         about=f"{split} split, {stored['samples']:,} images, weights of epoch {stored.get('epochs')}{_when(stored)}",
         metrics=_metrics(stored),
-        rows=_rows(stored),
+        rows=_worst_first(_rows(stored)),
         confusion=_confusion(stored),
         figures=figures,
         missing=[reason],
@@ -118,7 +117,7 @@ def _stored(folder: Path, split: str) -> dict[str, Any]:
     """Return evaluation_<split>.json without a temperature; empty if it is not there or of another form."""
     try:
         found = json.loads((folder / names.EVALUATION.format(split=split)).read_text(encoding="utf-8"))
-        _metrics(found), _rows(found), _confusion(found), _when(found), f"{found['samples']:,}"  # are readable
+        _check(found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         return {}
     return found if found.get("temperature") in (None, 1) else {}
@@ -140,12 +139,31 @@ def _metrics(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in metric_names.evaluation_names() if found.get(name) is not None}
 
 
-def _rows(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the rows of a report, which stand under a key that the task chooses: the only mapping of mappings."""
-    for key, value in found.items():
-        if key not in ABOUT and isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
-            return _worst_first(value)
-    return {}
+def _rows(stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows of an evaluation, which stand under the key that its task chose."""
+    rows: dict[str, dict[str, Any]] = stored[stored["rows"]]
+    return rows
+
+
+def _check(stored: Mapping[str, Any]) -> None:
+    """Raise ValueError, TypeError, LookupError or AttributeError for an evaluation of another form than evaluate.py's.
+
+    It may come from anyone: what is shown as a number must be one.
+    """
+    rows = list(_rows(stored).values())
+    if not rows or any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError("the rows of its table differ in their columns")
+    values = [*_metrics(stored).values(), *(value for row in rows for value in row.values())]
+    for found in values:
+        parts = [found[part] for part in ("value", "low", "high")] if isinstance(found, dict) else [found]
+        if not all(part is None or is_finite(part) for part in parts):
+            raise ValueError("a metric is no number")
+    if not isinstance(stored["samples"], int):
+        raise ValueError("samples is no number")
+    bins = stored.get("calibration") or ()
+    if not all(part is None or is_finite(part) for one in bins for part in one.values()):
+        raise ValueError("the calibration has no numbers")
+    _confusion(stored), reliability_figure(bins, stored["ece"]) if bins else None
 
 
 def _worst_first(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

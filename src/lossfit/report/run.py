@@ -20,7 +20,7 @@ ENDINGS = {  # by status: what a reader has to know first
     "diverged": "This run diverged: its loss or a weight became NaN or infinite",
     "interrupted": "This run was interrupted before its end",
     "killed": "The process of this run was killed before its end",
-    "pruned": "This run was stopped by its search before its end, since it was worse than others",
+    "pruned": "This run was stopped before its end",
     "unreadable": "The folder of this run is damaged",
 }
 
@@ -43,7 +43,7 @@ class RunFacts:
     resume: str | None
     differences: list[defaults.Difference]
     config: str
-    diagnosis: findings.Diagnosis
+    diagnosis: findings.ReportedFindings
     curves: Curves
     no_curves: str
     missing: list[str]
@@ -115,7 +115,7 @@ def read(folder: Path) -> RunFacts:
         resume=runs.resume_command(folder) if summary.status in ("interrupted", "killed") else None,
         differences=defaults.differing(config),
         config=text,
-        diagnosis=findings.read(folder, result),
+        diagnosis=findings.read(folder, result, config),
         curves=curves,
         no_curves="" if curves else f"There are none: {names.METRICS} {_state(folder / names.METRICS)}.",
         missing=missing,
@@ -133,10 +133,13 @@ def _split(folder: Path, config: Config) -> str:
 
 
 def _ending(summary: RunSummary) -> str:
-    """Return the sentence about a run that is not completed, with the reason that is known."""
+    """Return the sentence about a run that is not completed, with the reason that is known.
+
+    That of a run whose process is gone says no more than the sentence.
+    """
     sentence = ENDINGS.get(summary.status, "")
     reason = " ".join(summary.reason.split())
-    reason = f": {reason}" if reason and summary.status not in ("killed", "pruned") else ""
+    reason = f": {reason}" if reason and summary.status != "killed" else ""
     return f"{sentence}{reason.rstrip('.')}." if sentence else ""
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from lossfit import compare, runs
 from lossfit.compare import Leaderboard
 from lossfit.compare.options import label, option_name
-from lossfit.compare.plot import MOST, drawn
+from lossfit.compare.plot import MOST, figure_of
 from lossfit.compare.table import by_status, describe, heading, other_metrics, rows
 from lossfit.errors import UserError
 from lossfit.report.against_best import Difference, differences
@@ -74,12 +74,12 @@ def read(folder: Path, metric: str | None = None, direction: Direction | None = 
     found = [compare.read(run) for run in compare.find([folder])]
     board = compare.leaderboard(found, metric, direction)
     missing: list[str] = []
-    mattered = effects(board)
+    options = effects(board)
     numbered = any(len(label(board.columns, setting.options)) > LONG for setting in board.settings[:MOST])
     ranks = [f"setting {rank}" for rank in range(1, MOST + 1)] if numbered else None
     with drawing():
-        picture = svg(drawn(board, names=ranks), "settings") if board.settings else None
-    charts = [(one, effect_chart(one, board.metric)) for one in mattered.options[:MOST_EFFECTS]]
+        picture = svg(figure_of(board, names=ranks), "settings") if board.settings else None
+    charts = [(one, effect_chart(one, board.metric)) for one in options.options[:MOST_EFFECTS]]
     best, command = None, None
     if board.settings:
         try:
@@ -99,7 +99,7 @@ def read(folder: Path, metric: str | None = None, direction: Direction | None = 
         rows=_rows(board),
         picture=picture,
         numbered=numbered,
-        effects=mattered,
+        effects=options,
         effect_charts=charts,
         not_counted=_not_counted(board),
         best=best,
@@ -130,6 +130,6 @@ def _rows(board: Leaderboard) -> list[Row]:
 
 def _not_counted(board: Leaderboard) -> list[tuple[str, list[str], int]]:
     return [
-        (status, [describe(board, run) for run in some[:MOST_LISTED]], max(0, len(some) - MOST_LISTED))
-        for status, some in by_status(board)
+        (status, [describe(board, run) for run in members[:MOST_LISTED]], max(0, len(members) - MOST_LISTED))
+        for status, members in by_status(board)
     ]

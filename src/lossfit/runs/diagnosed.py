@@ -7,34 +7,48 @@ from pathlib import Path
 from typing import Any
 
 from lossfit.config import Config, build
-from lossfit.diagnosis import Found, History, Rule, replay
+from lossfit.diagnosis import Found, History, Rule, replay, rules
+from lossfit.diagnosis.changes import Remedy
 from lossfit.diagnosis.diagnosis import by_severity
 from lossfit.diagnosis.remedies import remedies, with_folder
 from lossfit.errors import UserError, one_line, printable
-from lossfit.plain_values import shown
+from lossfit.plain_values import is_name, shown
 from lossfit.runs import names
 from lossfit.runs.folder import read_config
 from lossfit.runs.result import read_result, resume_command
 
 LARGEST = 2**28  # bytes of a diagnosis.json
-RULES = "lossfit.diagnosis.rules"
+RULES = [f"{rules.__name__}.{name}" for name in rules.__all__]  # all that a config may name here
 UNFINISHED = ("running", "interrupted", None)  # statuses of runs that can go on
 
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """A run's recorded series, its rules without those that fail on them, and what these found, the gravest first."""
+    """A run's recorded series, its rules without those that fail on them, and what these found, the gravest first.
+
+    remedies: alternatives, each of words to type together, by the name of the finding.
+    """
 
     folder: Path
     config: Config
     history: History
     rules: Mapping[str, Rule]
     found: Sequence[Found]
+    remedies: Mapping[str, Sequence[Remedy]]
 
     def lines(self, found: Found) -> list[str]:
         """Return what the run printed of a finding at its end, with the folder for RUN."""
-        lines = found.lines(with_folder(remedies(found.last, self.history, self.config), self.folder))
+        lines = found.lines(with_folder(self.remedies[found.last.name], self.folder))
         return [printable(line) for line in lines]  # names in it may be from anyone
+
+
+def found_names(folder: Path) -> list[str] | None:
+    """Return the names of the findings in a run's diagnosis.json, the gravest first; None if it has none to be read."""
+    try:
+        found = [one["name"] for one in _content(folder / names.DIAGNOSIS)["findings"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return found if all(map(is_name, found)) else None
 
 
 def diagnose(folder: Path) -> Diagnosed:
@@ -44,34 +58,59 @@ def diagnose(folder: Path) -> Diagnosed:
     Raises UserError for a folder without a diagnosis.json, and for one that is damaged.
     """
     config = read_config(folder)
+    history = _history(folder, config)
+    all_rules = _rules(folder, config)
+    findings = replay(history, all_rules)
+    if all_rules and len(findings.failed) == len(all_rules):
+        raise UserError(
+            f"{folder / names.DIAGNOSIS} is damaged: every rule fails on its series; only a new run writes it"
+        )
+    kept = {name: rule for name, rule in all_rules.items() if name not in findings.failed}
+    found = by_severity(findings.found.values())
+    try:
+        tried = {one.last.name: remedies(one.last, history, config) for one in found}
+    except Exception as error:  # of a config that was changed by hand: any key may be missing, or of another type
+        raise UserError(
+            f"{folder / names.CONFIG} is damaged: no remedy can be fitted to it ({type(error).__name__}: "
+            f"{one_line(error)}); only a new run writes it"
+        ) from error
+    return Diagnosed(folder, config, history, kept, found, tried)
+
+
+def is_diagnosed(config: Config) -> bool:
+    """Whether a run has the callback that diagnoses it."""
+    callbacks = config.get("callbacks")
+    return isinstance(callbacks, dict) and callbacks.get("diagnosis") is not None
+
+
+def _history(folder: Path, config: Config) -> History:
     file = folder / names.DIAGNOSIS
-    history = _history(folder, file)
-    rules = _rules(folder, config)
-    diagnosis = replay(history, rules)
-    if rules and len(diagnosis.failed) == len(rules):
-        raise UserError(f"{file} is damaged: every rule fails on its series; only a new run writes it")
-    rules = {name: rule for name, rule in rules.items() if name not in diagnosis.failed}
-    return Diagnosed(folder, config, history, rules, by_severity(diagnosis.found.values()))
-
-
-def _history(folder: Path, file: Path) -> History:
     if not file.exists():
-        if read_result(folder).get("status") in UNFINISHED:
+        result = read_result(folder)
+        status, reason = result.get("status"), result.get("reason")
+        if status in UNFINISHED:
             remedy = (
                 f"it is written when the training ends; {resume_command(folder)} goes on with a run that was stopped"
             )
-        else:
+        elif not is_diagnosed(config):
             remedy = "the run was trained without the callback that writes it: train again with +callbacks=diagnosis"
+        else:
+            why = f": {printable(' '.join(str(reason).split())[:300])}" if reason else ""
+            remedy = f"the run failed{why}" if status == "failed" else "it was removed; train again"
         raise UserError(f"{folder} has no {file.name}: {remedy}")
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST:
-            raise ValueError(f"it is no file of at most {LARGEST:,} bytes")
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or "history" not in content:
-            raise ValueError("it holds no history of a run")
-        return History.from_plain(content["history"])
+        return History.from_plain(_content(file).get("history"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged: {one_line(error)}; only a new run writes it") from error
+
+
+def _content(file: Path) -> dict[str, Any]:
+    if not file.is_file() or file.stat().st_size > LARGEST:
+        raise ValueError(f"it is no file of at most {LARGEST:,} bytes")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no mapping")
+    return content
 
 
 def _rules(folder: Path, config: Config) -> dict[str, Rule]:
@@ -86,14 +125,14 @@ def _rules(folder: Path, config: Config) -> dict[str, Rule]:
     for name, rule in nodes.items():
         if not _is_rule(rule):
             raise UserError(
-                f"{folder / names.CONFIG}: callbacks.diagnosis.rules.{printable(name)} must be a function of {RULES} "
-                f"with _partial_: true and plain arguments, got {shown(rule)}"
+                f"{folder / names.CONFIG}: callbacks.diagnosis.rules.{printable(name)} must be a function of "
+                f"{rules.__name__} with _partial_: true and plain arguments, got {shown(rule)}"
             )
     return dict(build(nodes, "callbacks.diagnosis.rules"))
 
 
 def _is_rule(node: Any) -> bool:
     """Whether a node is a call of one of lossfit's rules, so that building it runs nothing else."""
-    if not isinstance(node, dict) or not str(node.get("_target_")).startswith(f"{RULES}.") or not node.get("_partial_"):
+    if not isinstance(node, dict) or node.get("_target_") not in RULES or not node.get("_partial_"):
         return False
     return not any(isinstance(value, dict | list) for value in node.values())

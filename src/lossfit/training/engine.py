@@ -18,6 +18,7 @@ from lossfit.loggers import TensorBoardLogger
 from lossfit.plain_values import float32_digits
 from lossfit.runs import checkpoints, names, trust
 from lossfit.runs.checkpoint_schema import Checkpoint
+from lossfit.runs.diagnosed import found_names
 from lossfit.system import files, locks, ranks
 from lossfit.training.build import Run, build_run
 from lossfit.training.lightning_internals import process_rank
@@ -214,9 +215,16 @@ def _final_metrics(run: Run) -> dict[str, float]:
 
 
 def _findings(run: Run) -> dict[str, list[str]]:
-    """Return the names of what the diagnosis has found, the gravest first; nothing for a run that has none."""
+    """Return the names of what the diagnosis has found, the gravest first; nothing for a run that has none.
+
+    Those of a run that is resumed after its last epoch, which trains no step, are in its diagnosis.json.
+    """
     report = _of_callbacks(run, "findings_report")
-    return {} if report is None else {"findings": [found["name"] for found in report]}
+    if report is not None:
+        return {"findings": [found["name"] for found in report]}
+    diagnosed = (run.config.get("callbacks") or {}).get("diagnosis") is not None
+    found = found_names(run.folder) if diagnosed and run.checkpoint is not None else None
+    return {} if found is None else {"findings": found}
 
 
 def _of_callbacks(run: Run, attribute: str) -> Any:

@@ -18,12 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def warn_of_missing_callbacks(config: Config) -> None:
-    """Warn if no checkpoint is kept or no line printed, most often because callbacks= replaced the default ones."""
+    """Warn of default callbacks that a run does not have, most often because callbacks= replaced them."""
     given, option = config.get("callbacks") or {}, chosen(config).get("callbacks")
     effects = {
         "checkpoint": "best.ckpt is not kept, and the last weights are tested",
         "last_checkpoint": "the run cannot be resumed",
         "epoch_report": "no line is printed after each epoch",
+        "diagnosis": "nothing says what the run suffers from",
     }
     missing = [f"without {name} {effect}" for name, effect in effects.items() if name not in given]
     if missing and option:
