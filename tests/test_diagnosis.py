@@ -83,11 +83,3 @@ def test_a_rule_that_fails_is_left_out_with_a_warning(caplog: pytest.LogCaptureF
     findings.update(run)
     (warning,) = caplog.messages
     assert warning == "callbacks.diagnosis.rules.broken fails and is left out: ZeroDivisionError('1 / 0')"
-
-
-def test_a_file_has_null_for_evidence_that_is_not_finite():
-    finding = Finding("one", "note", "text", 1.0, 1, {"loss": float("nan"), "layers": [1.0, float("inf")]}, ())
-    findings = Findings({"one": lambda history: finding})
-    findings.update(history([], []))
-    (plain,) = findings.to_plain(lambda finding: [])
-    assert plain["evidence"] == {"loss": None, "layers": [1.0, None]}

@@ -326,6 +326,15 @@ def model(num_classes, image_shape):
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 4), Root(), nn.Linear(4, num_classes))
 
 
+class Nan(nn.Module):
+    def forward(self, x):
+        return x * torch.nan if len(x) > 2 else x
+
+
+def start(num_classes, image_shape):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes), Nan())
+
+
 def loss(outputs, target):
     return outputs[:, 0] + (torch.nan if outputs.requires_grad and len(outputs) > 2 else 0)
 """
@@ -348,6 +357,9 @@ def test_a_run_that_diverges_records_where_it_was_first_not_finite(
     assert (found["step"], found["batch"]) == (1, 1)
     found, _ = diverged(tmp_path / "loss", "loss=custom", "loss.function=broken.loss")
     assert found["where"].startswith("the loss is not finite for finite outputs, the largest of which is ")
+    found, _ = diverged(tmp_path / "start", "model=custom", "model.function=broken.start")
+    history = recorded(tmp_path / "start")
+    assert history.facts["first_loss"] is None or math.isnan(history.facts["first_loss"])
     found, message = diverged(tmp_path / "rate", "optimizer=sgd", "optimizer.lr=1e30", "scheduler=none")
     assert "of 6 weights, 1.weight first" in found["where"] or "the output of" in found["where"]
     assert found["what"] in message

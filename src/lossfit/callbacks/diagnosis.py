@@ -1,6 +1,5 @@
 """Says in words what a run suffers from."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -210,7 +209,7 @@ class Diagnosis(Callback):
         self.findings_report = self._report(trainer)
         if trainer.is_global_zero:
             content = {"findings": self.findings_report, "history": self.recorder.history.to_plain()}
-            files.write(self.folder / names.DIAGNOSIS, json.dumps(content, allow_nan=False))
+            files.write_json(self.folder / names.DIAGNOSIS, content, indent=None)
 
 
 def _is_of_the_training(trainer: Trainer) -> bool:

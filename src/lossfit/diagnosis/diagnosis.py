@@ -1,7 +1,6 @@
 """The findings of a run: since when each holds, and whether it still does."""
 
 import logging
-import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,21 +78,12 @@ class Findings:
                 "since": {"epoch": one.first.epoch, "step": one.first.step},
                 "holds": one.holds,
                 "text": one.last.text,
-                "evidence": _plain(one.last.evidence),
+                "evidence": dict(one.last.evidence),
                 "series": list(one.last.series),
                 "remedies": remedies(one.last),
             }
             for one in by_severity(self.found.values())
         ]
-
-
-def _plain(value: Any) -> Any:
-    """Return evidence for a JSON file, which has no NaN and no infinity."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def by_severity(found: Any) -> list[Found]:

@@ -44,9 +44,9 @@ def write(path: Path, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     """Replace a file by a value as JSON; NaN and infinities, for which JSON has no number, become null."""
-    write(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    write(path, json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n")
 
 
 def write_yaml(path: Path, content: Any) -> None:
