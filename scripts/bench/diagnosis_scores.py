@@ -32,7 +32,10 @@ class Outcome:
 
 @dataclass
 class Score:
-    """Counts of a finding, or of all. right: expected and found. missed: expected and not found. false: false alarms."""
+    """Counts of a finding, or of all of them.
+
+    right: how often it was expected and found. missed: expected and not found. false: found and not true.
+    """
 
     right: int = 0
     missed: int = 0
@@ -95,10 +98,11 @@ def score_table(scores: Scores) -> str:
     for name, one in [*scores.findings.items(), ("**all**", scores.total)]:
         shares = [f"{share:.2f}" if share is not None else "" for share in (one.precision, one.recall)]
         lines.append(f"| {name} | {one.right} | {one.missed} | {one.false} | {' | '.join(shares)} |")
+    critical, any_false = len(scores.critical), len(scores.any)
+    have = "has" if critical == 1 else "have"
     lines += [
         "",
-        f"Of {scores.healthy} healthy runs, {len(scores.critical)} have a critical finding and {len(scores.any)} a "
-        f"false alarm.",
+        f"Of {scores.healthy} healthy runs, {critical} {have} a critical finding and {any_false} a false alarm.",
     ]
     return "\n".join(lines)
 
@@ -115,11 +119,8 @@ def mistakes(outcomes: Sequence[Outcome]) -> str:
     """Return a line for each run with a miss or a false alarm."""
     lines = []
     for one in outcomes:
-        missed = ["|".join(alternatives) for alternatives in one.missed]
-        said = [
-            *([f"missed {' '.join(missed)}"] if missed else []),
-            *([f"false {' '.join(one.false)}"] if one.false else []),
-        ]
+        said = [f"missed {'|'.join(alternatives)}" for alternatives in one.missed]
+        said += [f"false {name} ({one.found[name]})" for name in one.false]
         if said:
-            lines.append(f"- `{one.run.name}`: {'; '.join(said)} (found: {' '.join(one.found) or 'nothing'})")
+            lines.append(f"- `{one.run.name}`: {', '.join(said)}; found {' '.join(one.found) or 'nothing'}")
     return "\n".join(lines)

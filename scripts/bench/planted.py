@@ -2,7 +2,7 @@
 
 They go into a run as your own code does, from the folder of train.py:
 
-    python train.py model=custom model.function=scripts.bench.planted.Net +model.options.depth=12 +model.options.activation=Sigmoid
+    python train.py model=custom model.function=scripts.bench.planted.Net +model.options.activation=Sigmoid
     python train.py loss=custom loss.function=scripts.bench.planted.wrong_sign
     python train.py +callbacks=custom callbacks.custom.function=scripts.bench.planted.LeakedValidation
 """

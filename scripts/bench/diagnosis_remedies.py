@@ -1,0 +1,111 @@
+"""Types the remedies that faulty runs offer, and says whether the runs are better."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from diagnosis_runs import Job, diagnose, headline, history_of, in_order, job_of, severities, train_all
+from diagnosis_table import Planted
+
+from lossfit import overrides as override_keys
+from lossfit import runs
+from lossfit.diagnosis import Rule
+from lossfit.diagnosis.remedies import remedies
+from lossfit.errors import UserError
+from lossfit.tasks import metric_names
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A remedy that was typed for a finding. refused: why the run could not be trained with it; empty if it could.
+
+    gone: whether the finding is not found any more. before, after: the headline metric. larger: whether more is better.
+    """
+
+    run: str
+    finding: str
+    remedy: Sequence[str]
+    gone: bool = False
+    before: float = math.nan
+    after: float = math.nan
+    larger: bool = True
+    refused: str = ""
+
+    @property
+    def improved(self) -> bool:
+        """Whether the headline metric is better; a number is better than none."""
+        if math.isnan(self.before) or math.isnan(self.after):
+            return math.isnan(self.before) and not math.isnan(self.after)
+        return self.after > self.before if self.larger else self.after < self.before
+
+    @property
+    def better(self) -> bool:
+        """Whether the finding is gone or the metric is better."""
+        return not self.refused and (self.gone or self.improved)
+
+
+def typed(words: Sequence[str], remedy: Sequence[str]) -> tuple[str, ...]:
+    """Return a command's overrides with those of a remedy, which replace others of the same key; callbacks add up."""
+    keys = {override_keys.key(word) for word in remedy if not word.startswith("+callbacks=")}
+    kept = [word for word in words if override_keys.key(word) not in keys and word not in remedy]
+    return (*kept, *remedy)
+
+
+def remedy_report(
+    complete: Sequence[Planted], rules: Mapping[str, Rule], count: int, at_once: int, train: bool = True
+) -> str:
+    """Train each faulty run again with the first `count` remedies of its main finding, and return a table in Markdown.
+
+    The main finding is the gravest of those that are expected, or else tolerated. A run that is complete is not trained
+    again. train: whether to train those that are not.
+    """
+    trials: list[Trial] = []
+    without: list[str] = []
+    for run in complete:
+        if run.healthy:
+            continue
+        found = diagnose(job_of(run).folder, rules)
+        names = severities(found)
+        expected = [name for group in run.expected for name in group]
+        main = next(iter([*in_order(expected, names), *in_order(run.tolerated, names)]), None)
+        if main is None:
+            continue
+        config = runs.read_config(job_of(run).folder)
+        offered = remedies(found.found[main].last, history_of(job_of(run).folder), config)
+        if not offered:
+            without.append(f"{run.name} ({main})")
+        for number, remedy in enumerate(offered[:count], 1):
+            folder = job_of(run).folder.with_name(f"{run.name}.remedy_{number}")
+            trials.append(_trial(run, main, remedy, Job(folder, typed(run.overrides, remedy)), rules, at_once, train))
+    return table(trials, without)
+
+
+def _trial(
+    run: Planted, finding: str, remedy: Sequence[str], job: Job, rules: Mapping[str, Rule], at_once: int, train: bool
+) -> Trial:
+    try:
+        if train:
+            train_all([job], at_once)
+    except UserError as error:
+        return Trial(run.name, finding, remedy, refused=str(error).partition("\n")[0])
+    if not job.done:
+        return Trial(run.name, finding, remedy, refused="not trained yet")
+    gone = finding not in diagnose(job.folder, rules).found
+    name, before = headline(job_of(run).folder)
+    larger = bool(name) and metric_names.direction_of(name) == "max"
+    return Trial(run.name, finding, remedy, gone, before, headline(job.folder)[1], larger)
+
+
+def table(trials: Sequence[Trial], without: Sequence[str]) -> str:
+    """Return the trials as a table in Markdown, with the share that made a run better."""
+    lines = ["| run | finding | remedy | gone | before | after | better |", "|---|---|---|---|---|---|---|"]
+    for one in trials:
+        marks = ["yes" if mark else "no" for mark in (one.gone, one.better)]
+        values = one.refused or f"{marks[0]} | {one.before:.4g} | {one.after:.4g} | {marks[1]}"
+        lines.append(f"| {one.run} | {one.finding} | `{' '.join(one.remedy)}` | {values} |")
+    better = sum(one.better for one in trials)
+    share = f" ({better / len(trials):.0%})" if trials else ""
+    lines += ["", f"{better} of {len(trials)} remedies{share} made the finding go away or the headline metric better."]
+    if without:
+        lines.append(f"No remedy: {', '.join(without)}.")
+    return "\n".join(lines) + "\n"
