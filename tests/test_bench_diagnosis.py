@@ -153,7 +153,10 @@ def test_confusion_and_mistakes_by_hand(bench: dict[str, ModuleType], outcomes: 
 def test_a_remedy_replaces_what_was_typed_and_adds_callbacks(bench: dict[str, ModuleType]) -> None:
     words = ("model=mlp", "optimizer.lr=30", "+callbacks=ema")
     remedy = ["optimizer.lr=0.1", "+callbacks=early_stopping"]
-    assert bench["remedies"].typed(words, remedy) == ("model=mlp", "+callbacks=ema", *remedy)
+    both = bench["remedies"].typed(words, remedy)
+    assert both == ("model=mlp", "+callbacks=[ema,early_stopping]", "optimizer.lr=0.1")
+    assert {"ema", "early_stopping", "checkpoint"} <= compose(*both)["callbacks"].keys()
+    assert bench["remedies"].typed(words, ["optimizer=sgd"]) == (*words[:2], "+callbacks=[ema]", "optimizer=sgd")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from lossfit.diagnosis.remedies import remedies
 from lossfit.errors import UserError
 from lossfit.tasks import metric_names
 
+ADDED = "+callbacks="  # Hydra takes it once, with a list
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -46,9 +48,11 @@ class Trial:
 
 def typed(words: Sequence[str], remedy: Sequence[str]) -> tuple[str, ...]:
     """Return a command's overrides with those of a remedy, which replace others of the same key; callbacks add up."""
-    keys = {override_keys.key(word) for word in remedy if not word.startswith("+callbacks=")}
-    kept = [word for word in words if override_keys.key(word) not in keys and word not in remedy]
-    return (*kept, *remedy)
+    keys = {override_keys.key(word) for word in remedy if not word.startswith(ADDED)}
+    kept = [word for word in words if override_keys.key(word) not in keys and not word.startswith(ADDED)]
+    added = [word.removeprefix(ADDED) for word in (*words, *remedy) if word.startswith(ADDED)]
+    callbacks = [f"{ADDED}[{','.join(dict.fromkeys(added))}]"] if added else []
+    return (*kept, *callbacks, *(word for word in remedy if not word.startswith(ADDED)))
 
 
 def remedy_report(
