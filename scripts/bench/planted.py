@@ -149,13 +149,13 @@ class NaNLoss(nn.Module):
 class NaNGradient(Callback):
     """Makes the gradient of one parameter NaN in one step, as a division by zero in its backward pass does."""
 
-    def __init__(self, step: int = 60, parameter: str = "0") -> None:
+    def __init__(self, step: int = 60, parameter: str = "1.weight") -> None:
         self.step, self.parameter = step, parameter
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Spoil the gradient."""
         if trainer.global_step == self.step:
-            next(p for n, p in pl_module.model.named_parameters() if n.startswith(self.parameter)).grad.fill_(math.nan)
+            pl_module.model.get_parameter(self.parameter).grad.fill_(math.nan)
 
 
 class _ChangedData(Callback):
