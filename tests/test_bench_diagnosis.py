@@ -28,8 +28,13 @@ def bench() -> Iterator[dict[str, ModuleType]]:
 
 
 @pytest.fixture(scope="module")
-def rules() -> list[str]:
-    return list(compose()["callbacks"]["diagnosis"]["rules"])
+def default() -> dict[str, Any]:
+    return compose()
+
+
+@pytest.fixture(scope="module")
+def rules(default: dict[str, Any]) -> list[str]:
+    return list(default["callbacks"]["diagnosis"]["rules"])
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +63,11 @@ def test_the_halves_differ_in_their_seeds(table: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("group", ["loss", "optimizer", "scheduler", "model", "data/augment", "data/mix"])
-def test_a_healthy_run_has_each_option(group: str, table: list[Any]) -> None:
+def test_a_healthy_run_has_each_option(group: str, table: list[Any], default: dict[str, Any]) -> None:
     options = {file.stem for file in (CONF / group).glob("*.yaml")} - {"custom"}
-    defaults = compose()["choices"]
-    used = {override_keys.by_key(run.overrides).get(group, f"={defaults[group]}") for run in table if run.healthy}
+    used = {
+        override_keys.by_key(run.overrides).get(group, f"={default['choices'][group]}") for run in table if run.healthy
+    }
     assert options <= {text.partition("=")[2] for text in used}
 
 

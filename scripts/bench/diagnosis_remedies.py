@@ -1,6 +1,9 @@
 """Types the remedies that faulty runs offer, and says whether the runs are better."""
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +15,7 @@ from lossfit import runs
 from lossfit.diagnosis import Rule
 from lossfit.diagnosis.remedies import remedies
 from lossfit.errors import UserError
+from lossfit.runs import names
 from lossfit.tasks import metric_names
 
 ADDED = "+callbacks="  # Hydra takes it once, with a list
@@ -21,7 +25,8 @@ ADDED = "+callbacks="  # Hydra takes it once, with a list
 class Trial:
     """A remedy that was typed for a finding. refused: why the run could not be trained with it; empty if it could.
 
-    gone: whether the finding is not found any more. before, after: the headline metric. larger: whether more is better.
+    gone: whether the finding is not found any more. before, after: the headline metric, or the
+    calibration error for the command that calibrates. larger: whether more is better.
     """
 
     run: str
@@ -69,9 +74,9 @@ def remedy_report(
         if run.healthy:
             continue
         found = diagnose(job_of(run).folder, rules)
-        names = severities(found)
+        by_name = severities(found)
         expected = [name for group in run.expected for name in group]
-        main = next(iter([*in_order(expected, names), *in_order(run.tolerated, names)]), None)
+        main = next(iter([*in_order(expected, by_name), *in_order(run.tolerated, by_name)]), None)
         if main is None:
             continue
         config = runs.read_config(job_of(run).folder)
@@ -87,6 +92,8 @@ def remedy_report(
 def _trial(
     run: Planted, finding: str, remedy: Sequence[str], job: Job, rules: Mapping[str, Rule], at_once: int, train: bool
 ) -> Trial:
+    if remedy[0] == "python":
+        return _calibrated(run, finding, remedy, train)
     try:
         if train:
             train_all([job], at_once)
@@ -98,6 +105,21 @@ def _trial(
     name, before = headline(job_of(run).folder)
     larger = bool(name) and metric_names.direction_of(name) == "max"
     return Trial(run.name, finding, remedy, gone, before, headline(job.folder)[1], larger)
+
+
+def _calibrated(run: Planted, finding: str, command: Sequence[str], train: bool) -> Trial:
+    """Run `evaluate.py RUN --calibrate`; what must improve is the calibration error of the validation."""
+    folder = job_of(run).folder
+    file = folder / names.CALIBRATION
+    if train and not file.exists():
+        words = [str(folder) if word == "RUN" else word for word in command]
+        done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=False)
+        if done.returncode:
+            return Trial(run.name, finding, command, refused=done.stderr.strip().partition("\n")[0])
+    if not file.exists():
+        return Trial(run.name, finding, command, refused="not run yet")
+    error = json.loads(file.read_text(encoding="utf-8"))["ece"]
+    return Trial(run.name, finding, command, False, error["before"], error["after"], larger=False)
 
 
 def table(trials: Sequence[Trial], without: Sequence[str]) -> str:
