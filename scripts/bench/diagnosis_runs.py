@@ -3,7 +3,9 @@
 import io
 import json
 import multiprocessing
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,6 +22,7 @@ from lossfit.config import build
 from lossfit.diagnosis import Diagnosis, History, Rule, replay
 from lossfit.errors import Diverged, RunError, UserError
 from lossfit.runs import names
+from lossfit.system.signals import die_with_parent
 
 FOLDER = Path("logs/bench/diagnosis")
 QUIET = [f"callbacks.{name}=null" for name in ("epoch_report", "progress_bar", "pictures")]
@@ -68,7 +71,8 @@ def train_all(jobs: Iterable[Job], at_once: int) -> None:
     """Train the runs that are not complete, and print a line for each; raise UserError at the end if one is refused."""
     missing = [job for job in jobs if not job.done]
     if at_once > 1 and missing:
-        with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn")) as pool:
+        context, end = multiprocessing.get_context("spawn"), (signal.SIGKILL, os.getpid())
+        with ProcessPoolExecutor(at_once, context, die_with_parent, end) as pool:
             futures = [pool.submit(train, job) for job in missing]
             _follow((future.result for future in as_completed(futures)), len(missing))
     else:
