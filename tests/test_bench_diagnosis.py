@@ -204,3 +204,12 @@ def test_a_planted_and_a_healthy_run(
     assert capsys.readouterr().err == "", "complete runs are not trained again"
     module.train_all([module.Job(tmp_path / "healthy", (*SAMPLE, *NET, "seed=2"))], 1)
     assert "1/1" in capsys.readouterr().err, "another command in the same folder is"
+
+
+def test_a_run_that_diverges_to_infinite_gradients_is_complete(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    module = bench["runs"]
+    wild = ("optimizer=nesterov", "optimizer.lr=10", "scheduler=none")
+    job = module.Job(tmp_path / "wild", ("data=sample", "model=mlp", "data.batch_size=32", *wild))
+    assert "diverged, val/acc nan" in module.train(job)
+    assert job.done
+    assert module.severities(module.diagnose(job.folder, module.current_rules()))["non_finite"] == "critical"
