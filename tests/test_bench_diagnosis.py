@@ -183,6 +183,11 @@ def test_when_a_remedy_is_better(
     assert trial.better == better
     refused = bench["remedies"].Trial("run", "a", ["x=1"], gone, before, after, larger, refused="no such key")
     assert not refused.better
+    text = bench["remedies"].table([trial, refused], ["b (a)"])
+    counts = [int(gone), int(trial.improved)]
+    assert f"Of 2 remedies {int(better)} (" in text
+    assert f"better: {counts[0]} the one, {counts[1]} the other." in text
+    assert "no such key" in text
 
 
 def test_a_planted_and_a_healthy_run(

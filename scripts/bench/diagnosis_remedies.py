@@ -129,9 +129,15 @@ def table(trials: Sequence[Trial], without: Sequence[str]) -> str:
         marks = ["yes" if mark else "no" for mark in (one.gone, one.better)]
         values = one.refused or f"{marks[0]} | {one.before:.4g} | {one.after:.4g} | {marks[1]}"
         lines.append(f"| {one.run} | {one.finding} | `{' '.join(one.remedy)}` | {values} |")
-    better = sum(one.better for one in trials)
+    gone, improved, better = (
+        sum(getattr(one, key) and not one.refused for one in trials) for key in ("gone", "improved", "better")
+    )
     share = f" ({better / len(trials):.0%})" if trials else ""
-    lines += ["", f"{better} of {len(trials)} remedies{share} made the finding go away or the headline metric better."]
+    lines += [
+        "",
+        f"Of {len(trials)} remedies {better}{share} made the finding go away or the metric better: {gone} the one, "
+        f"{improved} the other.",
+    ]
     if without:
         lines.append(f"No remedy: {', '.join(without)}.")
     return "\n".join(lines) + "\n"
