@@ -19,7 +19,7 @@ from diagnosis_table import Planted
 
 from lossfit import cli, runs
 from lossfit.config import build
-from lossfit.diagnosis import Diagnosis, History, Rule, replay
+from lossfit.diagnosis import Findings, History, Rule, replay
 from lossfit.errors import Diverged, RunError, UserError
 from lossfit.runs import names
 from lossfit.system.signals import die_with_parent
@@ -129,14 +129,14 @@ def history_of(folder: Path) -> History:
     return History.from_plain(json.loads((folder / names.DIAGNOSIS).read_text(encoding="utf-8"))["history"])
 
 
-def diagnose(folder: Path, rules: Mapping[str, Rule]) -> Diagnosis:
+def diagnose(folder: Path, rules: Mapping[str, Rule]) -> Findings:
     """Return what the rules find in a run's history, evaluated as they were while it trained."""
     return replay(history_of(folder), rules)
 
 
-def severities(diagnosis: Diagnosis) -> dict[str, str]:
+def severities(findings: Findings) -> dict[str, str]:
     """Return the severities of the findings by their names, also of those that did not hold to the end."""
-    return {name: found.last.severity for name, found in diagnosis.found.items()}
+    return {name: found.last.severity for name, found in findings.found.items()}
 
 
 def in_order(names: Sequence[str], found: Mapping[str, str]) -> list[str]:
