@@ -127,7 +127,11 @@ def table(trials: Sequence[Trial], without: Sequence[str]) -> str:
     lines = ["| run | finding | remedy | gone | before | after | better |", "|---|---|---|---|---|---|---|"]
     for one in trials:
         marks = ["yes" if mark else "no" for mark in (one.gone, one.better)]
-        values = one.refused or f"{marks[0]} | {one.before:.4g} | {one.after:.4g} | {marks[1]}"
+        values = (
+            f"{one.refused} | | | no"
+            if one.refused
+            else f"{marks[0]} | {one.before:.4g} | {one.after:.4g} | {marks[1]}"
+        )
         lines.append(f"| {one.run} | {one.finding} | `{' '.join(one.remedy)}` | {values} |")
     gone, improved, better = (
         sum(getattr(one, key) and not one.refused for one in trials) for key in ("gone", "improved", "better")

@@ -134,9 +134,9 @@ def diagnose(folder: Path, rules: Mapping[str, Rule]) -> Findings:
     return replay(history_of(folder), rules)
 
 
-def severities(diagnosis: Findings) -> dict[str, str]:
+def severities(findings: Findings) -> dict[str, str]:
     """Return the severities of the findings by their names, also of those that did not hold to the end."""
-    return {name: found.last.severity for name, found in diagnosis.found.items()}
+    return {name: found.last.severity for name, found in findings.found.items()}
 
 
 def in_order(names: Sequence[str], found: Mapping[str, str]) -> list[str]:
