@@ -212,6 +212,9 @@ def test_the_script_fits_stores_and_measures(script: Script, trained: Path, tmp_
     assert again["temperature"] == temperature
     assert {name: again[name] for name in after} == after
     assert again["nll"] != found["nll"]
+    where = ", which was fitted on these images"
+    assert f"The same with the temperature {temperature:.4f}{where}" not in "\n".join(lines)
+    assert f"{temperature:.4f}{where}\n" in script("evaluate", run, "--calibrate", "--split", "val")[1]
 
 
 def test_loading_predicting_and_exporting_use_it(script: Script, calibrated: Path, tmp_path: Path) -> None:

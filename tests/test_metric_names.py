@@ -52,6 +52,14 @@ def test_a_name_tells_which_way_is_better_or_nothing(key: str, direction: str | 
     assert direction_of(key) == direction
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("acc", "accuracy"), ("nll", "negative log-likelihood"), ("f1", "F1"), ("mine_top_5", "mine top 5")],
+)
+def test_a_name_in_words(name: str, words: str) -> None:
+    assert metric_names.in_words(name) == words
+
+
 def test_a_new_entry_has_its_own_direction_and_is_shown_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     new = MetricName(
         "top_5", "max", splits=("val", "test"), epoch_line=("val",), table=("test",), evaluated=True, end_line="T"

@@ -15,24 +15,7 @@ from lossfit.tasks import metric_names
 
 MINUS = "\N{MINUS SIGN}"
 TEMPLATES = Path(__file__).parent / "templates"
-ABBREVIATIONS = {  # of metrics that a reader may not know, in words
-    "acc": "accuracy",
-    "nll": "negative log-likelihood",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-    "auroc": "AUROC",
-    "map": "mean average precision",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "f1": "F1",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "median_ae": "median absolute error",
-    "r2": "R²",
-    "average_precision": "average precision",
-    "within_95": "within its 95% interval",
-    "support": "images",
-}
+COLUMNS = {"within_95": "within its 95% interval", "support": "images"}  # of a table, beside metrics
 
 
 def render(template: str, **facts: Any) -> str:
@@ -60,8 +43,8 @@ def breakable(text: str) -> Markup:
 
 
 def words(name: str) -> str:
-    """Return the name of a metric in words."""
-    return ABBREVIATIONS.get(name, name.replace("_", " "))
+    """Return the name of a metric, of another column, or of a finding in words."""
+    return COLUMNS.get(name) or metric_names.in_words(name)
 
 
 def value(found: Mapping[str, float] | float | None) -> str:

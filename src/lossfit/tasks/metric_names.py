@@ -24,7 +24,7 @@ class MetricName:
     it for val and test, training.TrainingModule for train. needs: what else there must be, the config's costs or two
     classes. epoch_line: the splits whose value is in the console's line for an epoch. table: those whose value is a
     column of scripts/compare.py; "" is the whole run. evaluated: whether scripts/evaluate.py prints it. end_line: its
-    words in the line that a run prints after its test.
+    words in the line that a run prints after its test. words: its name in a report; as end_line, if that is empty.
     """
 
     name: str
@@ -36,6 +36,7 @@ class MetricName:
     table: Sequence[str] = ()
     evaluated: bool = False
     end_line: str = ""
+    words: str = ""
 
 
 SPLITS = ("train", "val", "test")
@@ -54,13 +55,22 @@ METRICS = (
     ),
     MetricName("macro_f1", "max", _SETS, EVALUATED, table=("test",), evaluated=True, end_line="macro F1"),
     MetricName("micro_f1", "max", _SETS, EVALUATED, table=("test",), evaluated=True, end_line="micro F1"),
-    MetricName("mae", "min", _VALUES, SPLITS, epoch_line=("val",), table=EVALUATED, evaluated=True, end_line="MAE"),
-    MetricName("rmse", "min", _VALUES, EVALUATED, table=("test",), evaluated=True, end_line="RMSE"),
+    MetricName(
+        "mae", "min", _VALUES, SPLITS, epoch_line=("val",), table=EVALUATED, evaluated=True, end_line="MAE",
+        words="mean absolute error",
+    ),
+    MetricName(
+        "rmse", "min", _VALUES, EVALUATED, table=("test",), evaluated=True, end_line="RMSE",
+        words="root mean squared error",
+    ),
     MetricName("median_ae", "min", _VALUES, EVALUATED, evaluated=True, end_line="median absolute error"),
-    MetricName("r2", "max", _VALUES, EVALUATED, table=("test",), evaluated=True, end_line="R2"),
-    MetricName("nll", "min", (*_ONE, *_SETS), EVALUATED, table=("val",), evaluated=True, end_line="nll"),
-    MetricName("brier", "min", _ONE, evaluated=True),
-    MetricName("ece", "min", _ONE, evaluated=True),
+    MetricName("r2", "max", _VALUES, EVALUATED, table=("test",), evaluated=True, end_line="R2", words="R²"),
+    MetricName(
+        "nll", "min", (*_ONE, *_SETS), EVALUATED, table=("val",), evaluated=True, end_line="nll",
+        words="negative log-likelihood",
+    ),
+    MetricName("brier", "min", _ONE, evaluated=True, words="Brier score"),
+    MetricName("ece", "min", _ONE, evaluated=True, words="expected calibration error"),
     MetricName("auroc", "max", _ONE, EVALUATED, "two classes", table=("test",), evaluated=True, end_line="AUROC"),
     MetricName("average_precision", "max", _ONE, EVALUATED, "two classes", evaluated=True),
     MetricName("precision", "max", _ONE, EVALUATED, "two classes", evaluated=True),
@@ -132,6 +142,12 @@ def end_line(metrics: Mapping[str, float]) -> str:
     """Return the test's metrics for the end of a run, as `accuracy 0.9123, nll 0.2456`."""
     shown = [(metric.end_line, f"test/{metric.name}") for metric in METRICS if metric.end_line]
     return ", ".join(f"{words} {metrics[key]:.4f}" for words, key in shown if key in metrics)
+
+
+def in_words(name: str) -> str:
+    """Return the name of a metric, without its split, in words."""
+    known = next((metric.words or metric.end_line for metric in METRICS if metric.name == name), "")
+    return known or name.replace("_", " ")
 
 
 def curve_of(key: str, headline: str) -> str:
