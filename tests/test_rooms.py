@@ -1,6 +1,7 @@
 """The map of the rooms in CONTRIBUTING.md, compared with the imports that are written in src/."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def test_rooms_marked_so_import_no_torch() -> None:
         "    assert not heavy, f'{name} imports {heavy}'\n"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    of_this_copy = {**os.environ, "PYTHONPATH": str(SRC)}
+    done = subprocess.run(command, cwd=ROOT, env=of_this_copy, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
