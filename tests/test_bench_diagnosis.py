@@ -94,6 +94,7 @@ def cover(table: list[Any]) -> list[Any]:
 
 def check_all(lines: list[Any], setting: list[str], folder: Path) -> None:
     """Check the configs. folder: stands for the images that the benchmark writes before it trains."""
+    (folder / "tags.csv").write_text("path,tags\n", encoding="utf-8")
     for run in lines:
         words = [re.sub("^data.dir=.*", f"data.dir={folder}", word) for word in run.overrides]
         try:
