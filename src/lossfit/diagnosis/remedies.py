@@ -20,6 +20,7 @@ from lossfit.diagnosis.changes import (
     more_augmentation,
     more_dropout,
     more_epochs,
+    rounded,
     scaled_lr,
     schedule,
     usual_lr,
@@ -98,7 +99,7 @@ def _against_explosion(evidence: Mapping[str, Any], history: History, config: Co
 
 def _against_wrong_start(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
     scale = config["model"].get("cosine_scale")
-    smaller = [f"model.cosine_scale={scale / 3:.1g}"] if isinstance(scale, int | float) else []
+    smaller = [f"model.cosine_scale={rounded(scale / 3):g}"] if isinstance(scale, int | float) else []
     return [smaller, *_other_model(evidence, history, config), clip(evidence, config)]
 
 

@@ -65,7 +65,7 @@ def label_noise(
     else:
         text = f"at least {percent(found)} of the training labels look wrong: the model contradicts them, and is sure"
     if missing:
-        text += f"; it is right on {percent(float(val))} of the validation images and {percent(float(train))} of these"
+        text += f"; it is right on {percent(val)} of the validation images and {percent(train)} of the training images"
     evidence = {"share": float(found), "below": float(limit), "suspects": list(facts.get("suspects") or ())[:10]}
     return Finding(
         "label_noise", "warning", text, **series.place(rows, len(margins) - 1), evidence=evidence,
