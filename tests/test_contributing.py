@@ -254,14 +254,8 @@ def test_outside_2_counts_labels_that_are_not_among_the_two_largest_logits() -> 
     ],
     "diagnosis rule": [
         Edit(
-            "src/lossfit/diagnosis/rules/few_steps.py",
-            '''"""The length of the training."""
-
-from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
-from lossfit.diagnosis.rules import series
-from lossfit.ranges import Count, checked
-
+            "src/lossfit/diagnosis/rules/loss.py",
+            '''
 
 @checked
 def few_steps(history: History, *, steps: Count = 20) -> Finding | None:
@@ -275,8 +269,8 @@ def few_steps(history: History, *, steps: Count = 20) -> Finding | None:
         ),
         Edit(
             RULES,
-            "\nfrom lossfit.diagnosis.rules.few_steps import few_steps",
-            after="\nfrom lossfit.diagnosis.rules.classes import class_collapse, miscalibration",
+            "few_steps, ",
+            after="\nfrom lossfit.diagnosis.rules.loss import divergence, ",
         ),
         Edit(RULES, '\n    "few_steps",', after="__all__ = ["),
         Edit(
