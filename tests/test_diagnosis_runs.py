@@ -307,6 +307,18 @@ def test_a_finding_is_printed_after_the_line_of_its_epoch_and_at_the_end(
     assert result["reason"] == "stopped by the diagnosis: loss_is_low since epoch 1: the loss is low"
 
 
+def test_a_mistake_in_a_remedy_does_not_end_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("lr")
+
+    monkeypatch.setattr("lossfit.callbacks.diagnosis.remedies", broken)
+    fit(tmp_path / "run", "model.hidden=[8]", "trainer.max_epochs=10", "optimizer=adam", "optimizer.lr=1e-7")
+    assert "Warning: no remedy against lr_too_small is offered: KeyError('lr')" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
+
+
 def test_a_stop_that_names_no_rule_is_refused() -> None:
     with pytest.raises(ValueError, match=r"stop must hold names of rules, got 'loww' \(did you mean 'low'\?\)"):
         Diagnosis("folder", {"low": partial(loss_is_low)}, stop=["loww"])

@@ -186,4 +186,6 @@ def test_a_trained_model_and_its_mistakes_are_drawn(trained: object) -> None:
     maps = saliency(model, torch.stack([one.image for one in found]), torch.tensor([one.output for one in found]))
     assert maps is not None
     figure = mistakes_figure(found, maps)
-    assert [axes.get_xlabel() for axes in figure.axes[:5]] == [one.caption for one in found]
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [one.caption for one in found]
+    assert len(axes.images) == 10  # an image and a map of each

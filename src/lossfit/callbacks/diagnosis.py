@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lossfit.callbacks.first_not_finite import first_not_finite
 from lossfit.callbacks.recorder import Recorder, place
-from lossfit.diagnosis import Findings, Found, Rule, replay
+from lossfit.diagnosis import Finding, Findings, Found, Rule, replay
 from lossfit.diagnosis.diagnosis import by_severity
 from lossfit.diagnosis.history import is_due, is_due_within_epoch
 from lossfit.diagnosis.remedies import remedies, with_folder
@@ -183,11 +183,17 @@ class Diagnosis(Callback):
     def _lines(self, found: Found, trainer: Trainer) -> list[str]:
         here = Path.cwd()
         folder = self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
-        return found.lines(with_folder(remedies(found.last, self.recorder.history, _config(trainer)), folder))
+        return found.lines(with_folder(self._remedies(found.last, trainer), folder))
+
+    def _remedies(self, finding: Finding, trainer: Trainer) -> list[list[str]]:
+        try:
+            return remedies(finding, self.recorder.history, _config(trainer))
+        except Exception as error:  # a training must not end because of it
+            log.warning("no remedy against %s is offered: %r", finding.name, error)
+            return []
 
     def _report(self, trainer: Trainer) -> list[dict[str, Any]]:
-        history = self.recorder.history
-        return self.findings.to_plain(lambda finding: remedies(finding, history, _config(trainer)))
+        return self.findings.to_plain(lambda finding: self._remedies(finding, trainer))
 
     def _show_findings(self, trainer: Trainer) -> None:
         for logger in _boards(trainer):
