@@ -1,7 +1,7 @@
 """Says in words what a run suffers from."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lossfit.callbacks.first_not_finite import first_not_finite
 from lossfit.callbacks.recorder import Recorder, place
-from lossfit.diagnosis import Finding, Findings, Found, Rule, replay
+from lossfit.diagnosis import Finding, Findings, Found, History, Rule, replay
 from lossfit.diagnosis.diagnosis import by_severity
 from lossfit.diagnosis.history import is_due, is_due_within_epoch
 from lossfit.diagnosis.remedies import remedies, with_folder
@@ -119,8 +119,8 @@ class Diagnosis(Callback):
         """Diagnose the whole run; the run's closing lines say what was found."""
         self.batch = None
         self.findings.update(self.recorder.history)
-        self._show_findings(trainer)
         self._write(trainer)
+        self._show_findings(trainer, self.findings_report or [])
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where a run that diverged was first not finite, and write what was recorded."""
@@ -173,31 +173,33 @@ class Diagnosis(Callback):
 
     def _print_new(self, trainer: Trainer) -> None:
         """Print the findings that are new, and show all in TensorBoard."""
-        for found in self.unprinted:
-            for line in self._lines(found, trainer):
-                log.info("%s", line)
-        if self.unprinted:
-            self._show_findings(trainer)
+        if not self.unprinted:
+            return
+        report = self._report(trainer)
+        for line in self._lines(self.unprinted, report):
+            log.info("%s", line)
+        self._show_findings(trainer, report)
         self.unprinted = []
 
-    def _lines(self, found: Found, trainer: Trainer) -> list[str]:
-        here = Path.cwd()
-        folder = self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
-        return found.lines(with_folder(self._remedies(found.last, trainer), folder))
+    def _lines(self, some: Iterable[Found], report: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return what is printed of findings, with their remedies in the report."""
+        offered = {one["name"]: with_folder(one["remedies"], files.from_here(self.folder)) for one in report}
+        return [line for found in some for line in found.lines(offered[found.last.name])]
 
-    def _remedies(self, finding: Finding, trainer: Trainer) -> list[list[str]]:
+    def _remedies(self, finding: Finding, history: History, trainer: Trainer) -> list[list[str]]:
         try:
-            return remedies(finding, self.recorder.history, _config(trainer))
+            return remedies(finding, history, _config(trainer))
         except Exception as error:  # a training must not end because of it
             log.warning("no remedy against %s is offered: %r", finding.name, error)
             return []
 
     def _report(self, trainer: Trainer) -> list[dict[str, Any]]:
-        return self.findings.to_plain(lambda finding: self._remedies(finding, trainer))
+        history = self.recorder.history
+        return self.findings.to_plain(lambda finding: self._remedies(finding, history, trainer))
 
-    def _show_findings(self, trainer: Trainer) -> None:
+    def _show_findings(self, trainer: Trainer, report: Sequence[Mapping[str, Any]]) -> None:
         for logger in _boards(trainer):
-            logger.log_findings(self._report(trainer), trainer.global_step)
+            logger.log_findings(report, trainer.global_step)
 
     def _show_layers(self, trainer: Trainer) -> None:
         """Show the norms of the last row, without those of biases, in TensorBoard."""
@@ -209,10 +211,8 @@ class Diagnosis(Callback):
             logger.log_layers(int(row["step"]), gradients, updates)
 
     def _write(self, trainer: Trainer) -> None:
-        self.findings_lines = [
-            line for one in by_severity(self.findings.found.values()) for line in self._lines(one, trainer)
-        ]
         self.findings_report = self._report(trainer)
+        self.findings_lines = self._lines(by_severity(self.findings.found.values()), self.findings_report)
         if trainer.is_global_zero:
             content = {"findings": self.findings_report, "history": self.recorder.history.to_plain()}
             files.write_json(self.folder / names.DIAGNOSIS, content, indent=None)

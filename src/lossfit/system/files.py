@@ -44,6 +44,12 @@ def write(path: Path, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def from_here(path: Path) -> Path:
+    """Return a path as it is typed in the current folder: relative if it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     """Replace a file by a value as JSON; NaN and infinities, for which JSON has no number, become null."""
     write(path, json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n")

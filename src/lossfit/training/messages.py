@@ -12,6 +12,7 @@ from lossfit.config import Config
 from lossfit.data import ImageDataModule
 from lossfit.option_files import chosen
 from lossfit.runs.checkpoint_schema import Checkpoint
+from lossfit.system import files
 from lossfit.tasks import metric_names
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,5 @@ def closing_lines(folder: Path, result: dict[str, Any], findings: Sequence[str])
     if tested := metric_names.end_line(metrics):
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
         lines.append(f"Test {tested}{at}")
-    here = Path.cwd()
-    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    shown = files.from_here(folder)
     return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shlex.quote(str(shown))}"]
