@@ -36,6 +36,14 @@ FACTS: dict[str, Any] = {
     "non_finite": None,
     "suspects": [],
 }
+ONE_VALUE: dict[str, Any] = {  # facts of a regression of one value
+    "task": "regression",
+    "headline": "val/mae",
+    "direction": "min",
+    "outputs": 1,
+    "names": ["angle"],
+    "class_share": None,
+}
 CALIBRATED = [0.0] * 36 + [200.0, 170.0, 170.0, 400.0, 360.0, 360.0, 1400.0, 1358.0, 1358.0]
 Column = Callable[[float], Any]  # of the fraction of the training that is done, 0 to 1
 

@@ -15,7 +15,7 @@ from lossfit import option_files
 from lossfit.diagnosis import Finding, History, replay, rules
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.classes import calibration_error
-from tests.histories import CALIBRATED, each, fall, history, updates
+from tests.histories import CALIBRATED, ONE_VALUE, each, fall, history, updates
 
 pytestmark = pytest.mark.filterwarnings("error")  # numpy's, too
 
@@ -66,12 +66,7 @@ HEALTHY: dict[str, History] = {
         first_loss=0.7,
     ),
     "values": history(
-        task="regression",
-        headline="val/mae",
-        direction="min",
-        outputs=1,
-        names=["angle"],
-        class_share=None,
+        **ONE_VALUE,
         constant_loss=0.6,
         first_loss=0.62,
         steps={"loss": fall(0.6, 0.03)},
@@ -85,12 +80,7 @@ HEALTHY: dict[str, History] = {
         },
     ),
     "a loss below zero": history(
-        task="regression",
-        headline="val/mae",
-        direction="min",
-        outputs=2,
-        names=["angle"],
-        class_share=None,
+        **{**ONE_VALUE, "outputs": 2},
         constant_loss=0.3,
         first_loss=0.35,
         steps={"loss": lambda t: 0.3 - 1.7 * t},
@@ -246,12 +236,7 @@ SICK: dict[str, tuple[str, History]] = {
     "wild targets": (
         "label_noise",
         history(
-            task="regression",
-            headline="val/mae",
-            direction="min",
-            outputs=1,
-            names=["angle"],
-            class_share=None,
+            **ONE_VALUE,
             constant_loss=5.0,
             first_loss=5.0,
             steps={"loss": fall(5, 4)},
