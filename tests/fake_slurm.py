@@ -69,8 +69,11 @@ def job(number: str, index: str, nodes: str, tasks: str) -> None:
         warned = False
         while process.poll() is None:
             if state.read_text() == "REQUEUED":
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=2)  # SLURM too kills only what has not ended by itself some time later
                 signal_tasks(f"{number}_{index}", signal.SIGKILL)
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             limited = start == 0 and index in os.environ.get("FAKE_SLURM_TIME_LIMIT", "").split(",")
             if limited and not warned and glob.glob(os.environ["FAKE_SLURM_WHEN"]):
                 warned = True

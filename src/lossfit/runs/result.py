@@ -5,6 +5,7 @@ import logging
 import platform
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,6 +87,9 @@ def recording_result(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         result |= {"status": "diverged", "reason": str(error)}
         raise Diverged(f"The run diverged: {error}.\n{_after_divergence(folder)}") from error
     except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if _is_requeued(error):
+            result |= {"status": "interrupted", "reason": "requeued before the time limit of its job"}
+            raise  # not as an error: submitit would take it for the job's end
         # Lightning turns Ctrl-C into sys.exit
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             result |= {"status": "interrupted", "reason": "stopped by Ctrl-C or SIGTERM"}
@@ -99,6 +103,11 @@ def recording_result(folder: Path, config: Config) -> Iterator[dict[str, Any]]:
         result["timings"]["total_s"] = round(time.perf_counter() - start, 3)
         with suppress(OSError):  # on a full disk, the error that ended the run must not be replaced
             files.write_json(folder / names.RESULT, result)
+
+
+def _is_requeued(error: BaseException) -> bool:
+    """Whether submitit ends the process, after SLURM has put its job into the queue again."""
+    return isinstance(error, SystemExit) and error.code == -1 and "submitit" in sys.modules
 
 
 def resume_command(folder: Path) -> str:
