@@ -49,7 +49,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["model=linear", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "optimizer.lr=0.01"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path(__file__).parents[1])
-        fit(folder, *options)
+        fit(folder, *options, pictures=True)
         more = ["trainer.max_epochs=3"]
         engine.resume(folder, compose(*QUICK, *options, *more), more)
     return folder
@@ -161,7 +161,7 @@ def test_without_captum_only_its_picture_is_missing(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "captum" else find(name, *rest)
     )
-    fit(tmp_path / "run", "model=linear")
+    fit(tmp_path / "run", "model=linear", pictures=True)
     found = set(events(tmp_path / "run").Tags()["images"])
     assert "mistakes/biggest" in found
     assert "mistakes/biggest: where the model looks" not in found
@@ -174,7 +174,7 @@ def test_where_a_large_model_looks_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pictures, "LARGEST_SALIENCY", 0)
-    fit(tmp_path / "run", "model=linear")
+    fit(tmp_path / "run", "model=linear", pictures=True)
     assert "mistakes/biggest: where the model looks" not in events(tmp_path / "run").Tags()["images"]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "Where the model looks" in line]
     assert line.endswith("python scripts/report.py RUN draws it")
@@ -182,6 +182,6 @@ def test_where_a_large_model_looks_is_left_out(
 
 @pytest.mark.parametrize("option", ["mistakes=null", "saliency=false"])
 def test_pictures_can_be_left_out(option: str, tmp_path: Path) -> None:
-    fit(tmp_path / "run", "model=linear", f"callbacks.pictures.{option}")
+    fit(tmp_path / "run", "model=linear", f"callbacks.pictures.{option}", pictures=True)
     found: Any = {tag for tag in events(tmp_path / "run").Tags()["images"] if "biggest" in tag}
     assert found == ({"mistakes/biggest"} if option == "saliency=false" else set())
