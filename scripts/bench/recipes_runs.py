@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from lossfit import cli, option_files, runs
 from lossfit.config import Config, build, check
 from lossfit.errors import ConfigError, RunError, UserError, did_you_mean
 from lossfit.runs.result import git_revision
+from lossfit.system.signals import die_with_parent
 
 FOLDER = Path("logs/bench/recipes")
 TRAIN = option_files.CONF.parent / "train.py"
@@ -197,6 +200,7 @@ def of_run(folder: Path) -> dict[str, Any]:
     seconds = {epoch: besides + total for epoch, total in zip(epochs, accumulate(epochs.values()), strict=True)}
     return {
         "fit_s": result["timings"]["fit_s"],
+        "test_s": result["timings"].get("test_s", 0.0),
         "epochs": result["epochs"],
         "parameters": result["parameters"],
         "precision": result["devices"].rpartition(" ")[2],
@@ -208,8 +212,11 @@ def of_run(folder: Path) -> dict[str, Any]:
 
 def start(command: Sequence[str]) -> float:
     """Run `python COMMAND` and return its seconds; raise RunError with its last line if it fails."""
+    end_with_me = partial(die_with_parent, signal.SIGTERM, os.getpid())
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, preexec_fn=end_with_me
+    )
     seconds = time.perf_counter() - begun
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("Error: ")] or done.stderr.splitlines()

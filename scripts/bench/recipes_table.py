@@ -25,15 +25,19 @@ def in_order(runs: Runs) -> dict[str, list[Mapping[str, Any]]]:
 
 def recipe_table(runs: Runs) -> str:
     """Return the table of accuracies and seconds."""
-    titles = ["recipe", "epochs", "parameters", "precision", "training, s", "in all, s", "validation", "test", "seeds"]
+    accuracies, times = (
+        {"validation": "val", "test": "test"},
+        {"training": "fit_s", "test": "test_s", "in all": "seconds"},
+    )
+    titles = ["recipe", "epochs", "parameters", "precision", *(f"{name}, s" for name in times), *accuracies, "seeds"]
     rows = []
     for name, some in in_order(runs).items():
         first = some[0]
         label = f"{name} (rival)" if first["rival"] else f"`{name}`"
-        seconds = [spread([run[key] for run in some], 1) for key in ("fit_s", "seconds")]
-        accuracies = [percent([run[key] for run in some]) for key in ("val", "test")]
-        size = f"{first['parameters']:,}"
-        rows.append([label, first["epochs"], size, first["precision"], *seconds, *accuracies, len(some)])
+        setting = [first["epochs"], f"{first['parameters']:,}", first["precision"]]
+        seconds = [spread([run[key] for run in some], 1) for key in times.values()]
+        reached = [percent([run[key] for run in some]) for key in accuracies.values()]
+        rows.append([label, *setting, *seconds, *reached, len(some)])
     return markdown(titles, rows)
 
 
@@ -47,14 +51,14 @@ def levels_table(runs: Runs) -> str:
     for name, some in in_order(runs).items():
         cells = []
         for level in shown:
-            times = [reached(run["curve"], level) for run in some]
+            times = [time_of(run["curve"], level) for run in some]
             cells.append("" if None in times else spread([time for time in times if time is not None], 1))
         if any(cells):
             rows.append([name, *cells])
     return markdown(["recipe", *(f"{100 * level:.0f}%" for level in shown)], rows) if shown else ""
 
 
-def reached(curve: Sequence[Sequence[float]], level: float) -> float | None:
+def time_of(curve: Sequence[Sequence[float]], level: float) -> float | None:
     """Return the seconds of the first validation with at least this accuracy."""
     return next((seconds for seconds, value in curve if value >= level), None)
 

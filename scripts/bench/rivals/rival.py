@@ -44,6 +44,7 @@ class Measured:
         """End the training's time, test, and write the result. test: returns the test accuracy."""
         self.result["fit_s"] = self._seconds()
         self.result |= {"val": self.result["curve"][-1][1], "test": test()}
+        self.result["test_s"] = round(self._seconds() - self.result["fit_s"], 3)
         out.write_text(json.dumps(self.result), encoding="utf-8")
 
     def _seconds(self) -> float:
