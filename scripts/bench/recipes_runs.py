@@ -129,9 +129,9 @@ def prepared_data(overrides: Sequence[str]) -> tuple[str, ...]:
     data = build(config["data"], "data", seed=1)
     data.prepare_data()
     data.setup()
-    (images, labels), (val_images, val_labels) = data.splits["train"], data.splits["val"]
     if data.image_shape[0] != 1 or data.task.name != "classification":
         raise UserError(f"data={option_files.chosen(config).get('data')}: the rivals need grey images of classes")
+    (images, labels), (val_images, val_labels) = data.splits["train"], data.splits["val"]
     files = {
         "train-images-idx3": torch.cat([images, val_images])[:, 0],
         "train-labels-idx1": torch.cat([labels, val_labels]),
