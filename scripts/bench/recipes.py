@@ -61,7 +61,8 @@ def main() -> None:
         else:
             recipes = recipes_runs.chosen(options.only, options.overrides)
         failed = train(recipes, options.seeds, file, options.ablate, options.overrides)
-    show(file)
+    if file.exists():
+        show(file)
     if failed:
         raise RunError("\n".join(failed))
 
@@ -90,11 +91,15 @@ def train(recipes: Iterable[Recipe], seeds: int, file: Path, ablated: str | None
             failed.append(f"{name} seed {seed}: {error}")
             print(f"{number}/{len(missing)} {failed[-1]}", file=sys.stderr, flush=True)
             continue
-        others = [one for one in content["runs"] if (one["recipe"], one["seed"]) != (name, seed)]
-        content["runs"] = [*others, run]
+        content["runs"] = [one for one in content["runs"] if not replaces(run, one)] + [run]
         files.write_json(file, content)
         print(f"{number}/{len(missing)} {line(run)}", file=sys.stderr, flush=True)
     return failed
+
+
+def replaces(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether a run takes the place of another: of the same recipe, which has changed, or with the same seed."""
+    return new["recipe"] == old["recipe"] and (new["digest"] != old["digest"] or new["seed"] == old["seed"])
 
 
 def line(run: dict[str, Any]) -> str:
