@@ -69,14 +69,15 @@ def test_the_table_has_mean_and_deviation_over_seeds(bench: dict[str, ModuleType
         made_up("late", 1, seconds=16.0, fit_s=9.0, val=0.91, test=0.90),
         made_up("rival", rival=True, seconds=3.0, test_s=0.5),
         made_up("late", 2, seconds=18.0, fit_s=11.0, val=0.91, test=0.92),
-        made_up("early", seconds=15.0),
+        made_up("early", seconds=15.0, tta="crops"),
     ]
     table = bench["recipes_table"].recipe_table(measured)
     assert cells(table, "`late`")[1:4] == ["2", "75,434", "32-true"]
     assert cells(table, "`late`")[4:7] == ["10.0 ± 1.4", "1.0 ± 0.0", "17.0 ± 1.4"]
     assert cells(table, "`late`")[7:] == ["91.00% ± 0.00", "91.00% ± 1.41", "2"]
     assert cells(table, "rival (rival)")[5:] == ["0.5", "3.0", "90.00%", "89.00%", "1"], "one seed has no deviation"
-    assert [line.split()[1] for line in table.splitlines()[2:]] == ["`early`", "`late`", "rival"]
+    assert [line.split()[1] for line in table.splitlines()[2:]] == ["`early`,", "`late`", "rival"]
+    assert cells(table, "`early`, tested with tta=crops")[-1] == "1"
 
 
 def test_a_level_has_the_seconds_of_the_first_validation_that_reaches_it_with_all_seeds(

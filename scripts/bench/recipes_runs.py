@@ -204,6 +204,7 @@ def of_run(folder: Path) -> dict[str, Any]:
         "epochs": result["epochs"],
         "parameters": result["parameters"],
         "precision": result["devices"].rpartition(" ")[2],
+        "tta": result.get("tta"),
         "val": result["metrics"]["val/acc"],
         "test": result["metrics"].get("test/acc"),
         "curve": [[round(seconds[epoch], 3), value] for epoch, value in accuracies.items() if epoch in seconds],

@@ -34,6 +34,7 @@ def recipe_table(runs: Runs) -> str:
     for name, some in in_order(runs).items():
         first = some[0]
         label = f"{name} (rival)" if first["rival"] else f"`{name}`"
+        label += f", tested with tta={first['tta']}" if first.get("tta") else ""
         setting = [first["epochs"], f"{first['parameters']:,}", first["precision"]]
         seconds = [spread([run[key] for run in some], 1) for key in times.values()]
         reached = [percent([run[key] for run in some]) for key in accuracies.values()]
