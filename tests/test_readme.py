@@ -207,6 +207,11 @@ def test_the_options_of_a_sweep_exist(command: str) -> None:
             ["--images", "200", "--repeats", "1", "--map-gb", "0.01"],
             r"mapped: \d.*pair.*\n(.*\n)*making the map / one pass: \d.*\nmemory: ",
         ),
+        (
+            "recipes",
+            ["--only", "pytorch_quickstart", "--seeds", "1", "data=sample"],
+            r"\| pytorch_quickstart \(rival\) \| 5 +\| 669,706 +\|(.*\n)+Picture  logs/bench/recipes/recipes\.png",
+        ),
         ("sweep_report", ["--runs", "30"], r"report of 30 runs: \d.* s, 0\.\d+ MB"),
         ("stream", ["data=sample", "--out", "out"], r"out: classification, images 1 x 28 x 28, 500 train, 100 val"),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
@@ -477,6 +482,7 @@ def test_every_command_is_one_that_is_run_here() -> None:
         "sweep_report",
         "diagnose",
         "diagnosis",
+        "recipes",
     }
     assert [c for c in COMMANDS if not c.startswith((*tested, "python scripts/"))] == []
     assert {Path(name).stem for name in SCRIPTS} == scripts
