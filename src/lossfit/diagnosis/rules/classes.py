@@ -5,13 +5,14 @@ from math import sqrt
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, NonNegative, Positive, checked
 
 
+@once
 @checked
 def class_collapse(
     history: History,
@@ -60,6 +61,7 @@ def class_collapse(
     )  # fmt: skip
 
 
+@once
 @checked
 def miscalibration(
     history: History,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients, unused_parameters, vanishing_gradients
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
@@ -15,6 +15,7 @@ from lossfit.diagnosis.rules.series import number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, Positive, at_least, checked
 
 
+@once
 @checked
 def oscillation(
     history: History,
@@ -76,6 +77,7 @@ def _around(values: np.ndarray) -> tuple[float, float]:
     return 1.4826 * float(np.median(np.abs(around))) / sqrt(1.5), turned  # 1.4826: of normal values
 
 
+@once
 @checked
 def plateau(
     history: History,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients
 from lossfit.diagnosis.rules.learning_rate import update_ratio
@@ -20,6 +20,7 @@ SAMPLE = 256  # the training images that are evaluated are at least so many, or 
 CLEAREST = 19  # of the 21 quantiles of the margins: the 95% one, that of samples which are clearly right
 
 
+@once
 @checked
 def label_noise(
     history: History,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Count, From0To1, Positive, checked
@@ -13,6 +13,7 @@ from lossfit.ranges import Count, From0To1, Positive, checked
 ALL = 0.9  # the share of dead units of a layer above which no gradient passes it
 
 
+@once
 @checked
 def vanishing_gradients(
     history: History, *, ratio: Positive = 1e-3, gradient: Positive = 1e-4, rows: Count = 10
@@ -48,6 +49,7 @@ def vanishing_gradients(
     )  # fmt: skip
 
 
+@once
 @checked
 def exploding_gradients(
     history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 5
@@ -78,6 +80,7 @@ def exploding_gradients(
     )  # fmt: skip
 
 
+@once
 @checked
 def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0.8) -> Finding | None:
     """Units of a layer are 0 on nearly all images, so that they learn nothing more.
@@ -107,6 +110,7 @@ def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0
     )  # fmt: skip
 
 
+@once
 @checked
 def unused_parameters(
     history: History, *, epochs: Positive = 1.0, rows: Count = 10, frozen: From0To1 = 0.05
@@ -179,6 +183,7 @@ def _all_dead(history: History) -> bool:
     return bool(dead.ndim == 2 and dead.size and (dead[-1] > ALL).any())
 
 
+@once
 def _gradients(history: History) -> tuple[list[str], np.ndarray]:
     """Return the modules with a matrix or kernel, and the norm of the gradient of all parameters of each (S, M)."""
     with_weights = {series.module_of(history.facts["parameters"][i]) for i in series.matrices(history)}

@@ -3,13 +3,14 @@
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.layers import dead_units, vanishing_gradients
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, Positive, checked
 
 
+@once
 @checked
 def lr_too_small(
     history: History,
@@ -69,6 +70,7 @@ def lr_too_small(
     )  # fmt: skip
 
 
+@once
 @checked
 def update_ratio(
     history: History,

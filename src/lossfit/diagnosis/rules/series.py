@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 
 PAIRS = 200  # points of a series from which a trend is computed; a longer one is thinned
 
@@ -18,13 +18,16 @@ def median(values: np.ndarray) -> float:
 
 def medians(values: np.ndarray, axis: int) -> np.ndarray:
     """Return the medians along an axis of the values that are finite, NaN where there are none; no warning."""
-    finite = np.isfinite(values)
-    count = np.expand_dims(finite.sum(axis), axis)
-    if not values.shape[axis]:
+    finite, length = np.isfinite(values), values.shape[axis]
+    if not length:
         return np.full(np.delete(values.shape, axis), np.nan)
+    if finite.all():
+        ordered = np.sort(values, axis)
+        return (ordered.take((length - 1) // 2, axis) + ordered.take(length // 2, axis)) / 2
+    count = np.expand_dims(finite.sum(axis), axis)
     ordered = np.sort(np.where(finite, values, np.nan), axis)  # NaN is last
     low, high = (
-        np.take_along_axis(ordered, at, axis) for at in (np.maximum(count - 1, 0) // 2, count // 2 % values.shape[axis])
+        np.take_along_axis(ordered, at, axis) for at in (np.maximum(count - 1, 0) // 2, count // 2 % length)
     )
     return np.squeeze(np.where(count > 0, (low + high) / 2, np.nan), axis)
 
@@ -88,6 +91,7 @@ def listed(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + rest
 
 
+@once
 def starting_loss(history: History) -> float:
     """Return the loss of outputs that are all zero, which say nothing; else the untrained model's or the first one."""
     for name in ("constant_loss", "first_loss"):
@@ -117,6 +121,7 @@ def at_work(history: History, share: float = 0.5) -> np.ndarray:
     return (lr > 0) & (lr >= share * lr.max(initial=0.0))
 
 
+@once
 def matrices(history: History) -> np.ndarray:
     """Return the numbers of the parameters that are matrices or kernels, and not frozen at the start."""
     facts = history.facts
@@ -127,6 +132,7 @@ def matrices(history: History) -> np.ndarray:
     return np.array([i for i in found if i < width], dtype=int)
 
 
+@once
 def update_ratios(history: History) -> np.ndarray:
     """Return the update of each of `matrices` over its weight, (S, matrices); NaN for a weight of zero."""
     chosen = matrices(history)
