@@ -8,7 +8,7 @@ import numpy as np
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
-from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients, unused_parameters, vanishing_gradients
+from lossfit.diagnosis.rules.layers import all_dead, exploding_gradients, unused_parameters, vanishing_gradients
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.loss import divergence
 from lossfit.diagnosis.rules.series import number, percent
@@ -21,8 +21,7 @@ def oscillation(
     history: History,
     *,
     flips: From0To1 = 0.5,
-    amplitude: Positive = 0.1,
-    least: Positive = 0.02,
+    amplitude: Positive = 0.05,
     remaining: Between0And1 = 0.2,
     sampling: Positive = 6.0,
     rows: Annotated[int, at_least(3)] = 30,
@@ -32,8 +31,8 @@ def oscillation(
 
     Of the last `rows` rows of the training loss, or of the last `evaluations` losses of the same training images in
     eval mode, at least the share `flips` of the changes is opposite to the one before, and the standard deviation
-    around the course of the loss is above `amplitude` of its level and `least` of the starting loss; the level is above
-    `remaining` of the starting loss. The training loss must also deviate by `sampling` times what batches of this size
+    around the course of the loss is above `amplitude` of the starting loss, and the level above `remaining` of it. The
+    training loss must also deviate by `sampling` times what batches of this size
     give.
     """
     steps, facts = history.steps, history.facts
@@ -52,7 +51,7 @@ def oscillation(
         if (
             level > remaining * start
             and turned >= flips
-            and spread > max(amplitude * level, least * start, sampling * by_chance)
+            and spread > max(amplitude * start, sampling * by_chance)
         ):
             break
     else:
@@ -83,9 +82,9 @@ def plateau(
     history: History,
     *,
     start: Between0And1 = 0.985,
-    level: Between0And1 = 0.6,
+    level: Between0And1 = 0.7,
     evaluations: Count = 5,
-    done: From0To1 = 0.3,
+    done: From0To1 = 0.2,
     path: Positive = 0.1,
 ) -> Finding | None:
     """The loss does not fall any more, far above where a trained model's is, and the learning rate is still high.
@@ -106,7 +105,7 @@ def plateau(
     flat = None if place else _flat(history, begin, level, evaluations)
     if not (place or flat) or typical * (history.facts.get("total_steps") or 1) < path:
         return None
-    layers = (vanishing_gradients, exploding_gradients, dead_units, unused_parameters)
+    layers = (vanishing_gradients, exploding_gradients, all_dead, unused_parameters)
     causes = (*layers, divergence, update_ratio, lr_too_small)
     if any(rule(history) for rule in causes):
         return None

@@ -88,7 +88,8 @@ def _missing(train: float, val: float, facts: Mapping[str, Any], gap: float, dev
     if facts.get("headline") != "val/acc" or not 1 >= val > train + gap >= gap:
         return 0.0
     sizes = [max(1, facts.get(name) or 1) for name in ("train_samples", "val_samples")]
-    by_chance = sqrt(val * (1 - val) * (1 / min(SAMPLE, sizes[0]) + 1 / sizes[1]))
+    both = (train + val) / 2
+    by_chance = sqrt(both * (1 - both) * (1 / min(SAMPLE, sizes[0]) + 1 / sizes[1]))
     return float(1 - train / val) if val - train > deviations * by_chance else 0.0
 
 

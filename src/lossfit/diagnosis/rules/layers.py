@@ -24,7 +24,7 @@ def vanishing_gradients(
     `gradient`, in the median of the last `rows` rows.
     """
     modules, norms = _gradients(history)
-    if len(modules) < 3 or len(norms) < rows or _all_dead(history):
+    if len(modules) < 3 or len(norms) < rows or all_dead(history):
         return None
     if not len(history.evaluations["step"]) and series.progress(history) < 0.6:
         return None  # whether units are dead is not known yet
@@ -52,19 +52,20 @@ def vanishing_gradients(
 @once
 @checked
 def exploding_gradients(
-    history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 5
+    history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 2
 ) -> Finding | None:
     """Gradients grow on their way back through the layers, so that the first layers' steps are too large.
 
-    In the median of `rows` rows, the gradient of the first module with weights is more than `ratio` times that of the
-    last one, and the norm of the whole gradient above `norm`.
+    In `rows` rows one after the other, the gradient of the first module with weights is more than `ratio` times that of
+    the last one, and the norm of the whole gradient above `norm`. Few rows, because it does not last: steps that are so
+    large saturate the units.
     """
     modules, norms = _gradients(history)
     if len(modules) < 2 or len(norms) < rows:
         return None
-    first, last = series.smoothed(norms[:, 0], rows), series.smoothed(norms[:, -1], rows)
-    whole = series.smoothed(history.steps["grad_norm"], rows)
-    grown = np.flatnonzero((last > 0) & (first > ratio * last) & (whole > norm))
+    first, last, whole = norms[:, 0], norms[:, -1], history.steps["grad_norm"]
+    holds = (last > 0) & (first > ratio * last) & (whole > norm)
+    grown = np.flatnonzero(np.lib.stride_tricks.sliding_window_view(holds, rows).all(axis=1))
     if not len(grown):
         return None
     at = int(grown[-1])
@@ -82,7 +83,7 @@ def exploding_gradients(
 
 @once
 @checked
-def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0.8) -> Finding | None:
+def dead_units(history: History, *, warn: From0To1 = 0.7, critical: From0To1 = 0.8) -> Finding | None:
     """Units of a layer are 0 on nearly all images, so that they learn nothing more.
 
     A unit is dead if it was active on less than 1% of a fixed sample of training images. warn, critical: the share of
@@ -177,7 +178,7 @@ def _frozen_at_random(history: History, names: Sequence[str]) -> list[int]:
     return [i for i, name in enumerate(names) if name in frozen and without[i]]
 
 
-def _all_dead(history: History) -> bool:
+def all_dead(history: History) -> bool:
     """Whether nearly no unit of a layer was active at the last validation: no gradient passes it."""
     dead = history.evaluations["dead"]
     return bool(dead.ndim == 2 and dead.size and (dead[-1] > ALL).any())

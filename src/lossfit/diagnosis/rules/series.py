@@ -123,13 +123,16 @@ def at_work(history: History, share: float = 0.5) -> np.ndarray:
 
 @once
 def matrices(history: History) -> np.ndarray:
-    """Return the numbers of the parameters that are matrices or kernels, and not frozen at the start."""
+    """Return the numbers of the parameters that are matrices or kernels, and get a gradient; not those frozen at first."""
     facts = history.facts
     frozen = set(facts.get("frozen") or ())
     names, dims = facts.get("parameters") or [], facts.get("dims") or []
     found = [i for i, (name, ndim) in enumerate(zip(names, dims, strict=True)) if ndim >= 2 and name not in frozen]
-    width = history.steps["grad"].shape[1] if history.steps["grad"].ndim == 2 else 0
-    return np.array([i for i in found if i < width], dtype=int)
+    grads = history.steps["grad"]
+    if grads.ndim != 2:
+        return np.zeros(0, dtype=int)
+    without = always(np.isnan(grads))
+    return np.array([i for i in found if i < len(without) and not without[i]], dtype=int)
 
 
 @once
