@@ -8,6 +8,7 @@ import numpy as np
 from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
+from lossfit.diagnosis.rules.labels import label_noise
 from lossfit.diagnosis.rules.layers import all_dead, exploding_gradients, unused_parameters, vanishing_gradients
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.loss import divergence
@@ -21,7 +22,7 @@ def oscillation(
     history: History,
     *,
     flips: From0To1 = 0.5,
-    amplitude: Positive = 0.05,
+    amplitude: Positive = 0.06,
     remaining: Between0And1 = 0.2,
     sampling: Positive = 6.0,
     rows: Annotated[int, at_least(3)] = 30,
@@ -92,9 +93,9 @@ def plateau(
     Either it never left the starting loss: it was above `start` of it throughout, after a fraction `done` of the
     training; or over the validations of the last `evaluations` epochs the interval of its slope includes 0, with the
     loss above `level` of the starting loss, the learning rate at least a tenth of the largest, and half of the training
-    done. It is what no other finding explains: not with gradients that vanish or explode, units that are dead,
-    parameters that are not used, or updates of a wrong size, nor where all updates together are below `path` of the
-    weights.
+    done. It is what no other finding explains: not with gradients that vanish or explode, a layer without a living
+    unit, parameters that are not used, wrong labels, or updates of a wrong size, nor where all updates together are
+    below `path` of the weights.
     """
     begin, rows = series.starting_loss(history), history.steps
     ratios, done_now = series.update_ratios(history), series.progress(history)
@@ -106,7 +107,7 @@ def plateau(
     if not (place or flat) or typical * (history.facts.get("total_steps") or 1) < path:
         return None
     layers = (vanishing_gradients, exploding_gradients, all_dead, unused_parameters)
-    causes = (*layers, divergence, update_ratio, lr_too_small)
+    causes = (*layers, divergence, update_ratio, lr_too_small, label_noise)
     if any(rule(history) for rule in causes):
         return None
     if place:
