@@ -122,7 +122,8 @@ class History:
 
 def once(function: F) -> F:
     """Make a function of a history, and of keyword arguments, compute its value once for each history."""
-    defaults = {one.name: one.default for one in signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY}
+    arguments = signature(function).parameters.values()
+    defaults = {one.name: one.default for one in arguments if one.kind is one.KEYWORD_ONLY}
 
     @wraps(function)
     def call(history: History, **options: Any) -> Any:

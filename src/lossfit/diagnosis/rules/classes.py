@@ -98,7 +98,8 @@ def miscalibration(
     how = "more" if mean > accuracy else "less"
     text = (
         f"the model is {how} confident than right: its mean confidence on the validation images is {number(mean)}, its "
-        f"accuracy {number(accuracy)}, and its calibration error {number(error)} (by chance {number(floor)})"
+        f"accuracy {number(accuracy)}, and its calibration error {number(error)}; exact probabilities would have "
+        f"{number(floor)}"
     )
     evidence = {"ece": error, "by_chance": floor, "confidence": mean, "accuracy": accuracy}
     return Finding(

@@ -49,11 +49,7 @@ def oscillation(
         level = float(np.median(recent))
         spread, turned = _around(recent)
         by_chance = sqrt(max(level, 0.0) * start / samples) if column is steps["loss"] else 0.0
-        if (
-            level > remaining * start
-            and turned >= flips
-            and spread > max(amplitude * start, sampling * by_chance)
-        ):
+        if level > remaining * start and turned >= flips and spread > max(amplitude * start, sampling * by_chance):
             break
     else:
         return None

@@ -39,8 +39,8 @@ def vanishing_gradients(
     starved = [modules[i] for i in known if i < reached]
     row = series.since(~(norms[:, known[0]] > ratio * norms[:, known[-1]]))
     text = (
-        f"the gradient of {modules[known[0]]} has norm {number(first)}, that of {modules[known[-1]]} {number(last)}: "
-        f"the first {len(starved)} of {len(known)} layers hardly learn"
+        f"the gradient of module {modules[known[0]]} has norm {number(first)}, that of module {modules[known[-1]]} "
+        f"{number(last)}: the first {len(starved)} of {len(known)} layers hardly learn"
     )
     evidence = {"first": float(first), "last": float(last), "modules": starved, "layers": len(known)}
     return Finding(
@@ -70,8 +70,8 @@ def exploding_gradients(
         return None
     at = int(grown[-1])
     text = (
-        f"the gradient of {modules[0]} has norm {number(first[at])}, that of {modules[-1]} {number(last[at])}: "
-        f"it grows on its way through the layers"
+        f"the gradient of module {modules[0]} has norm {number(first[at])}, that of module {modules[-1]} "
+        f"{number(last[at])}: it grows on its way back through the layers"
     )
     usual = series.median(history.steps["grad_norm"])
     evidence = {"first": float(first[at]), "last": float(last[at]), "grad_norm": usual, "layers": len(modules)}
@@ -101,8 +101,8 @@ def dead_units(history: History, *, warn: From0To1 = 0.7, critical: From0To1 = 0
     names = history.facts.get("units") or [str(i) for i in range(dead.shape[1])]
     most = int(worst[lasting[worst].argmax()])
     others = [names[i] for i in worst if i != most]
-    more = f", and over {percent(warn)} of {listed(others)}" if others else ""
-    text = f"{percent(lasting[most])} of the units of {names[most]} are 0 on nearly all images{more}"
+    more = f", and over {percent(warn)} of those of {listed(others)}" if others else ""
+    text = f"{percent(lasting[most])} of the units of module {names[most]} are 0 on nearly all images{more}"
     evidence = {"units": {names[i]: float(lasting[i]) for i in worst}}
     row = series.since(np.nanmax(np.nan_to_num(dead), axis=1) > warn)
     return Finding(
@@ -139,7 +139,7 @@ def unused_parameters(
         reason = "are frozen where they started at random: the model has no trained weights"
     else:
         reason = "get no gradient" if np.isnan(steps["grad"][:, found]).all() else "do not change"
-    text = f"the parameters of {listed(modules)} ({percent(share)} of all) {reason}"
+    text = f"the parameters of module {listed(modules)} ({percent(share)} of all) {reason}"
     evidence = {"parameters": [names[i] for i in found], "share": share, "frozen": found is at_random}
     return Finding(
         "unused_parameters", "warning", text, **series.place(steps, 0), evidence=evidence,

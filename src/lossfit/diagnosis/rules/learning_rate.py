@@ -101,8 +101,8 @@ def update_ratio(
         layers = np.nan_to_num(series.medians(ratios[at + 2 : at + 2 + rows], 0))
         largest, lr = int(layers.argmax()), float(steps["lr"][at + 1 + rows])
         text = (
-            f"an update changes the weights by {percent(float(smooth[at]))} of their norm, those of {names[largest]} "
-            f"by {percent(float(layers[largest]))}, at lr {number(lr)}; 0.1% is usual"
+            f"an update changes the weights by {percent(float(smooth[at]))} of their norm, those of module "
+            f"{names[largest]} by {percent(float(layers[largest]))}, at lr {number(lr)}; 0.1% is usual"
         )
         evidence = {"ratio": float(smooth[at]), "module": names[largest], "largest": float(layers[largest]), "lr": lr}
         return _wrong_size(text, history, at + 2, evidence)
@@ -115,8 +115,8 @@ def update_ratio(
     if not layers.max() > apart * usual or vanishing_gradients(history) or dead_units(history):
         return None
     text = (
-        f"an update changes the weights of {listed([names[i] for i in small])} by {number(usual)} of their norm, those "
-        f"of {names[int(layers.argmax())]} by {number(float(layers.max()))}: they hardly learn"
+        f"an update changes the weights of module {listed([names[i] for i in small])} by {number(usual)} of their "
+        f"norm, those of module {names[int(layers.argmax())]} by {number(float(layers.max()))}: they hardly learn"
     )
     evidence = {"ratio": usual, "modules": [names[i] for i in small], "small": True}
     return _wrong_size(text, history, 0, evidence)

@@ -85,7 +85,7 @@ def divergence(
     since = at if rose or back else 0
     low = best if rose or back else top
     lr = float(np.nanmax(history.steps["lr"]))
-    text = f"train/loss rose from {number(low)} to {number(now)} and stays there, at an lr up to {number(lr)}"
+    text = f"train/loss rose from {number(low)} to {number(now)}, at an lr up to {number(lr)}"
     evidence = {
         "lowest": float(best),
         "now": float(now),

@@ -26,9 +26,7 @@ def medians(values: np.ndarray, axis: int) -> np.ndarray:
         return (ordered.take((length - 1) // 2, axis) + ordered.take(length // 2, axis)) / 2
     count = np.expand_dims(finite.sum(axis), axis)
     ordered = np.sort(np.where(finite, values, np.nan), axis)  # NaN is last
-    low, high = (
-        np.take_along_axis(ordered, at, axis) for at in (np.maximum(count - 1, 0) // 2, count // 2 % length)
-    )
+    low, high = (np.take_along_axis(ordered, at, axis) for at in (np.maximum(count - 1, 0) // 2, count // 2 % length))
     return np.squeeze(np.where(count > 0, (low + high) / 2, np.nan), axis)
 
 
@@ -123,7 +121,7 @@ def at_work(history: History, share: float = 0.5) -> np.ndarray:
 
 @once
 def matrices(history: History) -> np.ndarray:
-    """Return the numbers of the parameters that are matrices or kernels, and get a gradient; not those frozen at first."""
+    """Return the numbers of the parameters that are matrices or kernels, get a gradient, and were not frozen."""
     facts = history.facts
     frozen = set(facts.get("frozen") or ())
     names, dims = facts.get("parameters") or [], facts.get("dims") or []
