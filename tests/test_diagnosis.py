@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lossfit.diagnosis import Finding, Findings, History, replay
+from lossfit.diagnosis.history import once
 
 
 def history(steps: list[int], evaluations: list[int], losses: list[float] | None = None) -> History:
@@ -83,3 +84,17 @@ def test_a_rule_that_fails_is_left_out_with_a_warning(caplog: pytest.LogCaptureF
     findings.update(run)
     (warning,) = caplog.messages
     assert warning == "callbacks.diagnosis.rules.broken fails and is left out: ZeroDivisionError('1 / 0')"
+
+
+def test_a_value_is_computed_once_for_a_history_and_its_options():
+    asked = []
+
+    @once
+    def above(history: History, *, limit: float = 1.0) -> bool:
+        asked.append(limit)
+        return bool(history.evaluations["val_loss"][-1] > limit)
+
+    run = history([], [100, 200], [0.5, 2.0])
+    assert [above(run), above(run, limit=1.0), above(run, limit=3.0)] == [True, True, False]
+    assert asked == [1.0, 3.0]
+    assert not above(run.until(0, 1))
