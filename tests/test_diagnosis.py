@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lossfit.diagnosis import Finding, Findings, History, replay
+from lossfit.diagnosis.history import once
 
 
 def history(steps: list[int], evaluations: list[int], losses: list[float] | None = None) -> History:
@@ -59,15 +60,15 @@ def high_loss(history: History) -> Finding | None:
 def test_a_finding_is_told_once_and_keeps_since_when_it_holds_and_whether_it_still_does():
     run = history([], [100, 200, 300, 400], [0.5, 2.0, 3.0, 0.5])
     findings = Findings({"high_loss": high_loss})
-    new = [findings.update(run.until(0, count)) for count in range(1, 5)]
-    assert [[one.line for one in some] for some in new] == [[], ["high_loss since epoch 2: it was 3.0"], [], []]
+    new = [[one.line for one in findings.update(run.until(0, count))] for count in range(1, 5)]
+    assert new == [[], ["high_loss since epoch 2: it was 2.0"], [], []]
     (plain,) = findings.to_plain(lambda finding: [["optimizer.lr=1"]])
     assert plain["remedies"] == [["optimizer.lr=1"]]
     assert plain["since"] == {"epoch": 2.0, "step": 200}
     assert (plain["text"], plain["holds"]) == ("it was 3.0", False)
     assert replay(run, {"high_loss": high_loss}).to_plain(lambda finding: plain["remedies"]) == [plain]
     (found,) = findings.found.values()
-    assert found.lines([]) == ["Warning: high_loss since epoch 2: it was 3.0 (it no longer does)"]
+    assert found.lines([]) == ["Warning: high_loss since epoch 2, no longer: it was 3.0"]
     found.holds = True
     assert found.lines([["a=1", "b=2"], ["c=x y"]])[1:] == ["  try: a=1 b=2   or   'c=x y'"]
 
@@ -83,3 +84,17 @@ def test_a_rule_that_fails_is_left_out_with_a_warning(caplog: pytest.LogCaptureF
     findings.update(run)
     (warning,) = caplog.messages
     assert warning == "callbacks.diagnosis.rules.broken fails and is left out: ZeroDivisionError('1 / 0')"
+
+
+def test_a_value_is_computed_once_for_a_history_and_its_options():
+    asked = []
+
+    @once
+    def above(history: History, *, limit: float = 1.0) -> bool:
+        asked.append(limit)
+        return bool(history.evaluations["val_loss"][-1] > limit)
+
+    run = history([], [100, 200], [0.5, 2.0])
+    assert [above(run), above(run, limit=1.0), above(run, limit=3.0)] == [True, True, False]
+    assert asked == [1.0, 3.0]
+    assert not above(run.until(0, 1))

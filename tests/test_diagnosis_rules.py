@@ -184,7 +184,16 @@ SICK: dict[str, tuple[str, History]] = {
         "exploding_gradients",
         history(steps={"grad": [5e4, 10.0, 300.0, 10.0, 1.0, 0.1], "grad_norm": 5e4}),
     ),
-    "dead": ("dead_units", history(evaluations={"dead": [0.02, 0.7]})),
+    "gradients grow at the start, and saturate the units": (
+        "exploding_gradients",
+        history(
+            steps={
+                "grad": lambda t: [900.0, 1.0, 30.0, 1.0, 1.0, 0.1] if t < 0.012 else [1e-2, 0, 0.1, 0, 1.0, 0.1],
+                "grad_norm": lambda t: 900.0 if t < 0.012 else 1.0,
+            }
+        ),
+    ),
+    "dead": ("dead_units", history(evaluations={"dead": [0.02, 0.75]})),
     "large updates": (
         "update_ratio",
         history(steps={"update": updates(50), "loss": 1.5}, evaluations={"sample_loss": 1.5}),
@@ -193,6 +202,8 @@ SICK: dict[str, tuple[str, History]] = {
         "update_ratio",
         history(steps={"update": [5e-5, 1e-5, 2e-5, 1e-5, 0.02, 0.01]}),
     ),
+    "a layer hardly moves": ("update_ratio", history(steps={"update": [1e-4, 1e-5, 6e-5, 1e-5, 0.02, 0.01]})),
+    "most classes are lost, and the loss falls": ("class_collapse", history(evaluations={"recall": [1.0] + [0.0] * 9})),
     "a class is lost": ("class_collapse", history(evaluations={"recall": [0.02] + [0.9] * 9})),
     "a module is not used": (
         "unused_parameters",
@@ -372,6 +383,11 @@ def test_a_finding_of_one_cause_is_not_told_as_another() -> None:
         evaluations=flat | {"dead": [1.0, 1.0]},
     )  # fmt: skip
     assert found(dead) == {"dead_units"}
+    cut = history(
+        steps={"grad": [math.nan] * 4 + [0.7, 0.1], "update": [0.0] * 4 + [0.004, 0.001], "loss": 1.9},
+        evaluations={"sample_loss": lambda t: 2 - 0.3 * t, "val_loss": lambda t: 2 - 0.3 * t},
+    )
+    assert found(cut) == {"unused_parameters"}
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(256, 0.071), (5000, 0.017), (10_000, 0.011)])
@@ -422,6 +438,12 @@ def test_the_validation_of_few_images_must_rise_further() -> None:
     columns = {"val_loss": rising(0.4, 0.48), "sample_loss": fall(2.3, 0.01)}
     assert rules.overfitting(history(evaluations=columns)) is not None
     assert rules.overfitting(history(evaluations=columns, val_samples=40)) is None
+
+
+def test_few_mistakes_more_of_the_training_images_are_chance() -> None:
+    """18 of 256 and 5 of 237 wrong: 2.6 standard errors."""
+    columns = {"sample_score": 0.93, "val_score": 0.979, "margins": np.linspace(0, 0.9, 21)}
+    assert rules.label_noise(history(evaluations=columns, val_samples=237)) is None
 
 
 def test_a_share_of_wrong_labels_is_estimated() -> None:

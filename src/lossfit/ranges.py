@@ -80,7 +80,10 @@ def problem(name: str, value: Any, annotation: Any) -> str | None:
 
     Looks at ranges and Literals, not at types. In a list or tuple each number must be in the range.
     """
-    marks, types_ = list(_marks(annotation)), list(_types(annotation))
+    return _problem(name, value, list(_marks(annotation)), list(_types(annotation)))
+
+
+def _problem(name: str, value: Any, marks: Sequence[Range | Ascending], types_: Sequence[Any]) -> str | None:
     ranges = [one for one in marks if isinstance(one, Range)]
     choices = [choice for one in types_ if typing.get_origin(one) is Literal for choice in one.__args__]
     if not _is_out_of_range(value, ranges) and not (choices and _is_no_choice(value, choices, types_)):
@@ -108,14 +111,15 @@ def _is_no_choice(value: Any, choices: Sequence[Any], allowed_types: Sequence[An
 def checked(function: F) -> F:
     """Make a function raise ValueError for arguments that its annotations do not allow."""
     signature = inspect.signature(function)
-    annotations: dict[str, Any] = {}
+    allowed: dict[str, tuple[list[Any], list[Any]]] = {}  # marks and types, computed once: rules are called often
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not annotations:
-            annotations.update(typing.get_type_hints(function, include_extras=True))
+        if not allowed:
+            hints = typing.get_type_hints(function, include_extras=True).items()
+            allowed.update({name: (list(_marks(hint)), list(_types(hint))) for name, hint in hints})
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            if name in annotations and (wrong := problem(name, value, annotations[name])):
+            if name in allowed and (wrong := _problem(name, value, *allowed[name])):
                 raise ValueError(wrong)
         return function(*args, **kwargs)
 

@@ -102,6 +102,15 @@ def more_dropout(config: Config) -> Remedy:
     return []
 
 
+def less_dropout(config: Config) -> Remedy:
+    """Return the override for usual dropout in place of one that removes most of what the layers say."""
+    for key in ("dropout", "drop_rate"):
+        now = config["model"].get(key)
+        if isinstance(now, int | float) and now > 0.5:
+            return [f"model.{key}=0.2"]
+    return []
+
+
 def early_stopping(config: Config) -> Remedy:
     """Return the override that adds the callback; in full if `callbacks` was typed: then +callbacks fails."""
     callbacks = config.get("callbacks") or {}
@@ -133,7 +142,10 @@ def usual_schedule(config: Config) -> Remedy:
 
 
 def fewer_layers(config: Config) -> Remedy:
-    """Return the override of a depth that the user's own model takes."""
+    """Return the override that leaves a quarter of the layers, of a model that takes their number or their widths."""
+    hidden = config["model"].get("hidden")
+    if isinstance(hidden, list) and len(hidden) > 4:
+        return [f"model.hidden={str(hidden[: max(2, len(hidden) // 4)]).replace(' ', '')}"]
     options = config["model"].get("options")
     for name, value in options.items() if isinstance(options, dict) else ():
         if name in ("depth", "layers", "num_layers", "n_layers") and isinstance(value, int) and value > 4:

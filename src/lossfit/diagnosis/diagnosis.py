@@ -30,13 +30,13 @@ class Found:
     @property
     def line(self) -> str:
         """The finding in words, without its severity."""
-        return f"{self.last.name} since {self.since}: {self.last.text}"
+        return f"{self.last.name} since {self.since}{'' if self.holds else ', no longer'}: {self.last.text}"
 
     def lines(self, remedies: Sequence[Sequence[str]]) -> list[str]:
         """Return what is printed of the finding. remedies: alternatives, each of overrides that belong together."""
         said = f"{self.last.severity.capitalize()}: {self.line}"
         if not self.holds:
-            return [f"{said} (it no longer does)"]
+            return [said]
         tries = "   or   ".join(shlex.join(remedy) for remedy in remedies)
         return [said, *([f"  try: {tries}"] if tries else [])]
 

@@ -4,15 +4,18 @@ Shapes: S rows of steps, E rows of evaluations, P parameters of the model, C cla
 is not known is NaN, and null in a file. Rows of steps come before the row of evaluations at the same step.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lossfit.plain_values import float32_digits
 
 Rows = dict[str, np.ndarray]  # by column: (rows,) or (rows, width)
+F = TypeVar("F", bound=Callable[..., Any])
 
 # the columns of steps; loss and loss_max are over the steps since the row before, norms are those of the row's step
 STEPS = (
@@ -50,11 +53,15 @@ CHECK_EVERY = 20  # rows of steps between two diagnoses within an epoch, at firs
 
 @dataclass(frozen=True)
 class History:
-    """The series of a run. facts: plain values about it, which callbacks/run_facts.py lists."""
+    """The series of a run. facts: plain values about it, which callbacks/run_facts.py lists.
+
+    known: what functions marked `once` returned for it. So neither the facts nor the rows may be changed.
+    """
 
     facts: Mapping[str, Any]
     steps: Rows
     evaluations: Rows
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -111,6 +118,21 @@ class History:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"it holds no history of a run ({error})") from error
         return cls(facts, *parts)
+
+
+def once(function: F) -> F:
+    """Make a function of a history, and of keyword arguments, compute its value once for each history."""
+    arguments = signature(function).parameters.values()
+    defaults = {one.name: one.default for one in arguments if one.kind is one.KEYWORD_ONLY}
+
+    @wraps(function)
+    def call(history: History, **options: Any) -> Any:
+        key = (function, *{**defaults, **options}.items())
+        if key not in history.known:
+            history.known[key] = function(history, **options)
+        return history.known[key]
+
+    return call  # type: ignore[return-value]
 
 
 def is_due(evaluations: int) -> bool:

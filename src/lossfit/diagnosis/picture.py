@@ -73,10 +73,7 @@ def evidence(history: History, found: Found) -> Figure:
 
 
 def _draw_finding(part: SubFigure, history: History, found: Found) -> None:
-    ended = "" if found.holds else " (it no longer does)"
-    part.suptitle(
-        fill(f"{found.line}{ended}", 120), color=COLORS[found.last.severity], x=0.01, ha="left", fontsize="medium"
-    )
+    part.suptitle(fill(found.line, 120), color=COLORS[found.last.severity], x=0.01, ha="left", fontsize="medium")
     _draw_series(part, history, found)
 
 

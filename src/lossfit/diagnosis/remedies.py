@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lossfit import option_files
 from lossfit.diagnosis.changes import (
     Config,
     Remedy,
@@ -17,6 +18,7 @@ from lossfit.diagnosis.changes import (
     early_stopping,
     exchanged,
     fewer_layers,
+    less_dropout,
     more_augmentation,
     more_dropout,
     more_epochs,
@@ -50,7 +52,12 @@ def with_folder(remedies: Sequence[Remedy], folder: Path) -> list[Remedy]:
 
 
 def _fewer_steps_too_large(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    """Against steps of a wrong size: a smaller learning rate, or a larger one; clipped gradients, or a schedule."""
+    """Against steps of a wrong size: a smaller learning rate, or a larger one; clipped gradients, or a schedule.
+
+    None where the loss is not finite although it was low just before: the steps were not too large.
+    """
+    if "what" in evidence and _was_calm(history):
+        return []
     if evidence.get("small"):
         return [scaled_lr(config, 10.0), *_other_model(evidence, history, config)]
     gentler = clip(evidence, config) if evidence.get("grad_norm") else schedule(config)
@@ -66,6 +73,13 @@ def _smaller_lr(evidence: Mapping[str, Any], history: History, config: Config) -
     return scaled_lr(config, min(0.3, max(1e-3, USUAL / largest)))
 
 
+def _was_calm(history: History) -> bool:
+    """Whether the loss was usual in the last steps that are recorded, which are the last ones of the run."""
+    highest, start = history.steps["loss_max"], series.starting_loss(history)
+    recent = (history.facts.get("every_n_steps") or 1) <= 10
+    return bool(recent and len(highest) and abs(highest[-1]) < 2 * abs(start))
+
+
 def _larger_lr(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
     if evidence.get("ended"):
         return [usual_schedule(config) or schedule(config), more_epochs(config)]
@@ -74,39 +88,54 @@ def _larger_lr(evidence: Mapping[str, Any], history: History, config: Config) ->
 
 
 def _against_overfitting(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    return [[*more_augmentation(history, config), *more_dropout(config)], early_stopping(config)]
+    regression = history.facts.get("task") == "regression"  # dropout changes the scale of its outputs
+    return [
+        [*more_augmentation(history, config), *([] if regression else more_dropout(config))],
+        early_stopping(config),
+    ]
 
 
 def _against_plateau(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    large = (evidence.get("ratio") or 0) > USUAL
-    lr = scaled_lr(config, 0.1 if large else 3.0)
-    return [lr, exchanged(config, "loss", "cross_entropy", history) or schedule(config) or more_epochs(config)]
+    """Against a loss that stays high: less dropout, another learning rate or loss.
+
+    No learning rate if nothing was learned from steps of the usual size: then the images or the labels are wrong.
+    """
+    ratio = evidence.get("ratio") or 0
+    if evidence.get("stuck") and 0.1 * USUAL <= ratio <= 4 * USUAL:
+        return [less_dropout(config), exchanged(config, "loss", "cross_entropy", history)]
+    lr = scaled_lr(config, 0.1 if ratio > USUAL else 3.0)
+    other = exchanged(config, "loss", "cross_entropy", history) or schedule(config) or more_epochs(config)
+    return [less_dropout(config), lr, other]
 
 
 def _other_model(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    """Against gradients that do not arrive: another activation, a residual network, batch norms, or fewer layers."""
+    """Against gradients that vanish or explode: fewer layers, another activation, a residual network, batch norms."""
     saturating = config["model"].get("activation") in ("sigmoid", "tanh")
+    residual = exchanged(config, "model", "resnet")
     return [
-        ["model.activation=relu"] if saturating else [],
-        exchanged(config, "model", "resnet") or fewer_layers(config),
-        exchanged(config, "model", "cnn") if exchanged(config, "model", "resnet") else [],
+        [*(["model.activation=relu"] if saturating else []), *fewer_layers(config)],
+        residual,
+        exchanged(config, "model", "cnn") if residual else [],
     ]
 
 
 def _against_explosion(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    return [clip(evidence, config), *_other_model(evidence, history, config)]
+    return [*_other_model(evidence, history, config), clip(evidence, config)]
 
 
 def _against_wrong_start(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
     scale = config["model"].get("cosine_scale")
     smaller = [f"model.cosine_scale={rounded(scale / 3):g}"] if isinstance(scale, int | float) else []
-    return [smaller, *_other_model(evidence, history, config), clip(evidence, config)]
+    return [smaller, *_other_model(evidence, history, config)]
 
 
 def _against_dead_units(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    """Against dead units: a smaller learning rate, or another model if they were dead before the first step."""
     typical = series.medians(series.update_ratios(history), 1)
     pushed = bool((np.nan_to_num(typical) > 4 * USUAL).any())
     models = _other_model(evidence, history, config)
+    if not history.steps["grad"][:1, series.matrices(history)].any():  # no gradient passes them
+        return models
     return [_smaller_lr({}, history, config), *models] if pushed else [*models, scaled_lr(config, 0.3)]
 
 
@@ -116,7 +145,8 @@ def _against_collapse(evidence: Mapping[str, Any], history: History, config: Con
     if evidence.get("rare"):
         balanced = (exchanged(config, "loss", name, history) for name in ("logit_adjusted", "class_balanced"))
         return [remedy for remedy in balanced if remedy]
-    return [exchanged(config, "loss", "cross_entropy", history), more_epochs(config)]
+    most = 2 * len(evidence.get("classes", ())) > history.evaluations["recall"].shape[-1]
+    return [exchanged(config, "loss", "cross_entropy", history), [] if most else more_epochs(config)]
 
 
 def _against_unused(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
@@ -124,8 +154,16 @@ def _against_unused(evidence: Mapping[str, Any], history: History, config: Confi
 
 
 def _against_noise(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
+    """Against wrong labels: a robust loss, if the training is so long that it learns them, which raises val/loss.
+
+    Before that a robust loss only learns more slowly.
+    """
     if history.facts.get("task") == "regression":
-        return [exchanged(config, "loss", name, history) for name in ("huber", "mae")]
+        chosen = option_files.chosen(config).get("loss")
+        return [exchanged(config, "loss", name, history) for name in ("huber", "mae") if chosen != "mae"]
+    losses = history.evaluations["val_loss"]
+    if not losses[-1] > 1.05 * np.nanmin(losses):
+        return []
     robust = exchanged(config, "loss", "gce", history)
     if robust and str(config["optimizer"].get("_target_")).endswith(".SGD") and not config["optimizer"].get("momentum"):
         robust += scaled_lr(config, 5.0)  # its gradients are smaller
@@ -137,9 +175,13 @@ def _against_noise(evidence: Mapping[str, Any], history: History, config: Config
 
 
 def _against_miscalibration(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
-    sure = evidence.get("confidence", 0) > evidence.get("accuracy", 0)
-    option = "label_smoothing" if sure else "cross_entropy"
-    return [CALIBRATE, exchanged(config, "loss", option, history)]
+    """Against probabilities that do not hold: a temperature, if there are mistakes to fit it to, or another loss."""
+    accuracy = evidence.get("accuracy", 0)
+    option = "label_smoothing" if evidence.get("confidence", 0) > accuracy else "cross_entropy"
+    mistakes = (1 - accuracy) * (history.facts.get("val_samples") or 0)
+    classes = max(1, history.evaluations["recall"].shape[-1])
+    fitted = mistakes >= 10 and accuracy > 1.5 / classes
+    return [CALIBRATE if fitted else [], exchanged(config, "loss", option, history)]
 
 
 REMEDIES: dict[str, Callable[[Mapping[str, Any], History, Config], list[Remedy]]] = {

@@ -5,48 +5,51 @@ from math import sqrt
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, NonNegative, Positive, checked
 
 
+@once
 @checked
 def class_collapse(
     history: History,
     *,
-    recall: From0To1 = 0.1,
-    others: From0To1 = 0.3,
+    recall: From0To1 = 0.05,
+    others: From0To1 = 0.7,
     evaluations: Count = 2,
     images: Count = 20,
     done: From0To1 = 0.9,
 ) -> Finding | None:
-    """The model has learned most classes, and hardly ever recognises some.
+    """The model has learned, and hardly ever recognises some classes.
 
-    In the last `evaluations` validations the recall of a class was below `recall`, and the median recall of all classes
-    above `others`. Not with fewer than `images` validation images for each class on average, nor before the fraction
-    `done` of the training, unless the class has no training image.
+    In the last `evaluations` validations the recall of a class was below `recall`. The model has learned if the median
+    recall of all classes is above `others`, or if the loss has fallen to less than half of where it started: a loss
+    that falls while most classes are lost does not measure what it should. Not with fewer than `images` validation
+    images for each class on average, nor before the fraction `done` of the training, unless the class has no training
+    image.
     """
     facts, rows = history.facts, history.evaluations
     names, recalls = facts.get("names") or [], rows["recall"]
     if recalls.ndim != 2 or recalls.shape[1] < 2 or len(recalls) < evaluations:
         return None
-    if (facts.get("val_samples") or 0) / recalls.shape[1] < images or not _learned(history):
+    if (facts.get("val_samples") or 0) / recalls.shape[1] < images:
         return None
     recent = recalls[-evaluations:]
     typical = series.median(recent[-1])
     lost = np.flatnonzero((np.nan_to_num(recent, nan=1.0) < recall).all(axis=0))
     share = facts.get("class_share") or []
     absent = [names[i] for i in lost if share and share[i] == 0]
-    if not len(lost) or not typical > others or (series.validated(history) < done and not absent):
+    learned = typical > others or _learned(history)
+    if not len(lost) or not learned or (series.validated(history) < done and not absent):
         return None
     rare = bool(share) and all(share[i] < 0.5 / len(share) for i in lost)
     told = [f"{names[i]} ({percent(float(recent[-1][i]))})" for i in lost]
     why = f"; no training image is of {listed(absent)}" if absent else ""
-    text = (
-        f"the recall of {listed(told)} on the validation images is near 0, that of most classes {percent(typical)}{why}"
-    )
+    most = f", that of most classes {percent(typical)}" if typical > others else ""
+    text = f"the recall of {listed(told)} on the validation images is near 0{most}{why}"
     evidence = {
         "classes": {names[i]: float(recent[-1][i]) for i in lost},
         "absent": absent,
@@ -60,12 +63,13 @@ def class_collapse(
     )  # fmt: skip
 
 
+@once
 @checked
 def miscalibration(
     history: History,
     *,
     excess: Positive = 0.03,
-    unsure: Positive = 0.15,
+    unsure: Positive = 0.2,
     deviations: NonNegative = 2.0,
     done: Between0And1 = 0.9,
 ) -> Finding | None:
@@ -94,7 +98,8 @@ def miscalibration(
     how = "more" if mean > accuracy else "less"
     text = (
         f"the model is {how} confident than right: its mean confidence on the validation images is {number(mean)}, its "
-        f"accuracy {number(accuracy)}, and its calibration error {number(error)} (by chance {number(floor)})"
+        f"accuracy {number(accuracy)}, and its calibration error {number(error)}; exact probabilities would have "
+        f"{number(floor)}"
     )
     evidence = {"ece": error, "by_chance": floor, "confidence": mean, "accuracy": accuracy}
     return Finding(

@@ -6,22 +6,23 @@ from typing import Annotated, Any
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
-from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients, unused_parameters, vanishing_gradients
+from lossfit.diagnosis.rules.labels import label_noise
+from lossfit.diagnosis.rules.layers import all_dead, exploding_gradients, unused_parameters, vanishing_gradients
 from lossfit.diagnosis.rules.learning_rate import lr_too_small, update_ratio
 from lossfit.diagnosis.rules.loss import divergence
 from lossfit.diagnosis.rules.series import number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, Positive, at_least, checked
 
 
+@once
 @checked
 def oscillation(
     history: History,
     *,
     flips: From0To1 = 0.5,
-    amplitude: Positive = 0.1,
-    least: Positive = 0.02,
+    amplitude: Positive = 0.06,
     remaining: Between0And1 = 0.2,
     sampling: Positive = 6.0,
     rows: Annotated[int, at_least(3)] = 30,
@@ -31,8 +32,8 @@ def oscillation(
 
     Of the last `rows` rows of the training loss, or of the last `evaluations` losses of the same training images in
     eval mode, at least the share `flips` of the changes is opposite to the one before, and the standard deviation
-    around the course of the loss is above `amplitude` of its level and `least` of the starting loss; the level is above
-    `remaining` of the starting loss. The training loss must also deviate by `sampling` times what batches of this size
+    around the course of the loss is above `amplitude` of the starting loss, and the level above `remaining` of it. The
+    training loss must also deviate by `sampling` times what batches of this size
     give.
     """
     steps, facts = history.steps, history.facts
@@ -48,11 +49,7 @@ def oscillation(
         level = float(np.median(recent))
         spread, turned = _around(recent)
         by_chance = sqrt(max(level, 0.0) * start / samples) if column is steps["loss"] else 0.0
-        if (
-            level > remaining * start
-            and turned >= flips
-            and spread > max(amplitude * level, least * start, sampling * by_chance)
-        ):
+        if level > remaining * start and turned >= flips and spread > max(amplitude * start, sampling * by_chance):
             break
     else:
         return None
@@ -76,14 +73,15 @@ def _around(values: np.ndarray) -> tuple[float, float]:
     return 1.4826 * float(np.median(np.abs(around))) / sqrt(1.5), turned  # 1.4826: of normal values
 
 
+@once
 @checked
 def plateau(
     history: History,
     *,
     start: Between0And1 = 0.985,
-    level: Between0And1 = 0.6,
+    level: Between0And1 = 0.7,
     evaluations: Count = 5,
-    done: From0To1 = 0.3,
+    done: From0To1 = 0.2,
     path: Positive = 0.1,
 ) -> Finding | None:
     """The loss does not fall any more, far above where a trained model's is, and the learning rate is still high.
@@ -91,9 +89,9 @@ def plateau(
     Either it never left the starting loss: it was above `start` of it throughout, after a fraction `done` of the
     training; or over the validations of the last `evaluations` epochs the interval of its slope includes 0, with the
     loss above `level` of the starting loss, the learning rate at least a tenth of the largest, and half of the training
-    done. It is what no other finding explains: not with gradients that vanish or explode, units that are dead,
-    parameters that are not used, or updates of a wrong size, nor where all updates together are below `path` of the
-    weights.
+    done. It is what no other finding explains: not with gradients that vanish or explode, a layer without a living
+    unit, parameters that are not used, wrong labels, or updates of a wrong size, nor where all updates together are
+    below `path` of the weights.
     """
     begin, rows = series.starting_loss(history), history.steps
     ratios, done_now = series.update_ratios(history), series.progress(history)
@@ -104,8 +102,8 @@ def plateau(
     flat = None if place else _flat(history, begin, level, evaluations)
     if not (place or flat) or typical * (history.facts.get("total_steps") or 1) < path:
         return None
-    layers = (vanishing_gradients, exploding_gradients, dead_units, unused_parameters)
-    causes = (*layers, divergence, update_ratio, lr_too_small)
+    layers = (vanishing_gradients, exploding_gradients, all_dead, unused_parameters)
+    causes = (*layers, divergence, update_ratio, lr_too_small, label_noise)
     if any(rule(history) for rule in causes):
         return None
     if place:

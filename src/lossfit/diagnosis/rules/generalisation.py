@@ -5,12 +5,13 @@ from math import sqrt
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.series import number, percent
 from lossfit.ranges import Count, From0To1, NonNegative, Positive, checked
 
 
+@once
 @checked
 def overfitting(
     history: History, *, rise: Positive = 0.05, sampling: NonNegative = 1.5, evaluations: Count = 3
@@ -58,6 +59,7 @@ def overfitting(
     )  # fmt: skip
 
 
+@once
 @checked
 def leak(history: History, *, share: From0To1 = 0.01) -> Finding | None:
     """Validation images are in the training split too, so that the validation is too good.

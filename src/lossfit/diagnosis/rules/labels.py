@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.layers import dead_units, exploding_gradients
 from lossfit.diagnosis.rules.learning_rate import update_ratio
@@ -20,6 +20,7 @@ SAMPLE = 256  # the training images that are evaluated are at least so many, or 
 CLEAREST = 19  # of the 21 quantiles of the margins: the 95% one, that of samples which are clearly right
 
 
+@once
 @checked
 def label_noise(
     history: History,
@@ -87,7 +88,8 @@ def _missing(train: float, val: float, facts: Mapping[str, Any], gap: float, dev
     if facts.get("headline") != "val/acc" or not 1 >= val > train + gap >= gap:
         return 0.0
     sizes = [max(1, facts.get(name) or 1) for name in ("train_samples", "val_samples")]
-    by_chance = sqrt(val * (1 - val) * (1 / min(SAMPLE, sizes[0]) + 1 / sizes[1]))
+    both = (train + val) / 2
+    by_chance = sqrt(both * (1 - both) * (1 / min(SAMPLE, sizes[0]) + 1 / sizes[1]))
     return float(1 - train / val) if val - train > deviations * by_chance else 0.0
 
 

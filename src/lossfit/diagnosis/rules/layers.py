@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Count, From0To1, Positive, checked
@@ -13,6 +13,7 @@ from lossfit.ranges import Count, From0To1, Positive, checked
 ALL = 0.9  # the share of dead units of a layer above which no gradient passes it
 
 
+@once
 @checked
 def vanishing_gradients(
     history: History, *, ratio: Positive = 1e-3, gradient: Positive = 1e-4, rows: Count = 10
@@ -23,7 +24,7 @@ def vanishing_gradients(
     `gradient`, in the median of the last `rows` rows.
     """
     modules, norms = _gradients(history)
-    if len(modules) < 3 or len(norms) < rows or _all_dead(history):
+    if len(modules) < 3 or len(norms) < rows or all_dead(history):
         return None
     if not len(history.evaluations["step"]) and series.progress(history) < 0.6:
         return None  # whether units are dead is not known yet
@@ -38,8 +39,8 @@ def vanishing_gradients(
     starved = [modules[i] for i in known if i < reached]
     row = series.since(~(norms[:, known[0]] > ratio * norms[:, known[-1]]))
     text = (
-        f"the gradient of {modules[known[0]]} has norm {number(first)}, that of {modules[known[-1]]} {number(last)}: "
-        f"the first {len(starved)} of {len(known)} layers hardly learn"
+        f"the gradient of module {modules[known[0]]} has norm {number(first)}, that of module {modules[known[-1]]} "
+        f"{number(last)}: the first {len(starved)} of {len(known)} layers hardly learn"
     )
     evidence = {"first": float(first), "last": float(last), "modules": starved, "layers": len(known)}
     return Finding(
@@ -48,27 +49,29 @@ def vanishing_gradients(
     )  # fmt: skip
 
 
+@once
 @checked
 def exploding_gradients(
-    history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 5
+    history: History, *, ratio: Positive = 70.0, norm: Positive = 100.0, rows: Count = 2
 ) -> Finding | None:
     """Gradients grow on their way back through the layers, so that the first layers' steps are too large.
 
-    In the median of `rows` rows, the gradient of the first module with weights is more than `ratio` times that of the
-    last one, and the norm of the whole gradient above `norm`.
+    In `rows` rows one after the other, the gradient of the first module with weights is more than `ratio` times that of
+    the last one, and the norm of the whole gradient above `norm`. Few rows, because it does not last: steps that are so
+    large saturate the units.
     """
     modules, norms = _gradients(history)
     if len(modules) < 2 or len(norms) < rows:
         return None
-    first, last = series.smoothed(norms[:, 0], rows), series.smoothed(norms[:, -1], rows)
-    whole = series.smoothed(history.steps["grad_norm"], rows)
-    grown = np.flatnonzero((last > 0) & (first > ratio * last) & (whole > norm))
+    first, last, whole = norms[:, 0], norms[:, -1], history.steps["grad_norm"]
+    holds = (last > 0) & (first > ratio * last) & (whole > norm)
+    grown = np.flatnonzero(np.lib.stride_tricks.sliding_window_view(holds, rows).all(axis=1))
     if not len(grown):
         return None
     at = int(grown[-1])
     text = (
-        f"the gradient of {modules[0]} has norm {number(first[at])}, that of {modules[-1]} {number(last[at])}: "
-        f"it grows on its way through the layers"
+        f"the gradient of module {modules[0]} has norm {number(first[at])}, that of module {modules[-1]} "
+        f"{number(last[at])}: it grows on its way back through the layers"
     )
     usual = series.median(history.steps["grad_norm"])
     evidence = {"first": float(first[at]), "last": float(last[at]), "grad_norm": usual, "layers": len(modules)}
@@ -78,8 +81,9 @@ def exploding_gradients(
     )  # fmt: skip
 
 
+@once
 @checked
-def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0.8) -> Finding | None:
+def dead_units(history: History, *, warn: From0To1 = 0.7, critical: From0To1 = 0.8) -> Finding | None:
     """Units of a layer are 0 on nearly all images, so that they learn nothing more.
 
     A unit is dead if it was active on less than 1% of a fixed sample of training images. warn, critical: the share of
@@ -97,8 +101,8 @@ def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0
     names = history.facts.get("units") or [str(i) for i in range(dead.shape[1])]
     most = int(worst[lasting[worst].argmax()])
     others = [names[i] for i in worst if i != most]
-    more = f", and over {percent(warn)} of {listed(others)}" if others else ""
-    text = f"{percent(lasting[most])} of the units of {names[most]} are 0 on nearly all images{more}"
+    more = f", and over {percent(warn)} of those of {listed(others)}" if others else ""
+    text = f"{percent(lasting[most])} of the units of module {names[most]} are 0 on nearly all images{more}"
     evidence = {"units": {names[i]: float(lasting[i]) for i in worst}}
     row = series.since(np.nanmax(np.nan_to_num(dead), axis=1) > warn)
     return Finding(
@@ -107,6 +111,7 @@ def dead_units(history: History, *, warn: From0To1 = 0.5, critical: From0To1 = 0
     )  # fmt: skip
 
 
+@once
 @checked
 def unused_parameters(
     history: History, *, epochs: Positive = 1.0, rows: Count = 10, frozen: From0To1 = 0.05
@@ -134,7 +139,7 @@ def unused_parameters(
         reason = "are frozen where they started at random: the model has no trained weights"
     else:
         reason = "get no gradient" if np.isnan(steps["grad"][:, found]).all() else "do not change"
-    text = f"the parameters of {listed(modules)} ({percent(share)} of all) {reason}"
+    text = f"the parameters of module {listed(modules)} ({percent(share)} of all) {reason}"
     evidence = {"parameters": [names[i] for i in found], "share": share, "frozen": found is at_random}
     return Finding(
         "unused_parameters", "warning", text, **series.place(steps, 0), evidence=evidence,
@@ -173,12 +178,13 @@ def _frozen_at_random(history: History, names: Sequence[str]) -> list[int]:
     return [i for i, name in enumerate(names) if name in frozen and without[i]]
 
 
-def _all_dead(history: History) -> bool:
+def all_dead(history: History) -> bool:
     """Whether nearly no unit of a layer was active at the last validation: no gradient passes it."""
     dead = history.evaluations["dead"]
     return bool(dead.ndim == 2 and dead.size and (dead[-1] > ALL).any())
 
 
+@once
 def _gradients(history: History) -> tuple[list[str], np.ndarray]:
     """Return the modules with a matrix or kernel, and the norm of the gradient of all parameters of each (S, M)."""
     with_weights = {series.module_of(history.facts["parameters"][i]) for i in series.matrices(history)}

@@ -3,13 +3,14 @@
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.layers import dead_units, vanishing_gradients
 from lossfit.diagnosis.rules.series import listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, Positive, checked
 
 
+@once
 @checked
 def lr_too_small(
     history: History,
@@ -69,22 +70,24 @@ def lr_too_small(
     )  # fmt: skip
 
 
+@once
 @checked
 def update_ratio(
     history: History,
     *,
-    high: Positive = 6.5e-2,
-    low: Positive = 2e-5,
-    rows: Count = 10,
-    level: Between0And1 = 0.5,
+    high: Positive = 5e-2,
+    path: Positive = 0.1,
+    apart: Positive = 30.0,
+    rows: Count = 8,
+    level: Between0And1 = 0.4,
     after: Count = 50,
 ) -> Finding | None:
     """Updates have the wrong size relative to the weights: in all layers too large, or in some much too small.
 
     Too large: the median over the matrices and kernels, and over `rows` rows after the first ones, is above `high`, and
-    the loss is still above `level` of where it started after `after` steps. Too small: the median of most layers over
-    the rows near the largest learning rate is below `low`, while another layer's is above 100 times that; updates that
-    are too small in all layers are the finding lr_too_small. 0.001 is usual.
+    the loss is still above `level` of where it started after `after` steps. Too small: at this
+    rate, most layers move by less than `path` of their norm in the whole training, while another layer moves `apart`
+    times as much; updates that are too small in all layers are the finding lr_too_small. 0.001 is usual.
     """
     ratios, steps = series.update_ratios(history), history.steps
     start = series.starting_loss(history)
@@ -98,23 +101,24 @@ def update_ratio(
         layers = np.nan_to_num(series.medians(ratios[at + 2 : at + 2 + rows], 0))
         largest, lr = int(layers.argmax()), float(steps["lr"][at + 1 + rows])
         text = (
-            f"an update changes the weights by {percent(float(smooth[at]))} of their norm, those of {names[largest]} "
-            f"by {percent(float(layers[largest]))}, at lr {number(lr)}; 0.1% is usual"
+            f"an update changes the weights by {percent(float(smooth[at]))} of their norm, those of module "
+            f"{names[largest]} by {percent(float(layers[largest]))}, at lr {number(lr)}; 0.1% is usual"
         )
         evidence = {"ratio": float(smooth[at]), "module": names[largest], "largest": float(layers[largest]), "lr": lr}
         return _wrong_size(text, history, at + 2, evidence)
-    layers = series.medians(ratios[series.at_work(history)], 0)
-    small = np.flatnonzero(layers < low)
+    layers = np.nan_to_num(ratios).mean(axis=0)
+    small = np.flatnonzero(layers * (history.facts.get("total_steps") or 1) < path)
     enough = len(history.evaluations["step"]) and series.progress(history) >= 0.3
     if not enough or history.facts.get("from_pretrained") or len(small) < 2 or 2 * len(small) < len(layers):
         return None
-    if not np.nanmax(layers) > 100 * low or vanishing_gradients(history) or dead_units(history):
+    usual = series.median(layers[small])
+    if not layers.max() > apart * usual or vanishing_gradients(history) or dead_units(history):
         return None
     text = (
-        f"an update changes the weights of {listed([names[i] for i in small])} by less than {number(low)} of their "
-        f"norm, those of {names[int(np.nanargmax(layers))]} by {number(float(np.nanmax(layers)))}: they hardly learn"
+        f"an update changes the weights of module {listed([names[i] for i in small])} by {number(usual)} of their "
+        f"norm, those of module {names[int(layers.argmax())]} by {number(float(layers.max()))}: they hardly learn"
     )
-    evidence = {"ratio": float(series.median(layers[small])), "modules": [names[i] for i in small], "small": True}
+    evidence = {"ratio": usual, "modules": [names[i] for i in small], "small": True}
     return _wrong_size(text, history, 0, evidence)
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 
 from lossfit.diagnosis.finding import Finding
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.series import number
 from lossfit.ranges import Count, Positive, checked
 
 
+@once
 @checked
 def wrong_start(history: History, *, excess: Positive = 0.7) -> Finding | None:
     """The untrained model's loss is far above that of outputs that are all zero, which say nothing.
@@ -34,6 +35,7 @@ def wrong_start(history: History, *, excess: Positive = 0.7) -> Finding | None:
     )
 
 
+@once
 @checked
 def non_finite(history: History) -> Finding | None:
     """The loss, a gradient or a weight became NaN or infinite, which ends the run."""
@@ -49,6 +51,7 @@ def non_finite(history: History) -> Finding | None:
     )
 
 
+@once
 @checked
 def divergence(
     history: History,
@@ -82,7 +85,7 @@ def divergence(
     since = at if rose or back else 0
     low = best if rose or back else top
     lr = float(np.nanmax(history.steps["lr"]))
-    text = f"train/loss rose from {number(low)} to {number(now)} and stays there, at an lr up to {number(lr)}"
+    text = f"train/loss rose from {number(low)} to {number(now)}, at an lr up to {number(lr)}"
     evidence = {
         "lowest": float(best),
         "now": float(now),

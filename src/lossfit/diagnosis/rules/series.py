@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lossfit.diagnosis.history import History
+from lossfit.diagnosis.history import History, once
 
 PAIRS = 200  # points of a series from which a trend is computed; a longer one is thinned
 
@@ -18,14 +18,15 @@ def median(values: np.ndarray) -> float:
 
 def medians(values: np.ndarray, axis: int) -> np.ndarray:
     """Return the medians along an axis of the values that are finite, NaN where there are none; no warning."""
-    finite = np.isfinite(values)
-    count = np.expand_dims(finite.sum(axis), axis)
-    if not values.shape[axis]:
+    finite, length = np.isfinite(values), values.shape[axis]
+    if not length:
         return np.full(np.delete(values.shape, axis), np.nan)
+    if finite.all():
+        ordered = np.sort(values, axis)
+        return (ordered.take((length - 1) // 2, axis) + ordered.take(length // 2, axis)) / 2
+    count = np.expand_dims(finite.sum(axis), axis)
     ordered = np.sort(np.where(finite, values, np.nan), axis)  # NaN is last
-    low, high = (
-        np.take_along_axis(ordered, at, axis) for at in (np.maximum(count - 1, 0) // 2, count // 2 % values.shape[axis])
-    )
+    low, high = (np.take_along_axis(ordered, at, axis) for at in (np.maximum(count - 1, 0) // 2, count // 2 % length))
     return np.squeeze(np.where(count > 0, (low + high) / 2, np.nan), axis)
 
 
@@ -88,6 +89,7 @@ def listed(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + rest
 
 
+@once
 def starting_loss(history: History) -> float:
     """Return the loss of outputs that are all zero, which say nothing; else the untrained model's or the first one."""
     for name in ("constant_loss", "first_loss"):
@@ -117,16 +119,21 @@ def at_work(history: History, share: float = 0.5) -> np.ndarray:
     return (lr > 0) & (lr >= share * lr.max(initial=0.0))
 
 
+@once
 def matrices(history: History) -> np.ndarray:
-    """Return the numbers of the parameters that are matrices or kernels, and not frozen at the start."""
+    """Return the numbers of the parameters that are matrices or kernels, get a gradient, and were not frozen."""
     facts = history.facts
     frozen = set(facts.get("frozen") or ())
     names, dims = facts.get("parameters") or [], facts.get("dims") or []
     found = [i for i, (name, ndim) in enumerate(zip(names, dims, strict=True)) if ndim >= 2 and name not in frozen]
-    width = history.steps["grad"].shape[1] if history.steps["grad"].ndim == 2 else 0
-    return np.array([i for i in found if i < width], dtype=int)
+    grads = history.steps["grad"]
+    if grads.ndim != 2:
+        return np.zeros(0, dtype=int)
+    without = always(np.isnan(grads))
+    return np.array([i for i in found if i < len(without) and not without[i]], dtype=int)
 
 
+@once
 def update_ratios(history: History) -> np.ndarray:
     """Return the update of each of `matrices` over its weight, (S, matrices); NaN for a weight of zero."""
     chosen = matrices(history)
