@@ -64,6 +64,7 @@ class Diagnosis(Callback):
         self.findings_report: list[dict[str, Any]] | None = None
         self.findings_lines: list[str] = []
         self.started = False
+        self.keeps_batch = False
         self.batch: Batch | None = None
         self.shown = 0  # the last step whose norms were written to TensorBoard
         self.pruned = False
@@ -72,13 +73,14 @@ class Diagnosis(Callback):
         """Begin to record; of a resumed run, find again what was found."""
         self.recorder.on_train_start(trainer, pl_module)
         self.shown = trainer.global_step
+        self.keeps_batch = trainer.world_size == 1 and pl_module.device.type == "cpu"
         self.findings = replay(self.recorder.history, self.rules, ended=False)
         self.unprinted = [found for found in self.findings.found.values() if found.holds]
         self.started = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch: its loss may not be finite. Other devices and ranks are not looked at after each batch."""
-        if trainer.world_size == 1 and pl_module.device.type == "cpu":
+        if self.keeps_batch:
             self.batch = batch
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -89,7 +91,8 @@ class Diagnosis(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the step, and diagnose."""
-        if self.recorder.on_train_batch_end(trainer, pl_module):
+        assert isinstance(pl_module, TrainingModule)
+        if self.recorder.on_train_batch_end(trainer, pl_module.last_loss):
             every = trainer.log_every_n_steps  # type: ignore[attr-defined]
             if every and trainer.global_step - self.shown >= every:
                 self.shown = trainer.global_step

@@ -34,7 +34,7 @@ class LayerNorms:
     def after(self) -> dict[str, np.ndarray | float]:
         """Return the columns grad_norm, grad, weight and update of a History's steps."""
         assert self.gradients is not None
-        changes = [_rows(now) - start for now, start in zip(self.parameters, self.start, strict=True)]
+        changes = torch._foreach_sub([_rows(parameter) for parameter in self.parameters], self.start)
         found = torch.stack([self.gradients, _norms(self.start), _norms(changes)]).cpu().double().numpy()
         self.gradients, self.start = None, []
         grad, weight, update = found
@@ -55,13 +55,11 @@ def _rows(parameter: Tensor) -> Tensor:
 
 def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
     """Return the norm of each tensor (P,), NaN for None."""
-    norms = [
-        None if tensor is None else torch.linalg.vector_norm(tensor.detach(), dtype=_precision(tensor))
-        for tensor in tensors
-    ]
-    like = next((norm for norm in norms if norm is not None), torch.zeros(()))
-    return torch.stack([(like.new_full((), torch.nan) if norm is None else norm).float() for norm in norms])
+    there = [tensor.detach() for tensor in tensors if tensor is not None]
+    norms = iter(torch._foreach_norm([_precise(tensor) for tensor in there]))
+    missing = torch.full((), torch.nan, device=there[0].device if there else None)
+    return torch.stack([(missing if tensor is None else next(norms)).float() for tensor in tensors])
 
 
-def _precision(tensor: Tensor) -> torch.dtype:
-    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
