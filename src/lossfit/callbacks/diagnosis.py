@@ -68,6 +68,7 @@ class Diagnosis(Callback):
         self.batch: Batch | None = None
         self.shown = 0  # the last step whose norms were written to TensorBoard
         self.pruned = False
+        self.pictured: list[tuple[str, bool]] = []  # the findings in the last picture, and whether they hold
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record; of a resumed run, find again what was found."""
@@ -201,8 +202,11 @@ class Diagnosis(Callback):
         return self.findings.to_plain(lambda finding: self._remedies(finding, history, trainer))
 
     def _show_findings(self, trainer: Trainer, report: Sequence[Mapping[str, Any]]) -> None:
+        """Show findings as text, and as a picture if there is a new one or one holds no longer."""
+        state = [(one["name"], one["holds"]) for one in report]
         for logger in _boards(trainer):
-            logger.log_findings(report, trainer.global_step)
+            logger.log_findings(report, trainer.global_step, picture=state != self.pictured)
+        self.pictured = state
 
     def _show_layers(self, trainer: Trainer) -> None:
         """Show the norms of the last row, without those of biases, in TensorBoard."""
