@@ -41,6 +41,17 @@ def test_a_history_is_the_same_after_it_was_a_file():
     assert np.isnan(after.steps["grad"][0, 1])
 
 
+def test_new_rows_are_joined_to_a_history_as_if_it_was_made_of_all():
+    rows = [{"step": k, "loss": 1 / k} for k in (1, 2, 3, 4)]
+    wide = [row | {"grad": np.ones(2)} for row in rows]
+    evaluations = [{"step": 2, "val_loss": 0.5}]
+    whole, first = History.of({"a": 1}, wide, evaluations), History.of({}, wide[:3], [])
+    joined = first.joined(History.of({"a": 1}, wide[3:], evaluations))
+    assert joined is not None
+    assert joined.to_plain() == whole.to_plain()
+    assert History.of({}, rows[:3], []).joined(History.of({}, wide[3:], [])) is None, "a column is wider from now on"
+
+
 @pytest.mark.parametrize("plain", [None, [], {}, {"facts": {}, "steps": {}, "evaluations": {}}])
 def test_another_file_is_no_history(plain):
     with pytest.raises(ValueError, match="no history of a run"):

@@ -274,6 +274,12 @@ def test_images_that_differ_in_few_columns_are_told_apart() -> None:
     assert shared_images(train, other) == 2
 
 
+def test_images_that_differ_outside_their_middle_are_told_apart() -> None:
+    train, other = torch.zeros(2, 4, 1, 28, 28, dtype=torch.uint8)
+    train[:, 0, 0, 0], other[:, 0, 27, 27] = torch.tensor([[1, 2, 3, 0], [0, 1, 2, 3]]).byte()
+    assert shared_images(train, other) == 1
+
+
 def test_images_with_the_same_number_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "_numbers", lambda images: images.flatten(1)[:, 0].long())  # most collide
     train = torch.tensor([[1, 0], [1, 1], [1, 2], [3, 0]], dtype=torch.uint8).view(4, 1, 1, 2)

@@ -64,21 +64,24 @@ class Diagnosis(Callback):
         self.findings_report: list[dict[str, Any]] | None = None
         self.findings_lines: list[str] = []
         self.started = False
+        self.keeps_batch = False
         self.batch: Batch | None = None
         self.shown = 0  # the last step whose norms were written to TensorBoard
         self.pruned = False
+        self.pictured: list[tuple[str, bool]] = []  # the findings in the last picture, and whether they hold
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record; of a resumed run, find again what was found."""
         self.recorder.on_train_start(trainer, pl_module)
         self.shown = trainer.global_step
+        self.keeps_batch = trainer.world_size == 1 and pl_module.device.type == "cpu"
         self.findings = replay(self.recorder.history, self.rules, ended=False)
         self.unprinted = [found for found in self.findings.found.values() if found.holds]
         self.started = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch: its loss may not be finite. Other devices and ranks are not looked at after each batch."""
-        if trainer.world_size == 1 and pl_module.device.type == "cpu":
+        if self.keeps_batch:
             self.batch = batch
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -89,7 +92,8 @@ class Diagnosis(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the step, and diagnose."""
-        if self.recorder.on_train_batch_end(trainer, pl_module):
+        assert isinstance(pl_module, TrainingModule)
+        if self.recorder.on_train_batch_end(trainer, pl_module.last_loss):
             every = trainer.log_every_n_steps  # type: ignore[attr-defined]
             if every and trainer.global_step - self.shown >= every:
                 self.shown = trainer.global_step
@@ -198,8 +202,11 @@ class Diagnosis(Callback):
         return self.findings.to_plain(lambda finding: self._remedies(finding, history, trainer))
 
     def _show_findings(self, trainer: Trainer, report: Sequence[Mapping[str, Any]]) -> None:
+        """Show findings as text, and as a picture if there is a new one or one holds no longer."""
+        state = [(one["name"], one["holds"]) for one in report]
         for logger in _boards(trainer):
-            logger.log_findings(report, trainer.global_step)
+            logger.log_findings(report, trainer.global_step, picture=state != self.pictured)
+        self.pictured = state
 
     def _show_layers(self, trainer: Trainer) -> None:
         """Show the norms of the last row, without those of biases, in TensorBoard."""

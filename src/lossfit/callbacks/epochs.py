@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lossfit.ranges import Count, checked
 from lossfit.tasks import metric_names
+from lossfit.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,9 @@ class ProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return only the loss of a recent step: the other metrics are the previous epoch's, which its line shows."""
-        loss = super().get_metrics(trainer, pl_module).get(STEP_LOSS)
-        return {STEP_LOSS: four_digits(loss)} if isinstance(loss, float) else {}
+        if not isinstance(pl_module, TrainingModule) or pl_module.logged_step < 0:
+            return {}
+        return {STEP_LOSS: four_digits(pl_module.logged_loss)}
 
 
 class _Description(ProgressColumn):

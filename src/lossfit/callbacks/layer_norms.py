@@ -21,7 +21,7 @@ class LayerNorms:
     def __init__(self, model: nn.Module) -> None:
         self.parameters = list(model.parameters())
         self.gradients: Tensor | None = None  # (P,) norms; None before a step is measured
-        self.start: list[Tensor] = []
+        self.start: list[Tensor] = []  # the rows before the step; the memory is kept, since it is slow to get
         sizes = [(parameter.numel(), _rows(parameter).numel()) for parameter in self.parameters]
         self.scale = np.array([(every / max(1, some)) ** 0.5 for every, some in sizes])
 
@@ -29,14 +29,19 @@ class LayerNorms:
         """Take the gradients and the weights. Of several calls for one step the first counts, as with LBFGS."""
         if self.gradients is None:
             self.gradients = _norms([parameter.grad for parameter in self.parameters])
-            self.start = [_rows(parameter).clone() for parameter in self.parameters]
+            now = [_rows(parameter) for parameter in self.parameters]
+            if self.start:
+                torch._foreach_copy_(self.start, now)
+            else:
+                self.start = [rows.clone() for rows in now]
 
     def after(self) -> dict[str, np.ndarray | float]:
         """Return the columns grad_norm, grad, weight and update of a History's steps."""
         assert self.gradients is not None
-        changes = [_rows(now) - start for now, start in zip(self.parameters, self.start, strict=True)]
-        found = torch.stack([self.gradients, _norms(self.start), _norms(changes)]).cpu().double().numpy()
-        self.gradients, self.start = None, []
+        weights = _norms(self.start)
+        torch._foreach_sub_(self.start, [_rows(parameter) for parameter in self.parameters])
+        found = torch.stack([self.gradients, weights, _norms(self.start)]).cpu().double().numpy()
+        self.gradients = None
         grad, weight, update = found
         total = float(np.sqrt(np.nansum(grad**2)))
         return {"grad_norm": total, "grad": grad, "weight": weight * self.scale, "update": update * self.scale}
@@ -55,13 +60,11 @@ def _rows(parameter: Tensor) -> Tensor:
 
 def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
     """Return the norm of each tensor (P,), NaN for None."""
-    norms = [
-        None if tensor is None else torch.linalg.vector_norm(tensor.detach(), dtype=_precision(tensor))
-        for tensor in tensors
-    ]
-    like = next((norm for norm in norms if norm is not None), torch.zeros(()))
-    return torch.stack([(like.new_full((), torch.nan) if norm is None else norm).float() for norm in norms])
+    there = [tensor.detach() for tensor in tensors if tensor is not None]
+    norms = iter(torch._foreach_norm([_precise(tensor) for tensor in there]) if there else ())
+    missing = torch.full((), torch.nan, device=there[0].device if there else None)
+    return torch.stack([(missing if tensor is None else next(norms)).float() for tensor in tensors])
 
 
-def _precision(tensor: Tensor) -> torch.dtype:
-    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

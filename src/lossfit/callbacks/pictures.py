@@ -48,8 +48,7 @@ class Pictures(Callback):
     @rank_zero_only
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Add the images of the first batch."""
-        writer = _writer(trainer)
-        if trainer.global_step == 0 and batch_idx == 0 and writer is not None:
+        if trainer.global_step == 0 and batch_idx == 0 and (writer := _writer(trainer)) is not None:
             images = batch[0][: self.samples].float().cpu()
             writer.add_image(tags.AUGMENTED, make_grid(images, nrow=8, normalize=True, padding=1), 0)
 

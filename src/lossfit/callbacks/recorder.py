@@ -36,15 +36,20 @@ class Recorder:
         self.steps: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.losses: list[Tensor] = []  # of the batches since the last row of steps
-        self.loss_sum, self.loss_count = torch.zeros(()), 0  # of the batches since the last validation
+        self.summed = 0  # how many of them are in loss_sum
+        self.loss_sum, self.loss_count = torch.zeros(()), 0  # of batches since the last validation
         self.evaluated: dict[str, Any] = {}  # of the sample, for the validation that is running
         self.lr = 0.0  # of the step that is measured: a schedule steps before the batch ends
         self.restored: Mapping[str, Any] = {}
+        self.converted = History.of({}, [], [])  # the rows so far as columns
 
     @property
     def history(self) -> History:
         """What was recorded so far."""
-        return History.of(self.facts, self.steps, self.evaluations)
+        steps, evaluations = len(self.converted.steps["step"]), len(self.converted.evaluations["step"])
+        new = History.of(self.facts, self.steps[steps:], self.evaluations[evaluations:])
+        self.converted = self.converted.joined(new) or History.of(self.facts, self.steps, self.evaluations)
+        return self.converted
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the sample; of a new run, evaluate the untrained model."""
@@ -68,20 +73,26 @@ class Recorder:
             self.norms.before()
             self.lr = divergence.learning_rate(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        """Add a row if the step gets one; return whether it did."""
-        loss = _of_run(trainer, pl_module)[0].last_loss
-        self.losses.append(loss.float())
-        self.loss_sum += loss
-        self.loss_count += 1
+    def on_train_batch_end(self, trainer: Trainer, loss: Tensor) -> bool:
+        """Keep the loss of a batch, and add a row if the step gets one; return whether it did."""
+        self.losses.append(loss)
         if self.norms.gradients is None:
             return False
-        losses, reduce = torch.stack(self.losses), trainer.strategy.reduce
+        losses, reduce = torch.stack(self.losses).float(), trainer.strategy.reduce
         row = {"lr": self.lr, "loss": float(reduce(losses.mean(), reduce_op="mean"))}
         row["loss_max"] = float(reduce(losses.max(), reduce_op="max"))
         self.steps.append(place(trainer) | row | self.norms.after())
-        self.losses = []
+        self._sum_losses()
+        self.losses, self.summed = [], 0
         return True
+
+    def _sum_losses(self) -> None:
+        """Add the losses that are not in `loss_sum` yet."""
+        new = self.losses[self.summed :]
+        if new:
+            self.loss_sum += torch.stack(new).float().sum()
+            self.loss_count += len(new)
+            self.summed = len(self.losses)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the sample with the weights that the validation has: by now those of an average are in place."""
@@ -91,6 +102,7 @@ class Recorder:
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add a row."""
+        self._sum_losses()
         measured = _of_run(trainer, pl_module)[0].measured["val"]
         score = str(self.facts["headline"]).partition("/")[2]
         row = place(trainer) | {"lr": divergence.learning_rate(trainer)} | self.evaluated
@@ -118,17 +130,19 @@ class Recorder:
     def rank_state(self) -> dict[str, Any]:
         """Return the losses since the last rows, which differ among ranks."""
         losses = torch.stack(self.losses).cpu() if self.losses else torch.zeros(0)
-        return {"losses": losses, "loss_sum": self.loss_sum.cpu(), "loss_count": self.loss_count}
+        sums = {"loss_sum": self.loss_sum.cpu(), "loss_count": self.loss_count, "summed": self.summed}
+        return {"losses": losses, **sums}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `rank_state` returned on this rank, while the training starts."""
         device = self.loss_sum.device
         self.losses = [*state["losses"].to(device)]
         self.loss_sum, self.loss_count = state["loss_sum"].to(device), state["loss_count"]
+        self.summed = state.get("summed", len(self.losses))  # not in older checkpoints
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the series of the run so far."""
-        self.facts, self.restored = state["facts"], state["sample"]
+        self.facts, self.restored, self.converted = state["facts"], state["sample"], History.of({}, [], [])
         self.steps, self.evaluations = (_rows(state[part]) for part in ("steps", "evaluations"))
 
 

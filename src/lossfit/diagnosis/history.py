@@ -78,6 +78,18 @@ class History:
             {name: column[:evaluations] for name, column in self.evaluations.items()},
         )
 
+    def joined(self, new: "History") -> "History | None":
+        """Return these rows and then the new ones, with the new facts; None if a column differs in its width."""
+        parts = []
+        for old, more in ((self.steps, new.steps), (self.evaluations, new.evaluations)):
+            if not len(more["step"]):
+                parts.append(old)
+            elif any(old[name].shape[1:] != more[name].shape[1:] for name in old):
+                return None
+            else:
+                parts.append({name: np.concatenate([old[name], more[name]]) for name in old})
+        return History(new.facts, *parts)
+
     def moments(self, ended: bool = True) -> Iterator[tuple[int, int]]:
         """Yield the numbers of rows at which a run is diagnosed while it trains, and, if it has ended, at its end."""
         step, evaluated = self.steps["step"], self.evaluations["step"]

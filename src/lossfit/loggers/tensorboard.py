@@ -90,10 +90,11 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
                     self._writer(tags.TRAIN).add_scalar(f"{tag}/{name}", values[name], step)
 
     @rank_zero_only
-    def log_findings(self, findings: Sequence[Mapping[str, Any]], step: int) -> None:
+    def log_findings(self, findings: Sequence[Mapping[str, Any]], step: int, picture: bool = True) -> None:
         """Write all findings so far, each as in diagnosis.json, in the TEXT tab and as a picture beside the curves."""
         if findings:
             self.experiment.add_text(tags.FINDINGS, texts.findings(findings), step)
+        if findings and picture:
             self.experiment.add_figure(tags.FINDINGS_PICTURE, texts.findings_figure(findings), step)
 
     @rank_zero_only

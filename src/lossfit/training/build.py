@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
+from lightning.pytorch.profilers import PassThroughProfiler
 from torchmetrics import Metric
 
 from lossfit import option_files
@@ -27,6 +28,7 @@ from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.initial_weights import check_same_model, start_from
 from lossfit.training.module import TrainingModule
 from lossfit.training.rank_launcher import check_ranks
+from lossfit.training.step_costs import NoProfiler
 from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_optimizer
 
 DOUBLE = ("64-true", 64, "64")  # trainer.precision
@@ -186,6 +188,7 @@ def _build_trainer(
     config: Config, facts: Facts, folder: Path, traits: Traits, checkpoint: Checkpoint | None
 ) -> Trainer:
     callbacks = _enabled(build(config.get("callbacks"), "callbacks", **facts))
+    callbacks = [one for one in callbacks if not getattr(one, "is_disabled", False)]  # the bar without a terminal
     if traits.averages_weights and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ConfigError("callbacks: a schedule-free optimizer averages the weights already: leave out ema")
     first_step = checkpoint.global_step if checkpoint is not None else 0
@@ -199,6 +202,8 @@ def _build_trainer(
         enable_checkpointing=any(isinstance(callback, CheckpointCallback) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+    if isinstance(trainer.profiler, PassThroughProfiler):
+        trainer.profiler = NoProfiler()
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs=-1 has no end that a schedule could be fitted to: give a number")
     if checkpoint is not None and len(checkpoint.ranks) != trainer.world_size:

@@ -13,14 +13,13 @@ CHECK_EVERY = 10  # steps between two checks of the loss, when a check waits for
 
 def check_step(trainer: Trainer, loss: Tensor, loss_sum: Tensor, batch_idx: int) -> None:
     """Raise Diverged if a step's loss is not finite; on other devices and among ranks, if the epoch's sum is not."""
-    now = f"in step {trainer.global_step + 1}, epoch {trainer.current_epoch + 1}"
     if loss.device.type == "cpu" and trainer.world_size == 1:
         if not math.isfinite(loss):
-            fail(trainer, f"the training loss was {loss:g} {now}", trainer.global_step + 1, in_this_batch=True)
+            fail(trainer, f"the training loss was {loss:g} {_now(trainer)}", trainer.global_step + 1, True)
     elif (batch_idx + 1) % CHECK_EVERY == 0:
         bad = not math.isfinite(loss_sum)
         if trainer.strategy.reduce_boolean_decision(bad, all=False):
-            what = f"the training loss was not finite {now} or one of the {CHECK_EVERY - 1} before"
+            what = f"the training loss was not finite {_now(trainer)} or one of the {CHECK_EVERY - 1} before"
             fail(trainer, what, trainer.global_step + 1)
 
 
@@ -40,3 +39,7 @@ def fail(trainer: Trainer, what: str, step: int | None = None, in_this_batch: bo
 def learning_rate(trainer: Trainer) -> float:
     """Return the learning rate of the first parameter group."""
     return trainer.optimizers[0].param_groups[0]["lr"]
+
+
+def _now(trainer: Trainer) -> str:
+    return f"in step {trainer.global_step + 1}, epoch {trainer.current_epoch + 1}"

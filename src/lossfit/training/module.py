@@ -20,13 +20,15 @@ from lossfit.runs import checkpoint_schema
 from lossfit.tasks.evaluation import Evaluation
 from lossfit.tasks.task import Task
 from lossfit.training import divergence, lightning_internals
+from lossfit.training.accumulation import share_of_window
+from lossfit.training.step_costs import PlainAttributes, log_step, with_signature
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target: see the task, or mixed (N, C) float
 
 LOGGED_VALUES = 20  # of each parameter of the loss
 
 
-class TrainingModule(LightningModule):
+class TrainingModule(PlainAttributes, LightningModule):
     """Trains and evaluates `model`, whose outputs (N, K) are what `task` says.
 
     optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is saved in every
@@ -64,6 +66,7 @@ class TrainingModule(LightningModule):
         self.train_sums, self.train_count = torch.zeros(2), 0  # of loss and train_metric, and of samples
         self.last_counted_batch = -1  # the last batch in these sums
         self.last_loss = torch.zeros(())  # of this batch
+        self.logged_step, self.logged_loss = -1, math.nan  # of the last step that was logged
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K) outputs."""
@@ -96,6 +99,7 @@ class TrainingModule(LightningModule):
         self.train_sums = torch.zeros(2, device=self.device)
         self.train_count, self.last_counted_batch = 0, -1
 
+    @with_signature
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and add it to the epoch's sums."""
         images, target = batch
@@ -107,16 +111,22 @@ class TrainingModule(LightningModule):
             train_sum = self.task.train_sum(outputs, target)
         loss = self.loss(outputs, self.task.encode(target))
         if not again:
-            self.last_counted_batch = batch_idx
-            self.train_sums += torch.stack([loss.detach() * len(target), train_sum])
+            self.last_counted_batch, self.last_loss = batch_idx, loss.detach()
+            loss_sum, metric_sum = self.train_sums.unbind()  # views
+            loss_sum.add_(self.last_loss, alpha=len(target))
+            metric_sum.add_(train_sum)
             self.train_count += len(target)
-            self.last_loss = loss.detach()
-            divergence.check_step(self.trainer, self.last_loss, self.train_sums[0], batch_idx)
-            every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-            if every and (self.trainer.global_step + 1) % every == 0:  # the steps at which Lightning writes
-                self.log("train/loss_step", self.last_loss, prog_bar=True)
-                self.log("train/lr_step", divergence.learning_rate(self.trainer))
-        return loss * self._share_of_window(batch_idx)
+            divergence.check_step(self.trainer, self.last_loss, loss_sum, batch_idx)
+        share = share_of_window(self.trainer, batch_idx)
+        return loss if share == 1 else loss * share
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log single steps."""
+        every, step = self.trainer.log_every_n_steps, self.trainer.global_step  # type: ignore[attr-defined]
+        if every and (step + 1) % every == 0 and step != self.logged_step:  # LBFGS comes here several times a step
+            self.logged_step, self.logged_loss = step, float(self.last_loss)
+            values = {"train/loss_step": self.logged_loss, "train/lr_step": divergence.learning_rate(self.trainer)}
+            log_step(self.trainer, values)
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch over all ranks, and the parameters of the loss."""
@@ -202,15 +212,6 @@ class TrainingModule(LightningModule):
     def _swap_in_average(self, average: bool) -> None:
         for optimizer in self._averaging():
             optimizer.eval() if average else optimizer.train()
-
-    def _share_of_window(self, batch_idx: int) -> float:
-        """Return the factor that makes accumulated gradients a mean over the batches of their step.
-
-        Lightning divides by accumulate_grad_batches, also in an epoch's last step, which may have fewer batches.
-        """
-        window, count = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        rest = int(count % window) if window > 1 and math.isfinite(count) else 0
-        return window / rest if rest and batch_idx >= count - rest else 1.0
 
     @staticmethod
     def _metrics(modules: nn.ModuleDict) -> dict[str, Metric]:
