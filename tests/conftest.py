@@ -28,7 +28,7 @@ from tests import forks
 
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., tuple[Any, str]]
-QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=1"]
+QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=1"]
 
 
 def pytest_configure() -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from lossfit.config.annotations import fits
 from lossfit.config.nodes import MISSING
@@ -34,6 +34,11 @@ def mistakes(trainer: Mapping[str, Any]) -> Iterator[str]:
             f"trainer.strategy must not be {strategy!r}: spawned and forked ranks train copies of the model, whose "
             f"results this process does not see; write trainer.strategy=ddp"
         )
+
+
+def with_auto(key: str, annotation: Any) -> Any:
+    """Return the type of an argument; trainer.precision may also be auto, which the Trainer itself does not take."""
+    return Literal["auto"] | annotation if key == "trainer.precision" else annotation
 
 
 def _is_number(value: Any) -> bool:

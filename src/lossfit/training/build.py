@@ -26,6 +26,7 @@ from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.initial_weights import check_same_model, start_from
 from lossfit.training.module import TrainingModule
+from lossfit.training.precision import precision_notes, with_precision
 from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_optimizer
 
@@ -56,19 +57,21 @@ def build_run(
 ) -> Run:
     """Build and try the data module, which is set up, the module and the trainer of a run, by its seed.
 
-    data: the data module, if it is set up already. download: whether it may download the data. Raises ConfigError for
-    what cannot be built or would not work, and UserError for a checkpoint that this run cannot go on from.
+    The run's config has a precision in the place of auto. data: the data module, if it is set up already. download:
+    whether it may download the data. Raises ConfigError for what cannot be built or would not work, and UserError for a
+    checkpoint that this run cannot go on from.
     """
     seed = config["seed"] or 0  # never null in a run folder
     seed_everything(seed, workers=True, verbose=False)
     check_accelerator(config["trainer"])
+    config = with_precision(config)
     data = data or load_data(config, seed, download)
     task = task_of_run(config, data)
     facts = _facts(config, data, task, folder)
     resolved = with_monitors(config, task.headline)
     check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
     module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
-    notes = [*_augment_notes(config, data, task), *notes]
+    notes = [*precision_notes(config), *_augment_notes(config, data, task), *notes]
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
