@@ -10,6 +10,7 @@
 (d) A sweep of --jobs short runs, the whole command `python train.py -m`, over as many times one such run in a process
     that has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
 (e) lossfit with its diagnosis over lossfit without it: MLP and CNN.
+(f) The start: `python train.py` to the end of its first step, over a process that imports Lightning. CPU time.
 
 In (a) and (b) both sides train and validate on the same images. The bare loop uses lossfit's optimizer, fused where the
 device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the other and takes the
@@ -19,6 +20,7 @@ ratio, so that slow changes of the machine's speed cancel. Prints the median and
 import argparse
 import io
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -39,7 +41,7 @@ from lossfit.data import InMemoryDataModule
 from lossfit.errors import exit_on_error
 from lossfit.optim import make_optimizer
 from lossfit.option_files import CONF
-from lossfit.sweeps.resources import processors
+from lossfit.system.processors import processors
 from lossfit.training import engine
 from lossfit.training.build import build_run
 
@@ -57,7 +59,7 @@ def main() -> None:
         "--losses", default=",".join(LOSSES), metavar="LIST", help="the losses of (c), with commas (default all)"
     )
     parser.add_argument("--jobs", type=int, default=16, help="how many runs the sweep of (d) has (default 16)")
-    parser.add_argument("--parts", default="abcde", help="the parts to time, such as ab (default abcde)")
+    parser.add_argument("--parts", default="abcdef", help="the parts to time, such as ab (default abcdef)")
     parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as trainer=gpu")
     parser.add_argument("--json", type=Path, help="also write all times and ratios to this file")
     options = parser.parse_intermixed_args()
@@ -98,6 +100,12 @@ def main() -> None:
         name = f"{at_once} jobs at once / one job, MLP"
         pair = (lambda: sweep(short, jobs, at_once)), (lambda: sweep(short, jobs, 1))
         figures[name] = compare(name, *pair, options.repeats, 1, "s")
+    if "f" in options.parts:
+        command = ["trainer=cpu", *options.overrides, "trainer.max_steps=1", "test=false"]
+        name = "train.py to its first step / import of Lightning"
+        figures[name] = compare(
+            name, lambda: start(command), lambda: cpu("-c", "import lightning.pytorch"), options.repeats, 1, "s of CPU"
+        )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -149,6 +157,20 @@ def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
             check=True,
         )
         return time.perf_counter() - start
+
+
+def start(overrides: list[str]) -> float:
+    """Return the CPU seconds of train.py, which are few after its first step if it trains only that."""
+    with tempfile.TemporaryDirectory() as folder:
+        return cpu(str(CONF.parent / "train.py"), *overrides, f"hydra.run.dir={folder}/run")
+
+
+def cpu(*arguments: str) -> float:
+    """Return the CPU seconds of a Python process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def steps(config: Config) -> Callable[[], float]:

@@ -1,5 +1,6 @@
 """From a config to a run that is ready to train. Nothing here writes into the run folder."""
 
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lossfit.models.head import logit_scale
 from lossfit.optim.traits import Traits
 from lossfit.runs import names
 from lossfit.runs.checkpoint_schema import Checkpoint, Description
+from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks import metric_names
 from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
@@ -75,6 +77,7 @@ def build_run(
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
+    notes = [*_processor_notes(trainer), *notes]
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 
@@ -116,6 +119,17 @@ def task_of_run(config: Config, data: ImageDataModule) -> Task:
         raise ConfigError(f"data.mix: images of a {task.name} task are not mixed: set data/mix=none")
     check_loss(config["loss"], task)
     return task
+
+
+def _processor_notes(trainer: Trainer) -> list[str]:
+    """Warn of a training on processors that wants more of them than are free."""
+    if trainer.strategy.root_device.type != "cpu":
+        return []
+    threads = torch.get_num_threads()
+    # without OMP_NUM_THREADS, the ranks share the processors out
+    ranks = trainer.world_size // trainer.num_nodes if "OMP_NUM_THREADS" in os.environ else 1
+    warning = too_many_threads(ranks, threads, "rank") or busy_processors(threads)
+    return [warning] if warning else []
 
 
 def _augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str]:
