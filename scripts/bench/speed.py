@@ -11,10 +11,12 @@
     that has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
 (e) lossfit with its diagnosis over lossfit without it: MLP and CNN.
 (f) The start: `python train.py` to the end of its first step, over a process that imports Lightning. CPU time.
+(g) A training step with trainer.precision=bf16-mixed over the same step with 32-true: linear model, MLP and CNN.
 
-In (a) and (b) both sides train and validate on the same images. The bare loop uses lossfit's optimizer, fused where the
-device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the other and takes the
-ratio, so that slow changes of the machine's speed cancel. Prints the median and the range of the ratios.
+In (a) and (b) both sides train and validate on the same images, in float32. The bare loop uses lossfit's optimizer,
+fused where the device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the
+other and takes the ratio, so that slow changes of the machine's speed cancel. Prints the median and the range of the
+ratios.
 """
 
 import argparse
@@ -47,7 +49,8 @@ from lossfit.training.build import build_run
 
 MLP = ["experiment=quickstart"]
 CNN = ["scheduler=none", "data.augment=null"]
-STEPS = 20  # in one timing of (c)
+STEPS = 20  # in one timing of (c) and (g)
+PRECISIONS = ("bf16-mixed", "32-true")
 
 
 def main() -> None:
@@ -59,13 +62,14 @@ def main() -> None:
         "--losses", default=",".join(LOSSES), metavar="LIST", help="the losses of (c), with commas (default all)"
     )
     parser.add_argument("--jobs", type=int, default=16, help="how many runs the sweep of (d) has (default 16)")
-    parser.add_argument("--parts", default="abcdef", help="the parts to time, such as ab (default abcdef)")
+    parser.add_argument("--parts", default="abcdefg", help="the parts to time, such as ab (default abcdefg)")
     parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as trainer=gpu")
     parser.add_argument("--json", type=Path, help="also write all times and ratios to this file")
     options = parser.parse_intermixed_args()
     if min(options.repeats, options.epochs, options.jobs) < 1:
         parser.error("--repeats, --epochs and --jobs must be >= 1")
-    shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]
+    device = ["trainer=cpu", "trainer.precision=32-true", *options.overrides]
+    shared = [*device, f"trainer.max_epochs={options.epochs}", "test=false"]
     mlp, cnn = (cli.composed(*recipe, *shared) for recipe in (MLP, CNN))
     plain_mlp, plain_cnn = (cli.composed(*recipe, *shared, "callbacks.diagnosis=null") for recipe in (MLP, CNN))
     losses = (
@@ -91,6 +95,10 @@ def main() -> None:
         ours, plain = map(steps, configs)
         name = f"{loss} / cross_entropy, CNN"
         figures[name] = compare(name, ours, plain, options.repeats, STEPS / 1000, "ms a step")
+    for model in ("linear", "mlp", "cnn") if "g" in options.parts else ():
+        sides = [cli.composed(*shared, f"model={model}", f"trainer.precision={kind}") for kind in PRECISIONS]
+        name = f"bf16-mixed / 32-true, {model}"
+        figures[name] = compare(name, *map(steps, sides), options.repeats, STEPS / 1000, "ms a step")
     if "d" in options.parts:
         short, jobs, at_once = [*MLP, *shared], options.jobs, processors()
         name = f"sweep of {jobs} runs / {jobs} runs in one process, MLP"
@@ -179,13 +187,15 @@ def steps(config: Config) -> Callable[[], float]:
         built = build_run(config, Path(folder))
     data, module, device = built.data, built.module, built.trainer.strategy.root_device
     images, target = (tensor.to(device) for tensor in next(iter(data.train_dataloader())))
-    optimizer = make_optimizer(module.optimizer, module.to(device).model)
+    optimizer, precision = make_optimizer(module.optimizer, module.to(device).model), built.trainer.precision_plugin
 
     def seconds() -> float:
         synchronize()
         start = time.perf_counter()
         for _ in range(STEPS):
-            module.loss(module.model(images), target).backward()
+            with precision.forward_context():
+                outputs = module.model(images)
+            module.loss(outputs, target).backward()
             optimizer.step()
             optimizer.zero_grad()
         synchronize()

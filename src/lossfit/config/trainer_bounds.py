@@ -9,6 +9,8 @@ from lossfit.config.nodes import MISSING
 from lossfit.ranges import at_least, problem
 
 AT_LEAST_0, AT_LEAST_1 = Annotated[float, at_least(0)], Annotated[float, at_least(1)]
+AUTO = "auto"  # a precision that becomes one of these before the Trainer is made
+OF_AUTO = BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
 RANGES: dict[str, Any] = {
     "accumulate_grad_batches": AT_LEAST_1,
     "check_val_every_n_epoch": AT_LEAST_1 | None,

@@ -3,8 +3,7 @@
 import torch
 
 from lossfit.config import Config
-
-AUTO = "auto"
+from lossfit.config.trainer_bounds import AUTO, BFLOAT16, FLOAT32
 
 
 def with_precision(config: Config) -> Config:
@@ -12,7 +11,7 @@ def with_precision(config: Config) -> Config:
     trainer = config["trainer"]
     if trainer.get("precision") != AUTO:
         return config
-    found = "bf16-mixed" if has_bfloat16(_device(trainer)) else "32-true"
+    found = BFLOAT16 if has_bfloat16(_device(trainer)) else FLOAT32
     return {**config, "trainer": {**trainer, "precision": found}}
 
 
