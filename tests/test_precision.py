@@ -13,6 +13,7 @@ from torch import nn
 import lossfit
 from lossfit import runs
 from lossfit.inference import evaluation
+from lossfit.report.defaults import differing
 from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.precision import precision_notes, with_precision
@@ -79,6 +80,12 @@ def test_auto_is_bf16_if_all_gpus_have_it(
     assert resolved(accelerator="cpu") == "32-true"
 
 
+def test_auto_is_float32_for_a_line_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_processor(monkeypatch, avx512_bf16=True)
+    found = [with_precision(compose(*QUICK, AUTO, f"optimizer={name}", "scheduler=none")) for name in ("lbfgs", "sgd")]
+    assert [config["trainer"]["precision"] for config in found] == ["32-true", "bf16-mixed"]
+
+
 def test_auto_is_float32_on_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     set_processor(monkeypatch, bf16=True)
     set_gpus(monkeypatch)
@@ -118,6 +125,15 @@ def test_a_run_keeps_the_precision_of_its_start(tmp_path: Path, monkeypatch: pyt
     log = (folder / "train.log").read_text()
     assert log.count("does not compute with bfloat16") == 1
     assert log.count("1 x cpu, precision bf16-mixed") == 2
+
+
+def test_what_auto_became_is_no_difference_from_the_defaults() -> None:
+    config = compose()
+    found = {}
+    for precision in ("bf16-mixed", "32-true", "16-mixed"):
+        config["trainer"]["precision"] = precision
+        found[precision] = [tuple(one) for one in differing(config)]
+    assert found == {"bf16-mixed": [], "32-true": [], "16-mixed": [("trainer.precision", "16-mixed", "auto")]}
 
 
 def test_training_is_in_bfloat16_and_measuring_in_float32(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ from lossfit.config.trainer_bounds import AUTO, BFLOAT16, FLOAT32
 
 
 def with_precision(config: Config) -> Config:
-    """Return the config with a precision in the place of auto, so that a run keeps it where it is resumed."""
+    """Return the config with a precision in the place of auto, so that a run keeps it where it is resumed.
+
+    LBFGS compares losses at neighbouring points, whose differences bfloat16 would round away.
+    """
     trainer = config["trainer"]
     if trainer.get("precision") != AUTO:
         return config
-    found = BFLOAT16 if has_bfloat16(_device(trainer)) else FLOAT32
+    searches_line = str(config.get("optimizer", {}).get("_target_")).endswith(".LBFGS")
+    found = BFLOAT16 if has_bfloat16(_device(trainer)) and not searches_line else FLOAT32
     return {**config, "trainer": {**trainer, "precision": found}}
 
 
