@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lossfit import cli
+from lossfit.system import imports
 
 cli.register_resolvers()
 
@@ -16,7 +17,8 @@ def main(cfg: DictConfig) -> None:
     with cli.exit_on_job_error():
         config, folder, overrides = cli.resolved(cfg)
 
-        from lossfit.training import engine  # imports torch: only now, so that help and mistakes are answered at once
+        with imports.uncollected():  # torch's: only now, so that help and mistakes are answered at once
+            from lossfit.training import engine
 
         engine.execute(folder, config, overrides, resume_from=cfg.resume, in_sweep=cli.swept())
 

@@ -29,7 +29,7 @@ from tests import forks
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., tuple[Any, str]]
 NO_PICTURES = "++callbacks.pictures=null"  # they take two thirds of the time of a quick run
-QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.max_epochs=1", NO_PICTURES]
+QUICK = ["data=sample", "model=mlp", "trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=1", NO_PICTURES]
 
 
 def pytest_configure() -> None:

@@ -13,6 +13,7 @@ from lossfit import option_files
 from lossfit.config import PARTS, arguments, build, check, locate, with_monitors
 from lossfit.errors import ConfigError
 from lossfit.training import engine
+from lossfit.training.precision import with_precision
 from tests.conftest import ROOT, compose
 
 CONF = ROOT / "conf"
@@ -53,7 +54,7 @@ def chosen(option: str) -> list[str]:
 def test_every_option_is_composed_checked_and_built(option: str, tmp_path: Path) -> None:
     config = compose(*chosen(option))
     check(config)
-    config = with_monitors(config, "val/acc")
+    config = with_precision(with_monitors(config, "val/acc"))
     facts = {**FACTS, "save_dir": str(tmp_path), "dirpath": str(tmp_path)}
     for part in PARTS:
         if not (part == "trainer" and option in ELSEWHERE) and not (part == "logger" and option in EXTRAS):
@@ -150,7 +151,7 @@ def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folde
         ({"optimizer__lr": True}, "optimizer.lr must be a number, got True"),
         ({"optimizer__betas": [0.9]}, "optimizer.betas must be"),
         ({"data__augment__flip": None}, "data.augment.flip must be a number, got None"),
-        ({"trainer__precision": "17"}, "trainer.precision must be one of "),
+        ({"trainer__precision": "17"}, "trainer.precision must be 'auto' or one of "),
         ({"loss__weights": "???"}, "loss.weights has no value yet: give loss.weights=VALUE"),
         ({"callbacks__checkpoint__monitor": "val/accuracy"}, "callbacks.checkpoint.monitor must be one of train/loss"),
         ({"model___target_": "lossfit.models.cnn.CNM"}, "model._target_=lossfit.models.cnn.CNM: no"),

@@ -30,7 +30,7 @@ from lossfit.report.svg import drawing, svg
 from lossfit.system import locks
 from lossfit.tasks.figures import bars_figure
 from tests import photos
-from tests.conftest import ROOT, compose, fit
+from tests.conftest import QUICK, ROOT, compose, fit
 from tests.test_compare import put
 from tests.test_diagnose import history
 from tests.test_diagnose import write as recorded
@@ -123,7 +123,7 @@ def test_the_report_of_a_run(run: Path, script: Script) -> None:
     pairs = page.text[page.text.index("of the class") :]
     assert re.match(rf"of the class [\w/ -]+ {most} ", pairs), pairs[:80]
     assert "expected calibration error" in page.text
-    assert "python train.py data=sample model=mlp trainer=cpu trainer.max_epochs=1 model=linear seed=1" in page.text
+    assert f"python train.py {' '.join(QUICK)} model=linear seed=1" in page.text
     assert "model linear cnn" in page.text, "an option that differs from its default"
     assert "200 test" in page.text, "images, as result.json has them"
     assert page.html.count("data:image/png") == 3 * 18, "the worst mistakes, each with a map and the image under it"

@@ -21,6 +21,7 @@ MODULES = {
 }
 LIMIT = 250  # lines of a file
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics"}
+LATE = {"captum", "jinja2", "litdata", "optuna", "pandas", "sklearn", "timm", "lossfit.report"}  # where they are needed
 HYDRA_ROOMS = ("cli", "hydra_plugins")
 DOORS = ("lossfit", "lossfit.__main__")  # what a user imports or starts; above all rooms, as hydra_plugins is
 LIGHTNING_INTERNALS = "lossfit.training.lightning_internals"
@@ -113,7 +114,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         visit(module)
 
 
-def test_rooms_marked_so_import_no_torch() -> None:
+def test_rooms_marked_so_import_no_torch_and_a_run_imports_no_more_than_it_needs() -> None:
     assert {"errors", "config", "compare", "sweeps", "cli"} <= set(NO_TORCH)
     modules = [module for module in MODULES if room_of(module) in NO_TORCH]
     code = (
@@ -122,6 +123,9 @@ def test_rooms_marked_so_import_no_torch() -> None:
         "    importlib.import_module(name)\n"
         f"    heavy = sorted({HEAVY} & sys.modules.keys())\n"
         "    assert not heavy, f'{name} imports {heavy}'\n"
+        "import lossfit.training.engine, lossfit.callbacks, lossfit.loggers\n"  # what a default run imports
+        f"late = sorted({LATE} & sys.modules.keys())\n"
+        "assert not late, f'the start of a run imports {late}'\n"
     )
     command = [sys.executable, "-c", code]
     of_this_copy = {**os.environ, "PYTHONPATH": str(SRC)}

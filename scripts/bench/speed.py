@@ -10,15 +10,19 @@
 (d) A sweep of --jobs short runs, the whole command `python train.py -m`, over as many times one such run in a process
     that has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
 (e) lossfit with its diagnosis over lossfit without it: MLP and CNN.
+(f) The start: `python train.py` to the end of its first step, over a process that imports Lightning. CPU time.
+(g) A training step with trainer.precision=bf16-mixed over the same step with 32-true: linear model, MLP and CNN.
 
-In (a) and (b) both sides train and validate on the same images. The bare loop uses lossfit's optimizer, fused where the
-device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the other and takes the
-ratio, so that slow changes of the machine's speed cancel. Prints the median and the range of the ratios.
+In (a) and (b) both sides train and validate on the same images, in float32. The bare loop uses lossfit's optimizer,
+fused where the device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the
+other and takes the ratio, so that slow changes of the machine's speed cancel. Prints the median and the range of the
+ratios.
 """
 
 import argparse
 import io
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -39,13 +43,14 @@ from lossfit.data import InMemoryDataModule
 from lossfit.errors import exit_on_error
 from lossfit.optim import make_optimizer
 from lossfit.option_files import CONF
-from lossfit.sweeps.resources import processors
+from lossfit.system.processors import processors
 from lossfit.training import engine
 from lossfit.training.build import build_run
 
 MLP = ["experiment=quickstart"]
 CNN = ["scheduler=none", "data.augment=null"]
-STEPS = 20  # in one timing of (c)
+STEPS = 20  # in one timing of (c) and (g)
+PRECISIONS = ("bf16-mixed", "32-true")
 
 
 def main() -> None:
@@ -57,13 +62,14 @@ def main() -> None:
         "--losses", default=",".join(LOSSES), metavar="LIST", help="the losses of (c), with commas (default all)"
     )
     parser.add_argument("--jobs", type=int, default=16, help="how many runs the sweep of (d) has (default 16)")
-    parser.add_argument("--parts", default="abcde", help="the parts to time, such as ab (default abcde)")
+    parser.add_argument("--parts", default="abcdefg", help="the parts to time, such as ab (default abcdefg)")
     parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as trainer=gpu")
     parser.add_argument("--json", type=Path, help="also write all times and ratios to this file")
     options = parser.parse_intermixed_args()
     if min(options.repeats, options.epochs, options.jobs) < 1:
         parser.error("--repeats, --epochs and --jobs must be >= 1")
-    shared = ["trainer=cpu", *options.overrides, f"trainer.max_epochs={options.epochs}", "test=false"]
+    device = ["trainer=cpu", "trainer.precision=32-true", *options.overrides]
+    shared = [*device, f"trainer.max_epochs={options.epochs}", "test=false"]
     mlp, cnn = (cli.composed(*recipe, *shared) for recipe in (MLP, CNN))
     plain_mlp, plain_cnn = (cli.composed(*recipe, *shared, "callbacks.diagnosis=null") for recipe in (MLP, CNN))
     losses = (
@@ -89,6 +95,10 @@ def main() -> None:
         ours, plain = map(steps, configs)
         name = f"{loss} / cross_entropy, CNN"
         figures[name] = compare(name, ours, plain, options.repeats, STEPS / 1000, "ms a step")
+    for model in ("linear", "mlp", "cnn") if "g" in options.parts else ():
+        sides = [cli.composed(*shared, f"model={model}", f"trainer.precision={kind}") for kind in PRECISIONS]
+        name = f"bf16-mixed / 32-true, {model}"
+        figures[name] = compare(name, *map(steps, sides), options.repeats, STEPS / 1000, "ms a step")
     if "d" in options.parts:
         short, jobs, at_once = [*MLP, *shared], options.jobs, processors()
         name = f"sweep of {jobs} runs / {jobs} runs in one process, MLP"
@@ -98,6 +108,12 @@ def main() -> None:
         name = f"{at_once} jobs at once / one job, MLP"
         pair = (lambda: sweep(short, jobs, at_once)), (lambda: sweep(short, jobs, 1))
         figures[name] = compare(name, *pair, options.repeats, 1, "s")
+    if "f" in options.parts:
+        command = ["trainer=cpu", *options.overrides, "trainer.max_steps=1", "test=false"]
+        name = "train.py to its first step / import of Lightning"
+        figures[name] = compare(
+            name, lambda: start(command), lambda: cpu("-c", "import lightning.pytorch"), options.repeats, 1, "s of CPU"
+        )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -151,19 +167,35 @@ def sweep(overrides: list[str], jobs: int, at_once: int) -> float:
         return time.perf_counter() - start
 
 
+def start(overrides: list[str]) -> float:
+    """Return the CPU seconds of train.py, which are few after its first step if it trains only that."""
+    with tempfile.TemporaryDirectory() as folder:
+        return cpu(str(CONF.parent / "train.py"), *overrides, f"hydra.run.dir={folder}/run")
+
+
+def cpu(*arguments: str) -> float:
+    """Return the CPU seconds of a Python process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
 def steps(config: Config) -> Callable[[], float]:
     """Return a function that trains a run's model on one batch for STEPS steps and returns the seconds."""
     with tempfile.TemporaryDirectory() as folder, runs.quiet():
         built = build_run(config, Path(folder))
     data, module, device = built.data, built.module, built.trainer.strategy.root_device
     images, target = (tensor.to(device) for tensor in next(iter(data.train_dataloader())))
-    optimizer = make_optimizer(module.optimizer, module.to(device).model)
+    optimizer, precision = make_optimizer(module.optimizer, module.to(device).model), built.trainer.precision_plugin
 
     def seconds() -> float:
         synchronize()
         start = time.perf_counter()
         for _ in range(STEPS):
-            module.loss(module.model(images), target).backward()
+            with precision.forward_context():
+                outputs = module.model(images)
+            module.loss(outputs, target).backward()
             optimizer.step()
             optimizer.zero_grad()
         synchronize()

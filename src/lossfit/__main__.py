@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from lossfit.errors import exit_on_error
+from lossfit.system import imports
 from lossfit.system.ranks import end_with_parent, ignore_ctrl_c
 
 
@@ -17,7 +18,8 @@ def main() -> None:
     )
     run = parser.parse_args().run
     with exit_on_error():
-        from lossfit.training.engine import train
+        with imports.uncollected():
+            from lossfit.training.engine import train
 
         train(run)
 

@@ -25,7 +25,7 @@ from lossfit.errors import ConfigError, Interrupted, UserError
 from lossfit.sweeps import rehearsal
 from lossfit.sweeps.pool import Job
 from lossfit.sweeps.resources import gpus_needed, visible_gpus
-from lossfit.system import locks
+from lossfit.system import imports, locks
 from lossfit.tasks.metric_names import Direction, headline
 
 LISTED = 10  # mistakes
@@ -81,7 +81,8 @@ class RunFolderSweeper(Sweeper):
         """Return a job's plain config; raise UserError for its mistakes. Imports torch."""
         OmegaConf.to_container(composed.hydra.launcher, resolve=True)  # raises if it asks for devices that are unknown
         config = cli.plain(composed)
-        check(config)
+        with imports.uncollected():  # with the first config
+            check(config)
         if self.local is not None:
             self.gpus = visible_gpus() if self.gpus is None else self.gpus
             gpus_needed(config["trainer"], len(self.gpus))

@@ -134,9 +134,9 @@ def _in_call(node: Config, key: str) -> Iterator[str]:
                 yield f"{key}.{name}: {node['_target_']} has no such argument{did_you_mean(name, known)}"
         elif name == "mode" and value is None and "monitor" in node:
             continue  # `_in_node` has looked at it
-        elif not fits(value, parameters[name].annotation):
-            yield f"{key}.{name} must be {type_in_words(parameters[name].annotation)}, got {value!r}"
-        elif wrong := problem(f"{key}.{name}", value, parameters[name].annotation):
+        elif not fits(value, annotation := trainer_bounds.with_auto(f"{key}.{name}", parameters[name].annotation)):
+            yield f"{key}.{name} must be {type_in_words(annotation)}, got {value!r}"
+        elif wrong := problem(f"{key}.{name}", value, annotation):
             yield wrong
     if not node.get("_partial_"):
         for name, parameter in parameters.items():

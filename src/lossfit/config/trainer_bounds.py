@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from lossfit.config.annotations import fits
 from lossfit.config.nodes import MISSING
 from lossfit.ranges import at_least, problem
 
 AT_LEAST_0, AT_LEAST_1 = Annotated[float, at_least(0)], Annotated[float, at_least(1)]
+AUTO = "auto"  # a precision that becomes one of these before the Trainer is made
+OF_AUTO = BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
 RANGES: dict[str, Any] = {
     "accumulate_grad_batches": AT_LEAST_1,
     "check_val_every_n_epoch": AT_LEAST_1 | None,
@@ -34,6 +36,11 @@ def mistakes(trainer: Mapping[str, Any]) -> Iterator[str]:
             f"trainer.strategy must not be {strategy!r}: spawned and forked ranks train copies of the model, whose "
             f"results this process does not see; write trainer.strategy=ddp"
         )
+
+
+def with_auto(key: str, annotation: Any) -> Any:
+    """Return the type of an argument; trainer.precision may also be auto, which the Trainer itself does not take."""
+    return Literal["auto"] | annotation if key == "trainer.precision" else annotation
 
 
 def _is_number(value: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lossfit.compare.options import options
 from lossfit.config import Config
+from lossfit.config.trainer_bounds import AUTO, OF_AUTO
 from lossfit.option_files import CONF, chosen, read
 from lossfit.option_files import options as options_of
 
@@ -43,6 +44,7 @@ def differing(config: Config) -> list[Difference]:
         Difference(key, value, theirs.get(key, ""))
         for key, value in ours.items()
         if not _same(value, theirs.get(key, "")) and not theirs.get(key, "").startswith("${")
+        if not (key == "trainer.precision" and theirs.get(key) == AUTO and value in OF_AUTO)
     ]
 
 

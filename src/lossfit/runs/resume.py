@@ -1,4 +1,4 @@
-"""What `resume=` may change in a run folder."""
+"""What the start of a run may change in its folder: what `resume=` says, and a precision in the place of auto."""
 
 import shutil
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ def with_overrides(folder: Path, config: Config, overrides: Sequence[str]) -> Co
     return saved
 
 
-def apply_resume(folder: Path, checkpoint: Path | None, config: Config, overrides: Sequence[str]) -> None:
-    """Write the changed config. If another checkpoint was given, copy it over last.ckpt.
+def apply_resume(folder: Path, checkpoint: Path | None, config: Config, overrides: Sequence[str] = ()) -> None:
+    """Write the config if it has changed. If another checkpoint was given, copy it over last.ckpt.
 
     Call it with the folder locked and the status at running, so that a kill in between can be seen.
     """
@@ -67,9 +67,10 @@ def apply_resume(folder: Path, checkpoint: Path | None, config: Config, override
             if last.exists():  # copied, so that last.ckpt is there until it is replaced
                 shutil.copyfile(last, last.with_name(f"{last.name}.replaced_{datetime.now():%Y-%m-%d_%H-%M-%S}"))
             files.write(last, checkpoint.read_bytes())
-        if overrides:
+        if config != read_config(folder):
             own = trust.is_own(folder, (folder / names.CONFIG).read_bytes())
             (write_signed if own else files.write_yaml)(folder / names.CONFIG, config)
+        if overrides:
             files.write_yaml(folder / names.OVERRIDES, [*read_overrides(folder), *overrides])
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error

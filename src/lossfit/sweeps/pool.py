@@ -23,8 +23,9 @@ from lossfit import runs
 from lossfit.config import Config
 from lossfit.errors import UserError, exit_on_error
 from lossfit.runs import names
-from lossfit.sweeps.resources import GpuSlots, gpus_needed, processors, visible_gpus
-from lossfit.system import locks, signals
+from lossfit.sweeps.resources import GpuSlots, gpus_needed, visible_gpus
+from lossfit.system import imports, locks, signals
+from lossfit.system.processors import processors, too_many_threads
 from lossfit.system.signals import die_with_parent
 
 TICK = 1.0  # seconds between two looks at the jobs
@@ -101,9 +102,10 @@ class Pool:
         Raises KeyboardInterrupt at a stop signal, and whatever else is raised here, after the running jobs have saved
         and ended.
         """
-        import lossfit.training.engine  # noqa: F401  once, for all the processes that are forked from this one
-
-        gc.freeze()  # a collection in a forked process would copy all of this one's memory
+        with imports.uncollected():  # a collection in a forked process would copy all of this one's memory
+            import lossfit.training.engine  # noqa: F401  once, for all the processes that are forked from this one
+        if warning := self._too_many_threads():
+            print(warning, flush=True)
         with signals.handled(lambda number, frame: self.stop_signals.append(number)):
             try:
                 self._train(iter(jobs))
@@ -154,6 +156,11 @@ class Pool:
         ranks = gpus or (devices if isinstance(devices, int) else 1)
         jobs = min(self.at_once, self.gpus.total // gpus) if gpus else self.at_once
         return max(1, processors() // max(1, jobs) // max(1, ranks))
+
+    def _too_many_threads(self) -> str | None:
+        """Return a warning if the user's OMP_NUM_THREADS is too large for so many jobs on processors at once."""
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        return too_many_threads(self.at_once, int(given), "job") if given.isdecimal() and not self.gpus.total else None
 
     def _wait(self) -> None:
         """Wait until a process ends, at most for a tick."""

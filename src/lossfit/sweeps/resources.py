@@ -1,4 +1,4 @@
-"""GPUs and processors: how many a job needs, which this machine has, and who uses them."""
+"""GPUs: how many a job needs, which this machine has, and who uses them."""
 
 import os
 from typing import Any
@@ -50,11 +50,6 @@ def visible_gpus() -> list[str]:
     count = rehearsal.in_a_fork(device_count, failed=0)
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(index) for index in range(count)]
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class GpuSlots:

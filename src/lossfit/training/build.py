@@ -1,5 +1,6 @@
 """From a config to a run that is ready to train. Nothing here writes into the run folder."""
 
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from lossfit.models.head import logit_scale
 from lossfit.optim.traits import Traits
 from lossfit.runs import names
 from lossfit.runs.checkpoint_schema import Checkpoint, Description
+from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks import metric_names
 from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.initial_weights import check_same_model, start_from
 from lossfit.training.module import TrainingModule
+from lossfit.training.precision import precision_notes, with_precision
 from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.step_costs import NoProfiler
 from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_optimizer
@@ -58,22 +61,25 @@ def build_run(
 ) -> Run:
     """Build and try the data module, which is set up, the module and the trainer of a run, by its seed.
 
-    data: the data module, if it is set up already. download: whether it may download the data. Raises ConfigError for
-    what cannot be built or would not work, and UserError for a checkpoint that this run cannot go on from.
+    The run's config has a precision in the place of auto. data: the data module, if it is set up already. download:
+    whether it may download the data. Raises ConfigError for what cannot be built or would not work, and UserError for a
+    checkpoint that this run cannot go on from.
     """
     seed = config["seed"] or 0  # never null in a run folder
     seed_everything(seed, workers=True, verbose=False)
     check_accelerator(config["trainer"])
+    config = with_precision(config)
     data = data or load_data(config, seed, download)
     task = task_of_run(config, data)
     facts = _facts(config, data, task, folder)
     resolved = with_monitors(config, task.headline)
     check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
     module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
-    notes = [*_augment_notes(config, data, task), *notes]
+    notes = [*precision_notes(config), *_augment_notes(config, data, task), *notes]
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
+    notes = [*_processor_notes(trainer), *notes]
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 
@@ -115,6 +121,17 @@ def task_of_run(config: Config, data: ImageDataModule) -> Task:
         raise ConfigError(f"data.mix: images of a {task.name} task are not mixed: set data/mix=none")
     check_loss(config["loss"], task)
     return task
+
+
+def _processor_notes(trainer: Trainer) -> list[str]:
+    """Warn of a training on processors that wants more of them than are free."""
+    if trainer.strategy.root_device.type != "cpu":
+        return []
+    threads = torch.get_num_threads()
+    # without OMP_NUM_THREADS, the ranks share the processors out
+    ranks = trainer.world_size // trainer.num_nodes if "OMP_NUM_THREADS" in os.environ else 1
+    warning = too_many_threads(ranks, threads, "rank") or busy_processors(threads)
+    return [warning] if warning else []
 
 
 def _augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str]:

@@ -61,7 +61,7 @@ def start(folder: Path, config: Config, overrides: Sequence[str]) -> dict[str, f
     check(config)
     with runs.logging_into(None, main=True) as said:
         run = build_run(config, folder)
-    runs.create(folder, config, overrides, checked=True)
+    runs.create(folder, run.config, overrides, checked=True)
     with locks.held(folder, PATIENCE):
         return _record(run, said)
 
@@ -81,7 +81,7 @@ def train(folder: Path) -> dict[str, float]:
     with locks.held(folder, PATIENCE):
         with runs.logging_into(None, main=True) as said:
             run = _prepare(folder, runs.read_config(folder))
-        return _record(run, said)
+        return _record(run, said, lambda: runs.apply_resume(folder, None, run.config))
 
 
 def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
@@ -97,7 +97,7 @@ def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> dict[s
         changed = runs.with_overrides(folder, config, overrides)
         with runs.logging_into(None, main=True) as said:
             run = _prepare(folder, changed, file)
-        return _record(run, said, lambda: runs.apply_resume(folder, file, changed, overrides))
+        return _record(run, said, lambda: runs.apply_resume(folder, file, run.config, overrides))
 
 
 def rehearse(configs: Iterable[Config]) -> list[str]:
@@ -156,7 +156,7 @@ def _resume_checkpoint(folder: Path, config: Config, file: Path | None = None) -
 def _record(run: Run, said: Iterable[logging.LogRecord], apply: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Train, and write how it ended.
 
-    said: the messages of its building, for train.log. apply: writes what a resumed run changes in its folder.
+    said: the messages of its building, for train.log. apply: writes what this start of a run changes in its folder.
     """
     with runs.logging_into(run.folder, main=True, before=said), runs.recording_result(run.folder, run.config) as result:
         apply()

@@ -219,7 +219,8 @@ class TrainingModule(PlainAttributes, LightningModule):
 
     def _evaluate(self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch) -> Tensor:
         images, target = batch
-        outputs = self.model(images)
+        with torch.autocast(images.device.type, enabled=False):  # in float32, as the trained model is used
+            outputs = self.model(images)
         # a loss may change its arguments in place
         evaluation.update(self.loss(outputs.clone(), self.task.encode(target.clone())), outputs, target)
         for metric in self._metrics(metrics).values():
