@@ -24,7 +24,7 @@ from lossfit.runs.checkpoint_schema import Checkpoint, Description
 from lossfit.tasks import metric_names
 from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-from lossfit.training.initial_weights import check_same_model, start_from
+from lossfit.training.initial_weights import Start, check_same_model, of_another_run, show_training_images
 from lossfit.training.module import TrainingModule
 from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_optimizer
@@ -148,16 +148,21 @@ def _build_module(
     """Return the module, the traits of its optimizer, and lines for the log."""
     node = config["model"] if checkpoint is None else without_pretrained(config["model"])
     model = build(node, "model", **facts)
-    fresh = config.get("init_from") and checkpoint is None
     notes = [model.weights_note] if getattr(model, "weights_note", None) else []
     statistics = getattr(model, "pixel_statistics", None)
-    if fresh:
-        note, statistics = start_from(model, Path(config["init_from"]))
-        notes.append(note)
+    start: Start | None = None
+    if config.get("init_from") and checkpoint is None:
+        start = of_another_run(model, Path(config["init_from"]))
+        statistics = start.statistics
+        notes.append(start.note)
     if checkpoint is not None:
         statistics = checkpoint.description.mean, checkpoint.description.std
     if statistics is not None and len(statistics[0]) == data.image_shape[0]:
         data.normalise_with(*statistics)
+    if checkpoint is None:
+        show_training_images(model, data)
+    if start is not None:
+        model.load_state_dict(start.weights, strict=False)
     loss = build(config["loss"], "loss", **facts, logit_scale=logit_scale(model))
     task.take_loss(loss)
     outputs = try_model(model, data.image_shape, task)
