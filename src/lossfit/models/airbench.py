@@ -129,7 +129,9 @@ class Airbench(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         if whiten_kernel > min(height, width):
-            raise ValueError(f"whiten_kernel must be at most the images' {height} x {width} pixels, got {whiten_kernel}")
+            raise ValueError(
+                f"whiten_kernel must be at most the images' {height} x {width} pixels, got {whiten_kernel}"
+            )
         if not widths:
             raise ValueError("widths must have at least one width, got []")
         inputs = 2 * channels * whiten_kernel**2

@@ -9,10 +9,10 @@ class Whitening(nn.Conv2d):
     """A convolution whose outputs have, over the patches of the training images, mean squares of 1 and products of 0.
 
     Its filters are v / sqrt(e + eps) for each eigenvector v and eigenvalue e of the covariance of the patches, whose
-    mean is 0 in normalised images; those with the largest eigenvalues first, and then the same filters with the other sign: 2 * channels * kernel^2 of them,
-    so that an activation function after it loses no information. They are not trained; the biases are. eps limits how
-    much directions are amplified in which the patches hardly differ. `fit` computes the filters. Until then they are
-    random, as a new nn.Conv2d's.
+    mean is 0 in normalised images; those with the largest eigenvalues first, and then the same filters with the other
+    sign: 2 * channels * kernel^2 of them, so that an activation function after it loses no information. They are not
+    trained; the biases are. eps limits how much directions are amplified in which the patches hardly differ. `fit`
+    computes the filters. Until then they are random, as a new nn.Conv2d's.
     """
 
     def __init__(self, channels: int, kernel: int, eps: float) -> None:

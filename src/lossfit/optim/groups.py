@@ -19,9 +19,7 @@ from torch.optim import Adagrad, Optimizer
 from torch.optim.optimizer import ParamsT
 
 
-def parameter_groups(
-    model: nn.Module, loss: nn.Module | None = None, head_apart: bool = False
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, loss: nn.Module | None = None, head_apart: bool = False) -> list[dict[str, Any]]:
     """Split the trainable parameters: matrices and kernels get the optimizer's weight decay, 1-D parameters get none.
 
     Biases and the gains of norm layers are 1-D: a pull to zero limits what the layer can express and does not

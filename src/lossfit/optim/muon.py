@@ -99,8 +99,8 @@ def _is_vector(p: Tensor) -> bool:
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """Return a matrix (rows, columns) with its singular values brought to between about 0.7 and 1.2 by five steps.
 
-    They are Newton-Schulz steps in bfloat16 with Keller Jordan's coefficients, which raise small singular values fast and
-    bring the others near 1, not exactly to 1.
+    They are Newton-Schulz steps in bfloat16 with Keller Jordan's coefficients, which raise small singular values fast
+    and bring the others near 1, not exactly to 1.
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = (matrix if wide else matrix.T).bfloat16()

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from lossfit import option_files
 from lossfit.config import Config, build, call, check_monitors, metric_name, own_metrics, with_monitors
-from lossfit.data import ImageDataModule
+from lossfit.data import ImageDataModule, views
 from lossfit.errors import ConfigError, UserError, first_ten
 from lossfit.models.closed import without_pretrained
 from lossfit.models.head import logit_scale
@@ -112,6 +112,7 @@ def task_of_run(config: Config, data: ImageDataModule) -> Task:
     if data.mix and not task.mixes:
         raise ConfigError(f"data.mix: images of a {task.name} task are not mixed: set data/mix=none")
     check_loss(config["loss"], task)
+    views.check(config.get("tta"), task, f"tta={config.get('tta')}")
     return task
 
 
@@ -181,7 +182,7 @@ def _build_module(
     mean, std = list(data.mean), list(data.std)
     shape, resize = list(data.image_shape), data.resize
     description = Description(config, image_shape=shape, mean=mean, std=std, resize=resize, **task.description)
-    module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics)
+    module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics, config.get("tta"))
     if config["trainer"].get("precision") in DOUBLE:
         module.double()  # before a checkpoint is restored: Lightning's plugin does so after it
     return module, traits, notes

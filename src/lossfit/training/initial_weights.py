@@ -14,7 +14,6 @@ from lossfit.models.closed import difference
 from lossfit.runs import checkpoints
 from lossfit.runs.checkpoint_schema import Checkpoint
 
-
 MOST_PIXELS = 2**22  # of the training images that a model is shown: 5,349 images of Fashion-MNIST
 
 
