@@ -39,8 +39,8 @@ class TrainedModel(nn.Module):
     task: its name. names: of the classes or values; units: of the values. image_shape: (C, H, W) of the training
     images. costs: `costs[true][predicted]` or None. metrics, epochs: the values measured when the checkpoint was
     written, and after how many epochs that was. config: the run's config. temperature: by which logits are divided, or
-    variances multiplied, before anything is made of them; 1 without calibration. tta: the views of each image over which it is
-    averaged; None for the image alone.
+    variances multiplied, before anything is made of them; 1 without calibration. tta: over which views of each image
+    the model is averaged; None for the image alone.
     """
 
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
