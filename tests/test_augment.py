@@ -521,3 +521,17 @@ def test_an_alternating_flip_is_a_function_of_seed_epoch_and_image() -> None:
             Augment(flip=wrong)
     with pytest.raises(ValueError, match="flip=alternating needs the turn of each image"):
         Augment(flip="alternating")(images, seeded())
+
+
+def test_an_alternating_flip_goes_on_in_the_middle_of_an_epoch() -> None:
+    def batches() -> Batches:
+        return Batches(
+            pictures(40), torch.arange(40), batch_size=8, augment=Augment(flip="alternating", translate=1),
+            normalize=Normalize((0.0,) * 3, (1.0,) * 3), shuffle=True, seed=5, epoch=lambda: 3,
+        )  # fmt: skip
+
+    whole, resumed = list(batches()), batches()
+    resumed.load_state_dict({"epoch": 3, "given": 2})
+    for (images, labels), (expected, of_expected) in zip(resumed, whole[2:], strict=True):
+        assert images.equal(expected)
+        assert labels.equal(of_expected)
