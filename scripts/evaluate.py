@@ -31,7 +31,8 @@ from typing import Any
 import torch
 
 from lossfit import TrainedModel, load, runs
-from lossfit.errors import UserError, exit_on_error
+from lossfit.data import views
+from lossfit.errors import exit_on_error
 from lossfit.inference import calibration, evaluation
 from lossfit.runs import checkpoints, names
 from lossfit.system import files
@@ -49,8 +50,11 @@ def main() -> None:
     )
     parser.add_argument(
         "--tta",
-        action="store_true",
-        help="also measure with test-time augmentation: average over each image and its mirror image",
+        nargs="?",
+        const="mirror",
+        choices=views.VIEWS,
+        help="also measure with test-time augmentation: average over each image and its mirror image (mirror, the "
+        "default), or over crops and their mirror images, six views (crops)",
     )
     parser.add_argument(
         "--calibrate",
@@ -67,8 +71,7 @@ def main() -> None:
         parser.error("--calibrate goes without --calibrated and --tta: give these in the next command")
     model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated)
     task = model.of_task
-    if options.tta and not task.mirrors:
-        raise UserError("--tta is for classes only: the values of an image and of its mirror image may differ")
+    views.check(options.tta, task, "--tta")
     fitted = calibrate(model, options.run, options.data) if options.calibrate else None
     images, target = evaluation.split(model, options.split, options.data, checkpoints.home(options.run))
     outputs = evaluation.outputs_of(model, images)
@@ -83,11 +86,13 @@ def main() -> None:
         print("\n".join(summary(after)))
         found["calibrated"] = {"temperature": fitted, **after}
     if options.tta:
-        mirrored = evaluation.outputs_of(model, images, mirrored=True)
-        tta = task.measure(torch.stack([outputs, mirrored]), target)
-        print(f"\nThe same with test-time augmentation, {task.returns} averaged over each image and its mirror image")
+        others = [evaluation.outputs_of(model, images, view) for view in views.VIEWS[options.tta][1:]]
+        tta = task.measure(torch.stack([outputs, *others]), target)
+        print(
+            f"\nThe same with test-time augmentation, {task.returns} averaged over views of each image: {options.tta}"
+        )
         print("\n".join(summary(tta)))
-        found["tta"] = tta
+        found["tta"] = {"views": options.tta, **tta}
     print("\n" + "\n".join(table(found[task.rows])))
     if fitted is not None and after[task.rows] != found[task.rows]:
         print(f"\nWith the temperature {fitted:.4f}\n" + "\n".join(table(after[task.rows])))

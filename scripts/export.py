@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from lossfit import load
+from lossfit.data.views import VIEWS
 from lossfit.errors import UserError, did_you_mean, exit_on_error
 from lossfit.inference import export
 from lossfit.inference.evaluation import split
@@ -41,6 +42,9 @@ def main() -> None:
     parser.add_argument(
         "--calibrated", action="store_true", help="with the temperature that evaluate.py --calibrate stored"
     )
+    parser.add_argument(
+        "--tta", choices=VIEWS, help="average over each image and its mirror image, or over crops and theirs"
+    )
     parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
     formats = list(dict.fromkeys((options.formats or "pt2,onnx").split(",")))
@@ -54,7 +58,7 @@ def main() -> None:
                 raise UserError(reason)
             print(f"Left out: {reason}", file=sys.stderr)
             formats.remove(name)
-    model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated)
+    model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated, tta=options.tta)
     images, target = split(model, "test", options.data, checkpoints.home(options.run))
     folder = options.out or checkpoints.home(options.run) / "export"
     card = export.export(model, images, target, formats, folder)

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from lossfit import TrainedModel, load
+from lossfit.data.views import VIEWS
 from lossfit.errors import UserError, exit_on_error, printable
 from lossfit.inference import image_files as images
 
@@ -54,11 +55,14 @@ def main() -> int:
     parser.add_argument(
         "--calibrated", action="store_true", help="use the temperature that evaluate.py --calibrate stored"
     )
+    parser.add_argument(
+        "--tta", choices=VIEWS, help="average over each image and its mirror image, or over crops and theirs"
+    )
     parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
     if options.top < 1:
         parser.error(f"--top must be >= 1, got {options.top}")
-    model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated)
+    model = load(options.run, trust_code=options.trust_code, calibrated=options.calibrated, tta=options.tta)
     listed = [line.rstrip("\n") for line in sys.stdin] if "-" in options.images else []
     files, unread = images.find([name for name in [*options.images, *listed] if name not in ("-", "")])
     if not files:

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from lossfit.data.augment import (
     policies,
     resized_crop,
 )
-from lossfit.data.augment.geometry import boxes
+from lossfit.data.augment.geometry import boxes, flip
+from lossfit.data.batches import Batches, Normalize
 from lossfit.data.statistics import channel_statistics
 from lossfit.errors import ConfigError
 from tests.conftest import compose
@@ -479,3 +481,57 @@ def test_statistics_of_many_bright_pixels_do_not_overflow() -> None:
     mean, std = channel_statistics(images)
     assert mean == (254.5 / 255,)
     assert std == pytest.approx((0.5 / 255,), rel=1e-12)
+
+
+# ---- alternating flips ----
+
+
+def test_an_alternating_flip_shows_each_image_and_its_mirror_image_in_turn() -> None:
+    images = pictures(40)
+    options = {"batch_size": 16, "normalize": Normalize((0.0,) * 3, (1 / 255,) * 3), "shuffle": True, "seed": 3}
+    labels = torch.arange(40)
+    for augment in (Augment(flip="alternating"), Photo(**(PLAIN | {"flip": "alternating"}))):
+        shown = []
+        for epoch in range(4):
+            batches = Batches(images, labels, augment=augment, epoch=partial(int, epoch), **options)
+            pixels, numbers = (torch.cat(parts) for parts in zip(*batches, strict=True))
+            shown.append(pixels[numbers.argsort()].round().to(torch.uint8))
+        turned = torch.tensor([one.equal(image.flip(-1)) for one, image in zip(shown[0], images, strict=True)])
+        assert 10 < turned[1:].sum() < 30
+        for number, seen in enumerate(shown):
+            assert seen.equal(flip(images, turned if number % 2 == 0 else ~turned))
+
+
+def test_an_alternating_flip_is_a_function_of_seed_epoch_and_image() -> None:
+    images, labels, normalize = pictures(41), torch.arange(41), Normalize((0.0,) * 3, (1 / 255,) * 3)
+
+    def shown(seed: int, **options: int) -> dict[int, Tensor]:
+        batches = Batches(
+            images, labels, augment=Augment(flip="alternating"), normalize=normalize, shuffle=True, seed=seed,
+            **{"batch_size": 8, **options},
+        )  # fmt: skip
+        return {int(n): image for pixels, numbers in batches for image, n in zip(pixels, numbers, strict=True)}
+
+    one = shown(1)
+    ranks = shown(1, rank=0, world_size=2) | shown(1, rank=1, world_size=2, batch_size=3)
+    assert all(one[n].equal(image) for found in (shown(1, batch_size=41), ranks) for n, image in found.items())
+    assert any(not one[n].equal(image) for n, image in shown(2).items())
+    for wrong in (-0.1, 1.1, "alternate"):
+        with pytest.raises(ValueError, match="flip must be from 0 to 1 or 'alternating'"):
+            Augment(flip=wrong)
+    with pytest.raises(ValueError, match="flip=alternating needs the turn of each image"):
+        Augment(flip="alternating")(images, seeded())
+
+
+def test_an_alternating_flip_goes_on_in_the_middle_of_an_epoch() -> None:
+    def batches() -> Batches:
+        return Batches(
+            pictures(40), torch.arange(40), batch_size=8, augment=Augment(flip="alternating", translate=1),
+            normalize=Normalize((0.0,) * 3, (1.0,) * 3), shuffle=True, seed=5, epoch=lambda: 3,
+        )  # fmt: skip
+
+    whole, resumed = list(batches()), batches()
+    resumed.load_state_dict({"epoch": 3, "given": 2})
+    for (images, labels), (expected, of_expected) in zip(resumed, whole[2:], strict=True):
+        assert images.equal(expected)
+        assert labels.equal(of_expected)

@@ -44,6 +44,7 @@ def onnx(folder: Path, images: Tensor) -> Tensor:
     ("overrides", "link"),
     [
         (["model=cnn"], "softmax"),
+        (["model=airbench", "model.widths=[8,8]"], "softmax"),
         (["model=resnet", "model.depth=1"], "softmax"),
         (["model=mlp", "model.cosine_scale=30"], "sigmoid"),
         (["model=torchvision", "model.name=squeezenet1_1", "model.resize=48"], "softmax"),
@@ -51,7 +52,7 @@ def onnx(folder: Path, images: Tensor) -> Tensor:
             ["model=torchvision", "model.name=mobilenet_v3_small", "model.resize=64"], "softmax", marks=pytest.mark.slow
         ),
     ],
-    ids=["cnn", "resnet", "mlp, cosine head, sigmoid link", "squeezenet, resized", "mobilenet, resized"],
+    ids=["cnn", "airbench", "resnet", "mlp, cosine head, sigmoid link", "squeezenet, resized", "mobilenet, resized"],
 )
 def test_models_export_to_both_formats(
     overrides: list[str], link: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

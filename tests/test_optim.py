@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lossfit.config import build
 from lossfit.errors import ConfigError
 from lossfit.models.cnn import CNN
+from lossfit.models.mlp import MLP
 from lossfit.optim import make_optimizer, parameter_groups
 from lossfit.optim.full_batch import LBFGS
 from lossfit.optim.lion import Lion
@@ -317,3 +318,55 @@ def test_lbfgs_fits_a_linear_model_in_few_epochs(tmp_path: Path) -> None:
 def test_values_out_of_range_are_refused_by_name(make: Callable, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be"):
         make([nn.Parameter(torch.zeros(1))], **{name: value})
+
+
+def test_muons_head_is_stepped_by_adamw_at_its_own_rate() -> None:
+    model = MLP(3, (1, 2, 2), hidden=[5])
+    optimizer = make_optimizer(partial(Muon, lr=0.02, head_lr=0.3, adamw_lr=0.1, weight_decay=0.0), model)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in model.named_parameters()} == {
+        "1.weight": 0.02, "1.bias": 0.1, "3.weight": 0.3, "3.bias": 0.1
+    }  # fmt: skip
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+    before = model[3].weight.detach().clone()
+    model(torch.randn(4, 1, 2, 2)).square().sum().backward()
+    optimizer.step()
+    expected = 0.3 * model[3].weight.grad.sign()  # AdamW's first step
+    torch.testing.assert_close(before - model[3].weight, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_without_a_head_lr_the_groups_are_as_for_other_optimizers() -> None:
+    model = MLP(3, (1, 2, 2), hidden=[5])
+    optimizer = make_optimizer(partial(Muon), model)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
+    assert not any("is_head" in group for group in optimizer.param_groups)
+
+
+def test_muon_keeps_matrices_at_a_fixed_norm() -> None:
+    w = [torch.randn(6, 3, 3, 3, requires_grad=True)]
+    optimizer = Muon(w, lr=0.1, momentum=0.0, fixed_norm=True, weight_decay=0.5)
+    gradient = torch.randn(6, 3, 3, 3)
+    before = w[0].detach().clone()
+    w[0].grad = gradient.clone()
+    optimizer.step()
+    expected = before * (6**0.5 / before.norm()) - 0.1 * orthogonalised(gradient.flatten(1)).view_as(before)
+    torch.testing.assert_close(w[0].detach(), expected)
+
+
+def test_more_newton_schulz_steps_bring_singular_values_nearer_to_1() -> None:
+    matrix = torch.randn(20, 40, generator=torch.Generator().manual_seed(0))
+    spread = [torch.linalg.svdvals(orthogonalised(matrix, steps)).min().item() for steps in (1, 3, 5)]
+    assert spread == sorted(spread)
+    assert spread[2] > 0.6
+
+
+def test_a_muon_state_from_before_its_newer_options_goes_on() -> None:
+    w = [torch.randn(4, 3, requires_grad=True)]
+    optimizer = Muon(w)
+    state = optimizer.state_dict()
+    for name in ("ns_steps", "fixed_norm"):
+        del state["param_groups"][0][name]
+    optimizer.load_state_dict(state)
+    w[0].grad = torch.ones(4, 3)
+    optimizer.step()
+    assert optimizer.param_groups[0]["ns_steps"] == 5

@@ -22,7 +22,7 @@ from lossfit.system import files
 from lossfit.training import engine
 from lossfit.training.build import build_run
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-from lossfit.training.initial_weights import start_from
+from lossfit.training.initial_weights import of_another_run
 from lossfit.training.module import TrainingModule
 from tests import forks
 from tests.conftest import QUICK, ROOT, Command, compose, fit, whole_and_resumed
@@ -425,8 +425,9 @@ def test_init_from_starts_with_the_weights_that_fit_and_names_the_others(
     wider = build_run(compose(*QUICK, "model.hidden=[16]"), tmp_path / "new").module.model
     last_layer = wider[-1]
     wider[-1] = torch.nn.Linear(16, 3)
-    said, _ = start_from(wider, tmp_path / "old")
-    assert "anew, since they differ in name or shape: 3.weight, 3.bias" in said
+    start = of_another_run(wider, tmp_path / "old")
+    wider.load_state_dict(start.weights, strict=False)
+    assert "anew, since they differ in name or shape: 3.weight, 3.bias" in start.note
     assert wider[1].weight.equal(weights["1.weight"])
     assert last_layer.weight.shape == (10, 16)
     with pytest.raises(ConfigError, match="none of its weights fit this model"):

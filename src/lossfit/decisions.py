@@ -1,5 +1,6 @@
 """Costs of mistakes: from class names in a config to a matrix, and from probabilities to the cheapest decision."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -46,6 +47,12 @@ def log_probabilities(logits: Tensor, link: str) -> Tensor:
     """Return the logarithms (N, C) of `probabilities`, finite where those are rounded to 0."""
     scores = logits if link == "softmax" else torch.nn.functional.logsigmoid(logits)
     return scores.log_softmax(1)
+
+
+def averaged(logits: Tensor, link: str) -> Tensor:
+    """Return logits (N, C) whose probabilities are the mean of those of logits (V, N, C)."""
+    log_p = torch.stack([log_probabilities(view.float(), link) for view in logits]).logsumexp(0) - math.log(len(logits))
+    return log_p if link == "softmax" else log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
 
 
 def cheapest(logits: Tensor, link: str, costs: Tensor) -> Tensor:

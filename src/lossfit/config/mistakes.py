@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from lossfit.config import trainer_bounds
 from lossfit.config.annotations import fits, type_in_words
@@ -18,6 +18,7 @@ OTHER_KEYS = {
     "seed": int | None,
     "test": bool,
     "compile": bool,
+    "tta": Literal["mirror", "crops"] | None,
     "costs": dict[str, Any] | None,
     "init_from": str | None,
     "choices": dict[str, Any] | None,

@@ -1,8 +1,9 @@
 """Batches of images: taken from where their pixels live, augmented and normalised.
 
 Shapes: images (N, C, H, W) uint8, in a tensor or another store, labels (N,) int64; a batch is (B, C, H, W) float32 and
-(B,) int64, or with `mix` (B, num_classes) float32. The order is a pure function of (seed, epoch) and the augmentation
-of (seed, epoch, batch, rank): neither depends on what ran before, nor on where the pixels live.
+(B,) int64, or with `mix` (B, num_classes) float32. The order is a pure function of (seed, epoch), the augmentation
+of (seed, epoch, batch, rank), and an alternating flip of (seed, epoch, image): none depends on what ran before, nor on
+where the pixels live.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lossfit.data.augment import Augmentation
+from lossfit.data.augment.flips import turns
 from lossfit.data.augment.geometry import PART
 from lossfit.data.mix import Mix
 from lossfit.data.stores.images import Images, shuffled, stream
@@ -102,12 +104,17 @@ class Batches:
         first = self.resumed["given"] if self.resumed.get("epoch") == epoch else 0
         self.last_epoch, self.batches_served, self.resumed = epoch, first, {}
         generator = torch.Generator(self.device)
-        with closing(self._gather(self._indices(epoch)[first:])) as samples:
+        alternates = getattr(self.augment, "flip", None) == "alternating"
+        turn = turns(len(self.labels), _mix(self.seed), epoch) if alternates else None
+        indices = self._indices(epoch)[first:]
+        with closing(self._gather(indices)) as samples:
             for number, batch in enumerate(samples, first):
                 images, labels = batch
                 if self.augment or self.mix:
                     generator.manual_seed(_mix(self.seed, epoch, number, self.rank))
-                if self.augment:
+                if self.augment and turn is not None:
+                    images = self.augment(images, generator, turn[indices[number - first]].to(self.device))
+                elif self.augment:
                     images = self.augment(images, generator)
                 images = self.normalize.batch(images)
                 if self.mix:

@@ -12,6 +12,7 @@ import lossfit.data
 from lossfit.config import call
 from lossfit.data import ImageDataModule, InMemoryDataModule
 from lossfit.data.stores.images import Images, stream
+from lossfit.data.views import View, same
 from lossfit.errors import ConfigError, DataChanged, UserError
 from lossfit.inference.trained_model import TrainedModel
 from lossfit.plain_values import is_name, is_plain, shown
@@ -85,11 +86,10 @@ def batches_of(images: Images, size: int) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def outputs_of(model: TrainedModel, images: Images, mirrored: bool = False) -> Tensor:
+def outputs_of(model: TrainedModel, images: Images, view: View = same) -> Tensor:
     """Return the model's outputs (N, K), for classes logits, in batches of the run's eval_batch_size.
 
-    mirrored: take the images' mirror images.
+    view: of the images, which the model gets.
     """
     size = int(model.config["data"].get("eval_batch_size", 1000))
-    flipped = (batch.flip(3) if mirrored else batch for batch in batches_of(images, size))
-    return torch.cat([model.outputs(batch) for batch in flipped])
+    return torch.cat([model.outputs(view(batch)) for batch in batches_of(images, size)])

@@ -118,6 +118,7 @@ def model_card(model: TrainedModel, formats: Sequence[str]) -> dict[str, Any]:
         },
         "costs": model.costs,
         "temperature": model.temperature,
+        "tta": model.tta,
         "epochs": model.epochs,
         "metrics": dict(model.metrics),
         "versions": versions() | {package: version(package) for package in extra},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lossfit import runs
 from lossfit.config import build
+from lossfit.data import views
 from lossfit.data.batches import Normalize
 from lossfit.data.pictures import Resize
 from lossfit.errors import ConfigError, UserError
@@ -38,7 +39,8 @@ class TrainedModel(nn.Module):
     task: its name. names: of the classes or values; units: of the values. image_shape: (C, H, W) of the training
     images. costs: `costs[true][predicted]` or None. metrics, epochs: the values measured when the checkpoint was
     written, and after how many epochs that was. config: the run's config. temperature: by which logits are divided, or
-    variances multiplied, before anything is made of them; 1 without calibration.
+    variances multiplied, before anything is made of them; 1 without calibration. tta: over which views of each image
+    the model is averaged; None for the image alone.
     """
 
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -57,6 +59,7 @@ class TrainedModel(nn.Module):
         self.metrics = checkpoint.metrics
         self.epochs = checkpoint.epochs
         self.temperature = 1.0
+        self.tta: views.Kind | None = None
         self.normalize = Normalize(about.mean, about.std)
 
     @property
@@ -70,7 +73,10 @@ class TrainedModel(nn.Module):
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
             got = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"images must be uint8 pixels (N, C, H, W), got {got}; the model has C = {channels}")
-        outputs = self.model(self.normalize(images))
+        return views.outputs_for(self._outputs, self.normalize(images), self.tta, self.of_task)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        outputs = self.model(images)
         return outputs if self.temperature == 1 else self.of_task.tempered(outputs.float(), self.temperature)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -141,6 +147,7 @@ def load(
     model: nn.Module | None = None,
     trust_code: bool = False,
     calibrated: bool = False,
+    tta: views.Kind | None = None,
 ) -> TrainedModel:
     """Return the model of a run folder (its best checkpoint) or of a checkpoint file, in eval mode on the CPU.
 
@@ -151,6 +158,8 @@ def load(
 
     calibrated: use the temperature that `scripts/evaluate.py RUN --calibrate` fitted on the validation split for this
     checkpoint, so that probabilities, or the standard deviations of a regression, are about as sure as they should be.
+    tta: average the probabilities over views of each image, "mirror" or "crops" (test-time augmentation). A model of
+    values takes none.
 
     Raises UserError, naming the file, if it is missing, damaged or of another program, or if its model is refused; with
     calibrated, also if there is no calibration.json or if it was fitted for another checkpoint.
@@ -175,6 +184,8 @@ def load(
         name = type(model).__name__ if model is not None else node.get("_target_")
         raise UserError(f"{file}: its weights do not fit {name}: {first:.300}") from error
     trained = TrainedModel(made, checkpoint).eval()
+    views.check(tta, trained.of_task, f"tta={tta}")
+    trained.tta = tta
     if calibrated:
         trained.temperature = calibration.read(path, trained.of_task)
     return trained

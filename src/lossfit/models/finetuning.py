@@ -2,6 +2,7 @@
 
 `fine_tuned` gives a model plain attributes, which copies of it keep and optim/groups.py reads:
 
+    heads            the names of the modules of its head
     frozen_at_first  the names of the backbone's parameters; absent if nothing is frozen
     backbone_frozen  whether they are frozen now
     lr_scales        each parameter's factor on the optimizer's learning rate, by name; absent without layer_decay
@@ -34,6 +35,7 @@ def fine_tuned(
     they follow from `distances`.
     """
     heads = (head,) if isinstance(head, str) else head
+    model.heads = heads  # type: ignore[assignment]
     if layer_decay is not None:
         found = lr_scales or {name: layer_decay**n for name, n in distances(model, heads).items()}
         model.lr_scales = dict(found)  # type: ignore[assignment]
@@ -72,6 +74,7 @@ def train(self: nn.Module, mode: bool = True) -> nn.Module:
 def _frozen_modules(model: nn.Module) -> list[nn.Module]:
     """Return the modules that have frozen parameters only, what is inside them, and what is registered before them.
 
+    Parameters that are never trained, such as the filters of a whitening, do not count.
     A dropout between the backbone and the last linear layer, in a module that holds both or in the model itself,
     belongs to the head.
     """
@@ -80,7 +83,7 @@ def _frozen_modules(model: nn.Module) -> list[nn.Module]:
     waiting: list[nn.Module] = []  # without parameters
     for module_name, module in model.named_modules():
         prefix = f"{module_name}." if module_name else ""
-        inside = [prefix + name in names for name, _ in module.named_parameters()]
+        inside = [prefix + n in names for n, p in module.named_parameters() if p.requires_grad or prefix + n in names]
         if not inside:
             waiting.append(module)
         elif all(inside):

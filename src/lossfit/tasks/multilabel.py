@@ -76,6 +76,12 @@ class Multilabel(Task):
         """(N, C) logits -> probabilities (N, C), each of one class."""
         return outputs.float().sigmoid()
 
+    def averaged(self, outputs: Tensor) -> Tensor:
+        """(V, N, C) logits -> logits (N, C) of the mean of the probabilities."""
+        # logarithms of the probability and its complement; the number of views cancels in the logit
+        yes, no = (F.logsigmoid(sign * outputs.double()).logsumexp(0) for sign in (1, -1))
+        return (yes - no).to(outputs.dtype)
+
     def decide(self, outputs: Tensor) -> Tensor:
         """(N, C) logits -> (N, C) float32 of 0 and 1."""
         return (outputs >= 0).float()
@@ -124,9 +130,7 @@ class Multilabel(Task):
 
     def measure(self, outputs: Tensor, target: Tensor) -> Report:
         """Return the metrics of logits (V, N, C); the probabilities of several views are averaged."""
-        # logarithms of the probability and its complement; the number of views cancels in the logit
-        yes, no = (F.logsigmoid(sign * outputs.double()).logsumexp(0) for sign in (1, -1))
-        logits = outputs[0] if len(outputs) == 1 else yes - no
+        logits = outputs[0] if len(outputs) == 1 else self.averaged(outputs.double())
         found = metrics(logits, target)
         average = found.pop("average_precision").tolist()
         nll = F.binary_cross_entropy_with_logits(logits.double(), target.double(), reduction="none").sum(1)

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lossfit.decisions import averaged
 from lossfit.tasks import metric_names
 from lossfit.tasks.evaluation import Evaluation
 
@@ -121,6 +122,13 @@ class Task:
     def returned(self, outputs: Tensor) -> Tensor:
         """(N, K) outputs -> what a trained model returns: probabilities (N, C), or values in their own unit."""
         raise NotImplementedError
+
+    def averaged(self, outputs: Tensor) -> Tensor:
+        """(V, N, K) outputs for views of each image -> outputs (N, K) for which `returned` is the mean over the views.
+
+        Only for tasks in which a mirror image has the same target. This is for those with one class for each image.
+        """
+        return averaged(outputs, self.link)
 
     def decide(self, outputs: Tensor) -> Tensor:
         """(N, K) outputs -> predictions, in the form of the target."""

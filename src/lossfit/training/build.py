@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from lossfit import option_files
 from lossfit.config import Config, build, call, check_monitors, metric_name, own_metrics, with_monitors
-from lossfit.data import ImageDataModule
+from lossfit.data import ImageDataModule, views
 from lossfit.errors import ConfigError, UserError, first_ten
 from lossfit.models.closed import without_pretrained
 from lossfit.models.head import logit_scale
@@ -27,7 +27,7 @@ from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks import metric_names
 from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
-from lossfit.training.initial_weights import check_same_model, start_from
+from lossfit.training.initial_weights import Start, check_same_model, of_another_run, show_training_images
 from lossfit.training.module import TrainingModule
 from lossfit.training.precision import precision_notes, with_precision
 from lossfit.training.rank_launcher import check_ranks
@@ -120,6 +120,7 @@ def task_of_run(config: Config, data: ImageDataModule) -> Task:
     if data.mix and not task.mixes:
         raise ConfigError(f"data.mix: images of a {task.name} task are not mixed: set data/mix=none")
     check_loss(config["loss"], task)
+    views.check(config.get("tta"), task, f"tta={config.get('tta')}")
     return task
 
 
@@ -167,16 +168,21 @@ def _build_module(
     """Return the module, the traits of its optimizer, and lines for the log."""
     node = config["model"] if checkpoint is None else without_pretrained(config["model"])
     model = build(node, "model", **facts)
-    fresh = config.get("init_from") and checkpoint is None
     notes = [model.weights_note] if getattr(model, "weights_note", None) else []
     statistics = getattr(model, "pixel_statistics", None)
-    if fresh:
-        note, statistics = start_from(model, Path(config["init_from"]))
-        notes.append(note)
+    start: Start | None = None
+    if config.get("init_from") and checkpoint is None:
+        start = of_another_run(model, Path(config["init_from"]))
+        statistics = start.statistics
+        notes.append(start.note)
     if checkpoint is not None:
         statistics = checkpoint.description.mean, checkpoint.description.std
     if statistics is not None and len(statistics[0]) == data.image_shape[0]:
         data.normalise_with(*statistics)
+    if checkpoint is None:
+        show_training_images(model, data)
+    if start is not None:
+        model.load_state_dict(start.weights, strict=False)
     loss = build(config["loss"], "loss", **facts, logit_scale=logit_scale(model))
     task.take_loss(loss)
     outputs = try_model(model, data.image_shape, task)
@@ -195,7 +201,7 @@ def _build_module(
     mean, std = list(data.mean), list(data.std)
     shape, resize = list(data.image_shape), data.resize
     description = Description(config, image_shape=shape, mean=mean, std=std, resize=resize, **task.description)
-    module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics)
+    module = TrainingModule(model, loss, optimizer, scheduler, description.to_dict(), task, metrics, config.get("tta"))
     if config["trainer"].get("precision") in DOUBLE:
         module.double()  # before a checkpoint is restored: Lightning's plugin does so after it
     return module, traits, notes

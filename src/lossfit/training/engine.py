@@ -170,7 +170,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
     with torn_down(trainer):
         result["headline"] = module.task.headline
         result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
-        result |= circumstances(run.data, trainer)
+        result |= circumstances(run.config, run.data, trainer)
         _say([*run.notes, *opening_lines(run.config, result, run.checkpoint)])
         warn_of_missing_callbacks(run.config)
         if trainer.is_global_zero:

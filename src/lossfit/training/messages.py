@@ -37,9 +37,14 @@ def warn_of_missing_callbacks(config: Config) -> None:
         )
 
 
-def circumstances(data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
-    """Return what result.json says of the data and the devices: the images of each split, where they were found."""
+def circumstances(config: Config, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
+    """Return what result.json says of the data, the devices and the test: each split's images, where they were found.
+
+    tta, over which views of each image the test is averaged, is in it if there is one.
+    """
+    tta = config.get("tta") if config["test"] else None
     return {
+        **({"tta": tta} if tta else {}),
         "images": {split: len(labels) for split, (_, labels) in data.splits.items()},
         "source": data.source,
         "devices": f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}",
@@ -72,6 +77,7 @@ def closing_lines(folder: Path, result: dict[str, Any], findings: Sequence[str])
     lines += [result["reason"][0].upper() + result["reason"][1:]] if result.get("reason") else []
     if tested := metric_names.end_line(metrics):
         at = f" (best of {result['epochs']} epochs: {result['best_epoch']})" if "best_epoch" in result else ""
-        lines.append(f"Test {tested}{at}")
+        views = f", tta={result['tta']}" if result.get("tta") else ""
+        lines.append(f"Test {tested}{at}{views}")
     shown = files.from_here(folder)
     return [*lines, f"Run folder    {shown}", f"Curves        tensorboard --logdir {shlex.quote(str(shown))}"]

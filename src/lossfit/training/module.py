@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
+from lossfit.data import views
 from lossfit.losses.loss import Loss
 from lossfit.optim import make_optimizer, traits
 from lossfit.runs import checkpoint_schema
@@ -33,7 +34,7 @@ class TrainingModule(PlainAttributes, LightningModule):
 
     optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is saved in every
     checkpoint: the plain values of a runs.checkpoint_schema.Description. measured has what the task's Evaluation
-    computed of each split the last time.
+    computed of each split the last time. tta: the views of each image over which the test is averaged.
 
     Logged once an epoch: train/loss, the task's train_metric, and the metrics of its Evaluation and each of `metrics`
     by its name, for val and test; train/loss.NAME for the loss's own parameters; train/loss_step and train/lr_step
@@ -52,12 +53,13 @@ class TrainingModule(PlainAttributes, LightningModule):
         hparams: dict[str, Any],
         task: Task,
         metrics: Mapping[str, Metric] | None = None,
+        tta: views.Kind | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(hparams)
         self.model, self.loss = model, loss
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.task = task
+        self.task, self.tta = task, tta
         self.val_evaluation, self.test_evaluation = task.evaluation(), task.evaluation()
         self.val_metrics = nn.ModuleDict(dict(metrics or {}))
         self.test_metrics = deepcopy(self.val_metrics)
@@ -169,7 +171,7 @@ class TrainingModule(PlainAttributes, LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the test sums; return the outputs, for callbacks."""
-        return self._evaluate(self.test_evaluation, self.test_metrics, batch)
+        return self._evaluate(self.test_evaluation, self.test_metrics, batch, self.tta)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
@@ -217,10 +219,12 @@ class TrainingModule(PlainAttributes, LightningModule):
     def _metrics(modules: nn.ModuleDict) -> dict[str, Metric]:
         return dict(modules.items())  # type: ignore[arg-type]
 
-    def _evaluate(self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch) -> Tensor:
+    def _evaluate(
+        self, evaluation: Evaluation, metrics: nn.ModuleDict, batch: Batch, tta: views.Kind | None = None
+    ) -> Tensor:
         images, target = batch
         with torch.autocast(images.device.type, enabled=False):  # in float32, as the trained model is used
-            outputs = self.model(images)
+            outputs = views.outputs_for(self.model, images, tta, self.task)
         # a loss may change its arguments in place
         evaluation.update(self.loss(outputs.clone(), self.task.encode(target.clone())), outputs, target)
         for metric in self._metrics(metrics).values():

@@ -3,7 +3,8 @@
 An augmentation is a callable `(images (N, C, H, W) uint8, generator) -> images`, of the same shape and type. All random
 numbers come from the torch.Generator, which is on the images' device, so that the result is a pure function of the
 images and the generator's state. Sample i gets the i-th draws: the same images in another order are changed in other
-ways. There is no loop over samples. TrivialAugment and RandAugment call torchvision once for each different operation,
+ways. With `flip: alternating` it also takes `turn`, which of the images are mirrored in this epoch; see `flips`. There
+is no loop over samples. TrivialAugment and RandAugment call torchvision once for each different operation,
 magnitude and sign in a batch: TrivialAugment about 92 times for 128 samples, RandAugment at most 23 times an operation.
 
 No library draws for each sample of a batch from a given generator: torchvision's transforms (0.29) draw once for a

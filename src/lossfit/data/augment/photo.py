@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossfit.data.augment import jitter
+from lossfit.data.augment.flips import Flip, mirrored
 from lossfit.data.augment.geometry import boxes, erase, flip, in_parts, resized_crop
 from lossfit.ranges import Ascending, From0To1, Positive, Range, checked
 
@@ -21,8 +22,8 @@ class CropAndErase:
 
     scale: the part of the image's area that a crop has; [1, 1] turns crops off. ratio: the crop's width over its
     height. The crop is a random box of whole pixels, enlarged to the size of the image (1409.4842). flip: the
-    probability of a mirror image. erase: the probability that a box is set to black (1708.04896). erase_scale: the part
-    of the image's area that it has.
+    probability of a mirror image, or "alternating", see `flips`. erase: the probability that a box is set to black
+    (1708.04896). erase_scale: the part of the image's area that it has.
     """
 
     @checked
@@ -30,24 +31,27 @@ class CropAndErase:
         self,
         scale: Shares = (0.35, 1.0),
         ratio: Ratios = (0.75, 1.3333),
-        flip: From0To1 = 0.5,
+        flip: Flip = 0.5,
         erase: From0To1 = 0.0,
         erase_scale: Shares = (0.02, 0.33),
     ) -> None:
         self.scale, self.ratio, self.flip = scale, ratio, flip
         self.erase, self.erase_scale = erase, erase_scale
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the augmented batch; all random numbers come from the generator, on the images' device."""
+    def __call__(self, images: Tensor, generator: torch.Generator, turn: Tensor | None = None) -> Tensor:
+        """Return the augmented batch; all random numbers come from the generator, on the images' device.
+
+        turn: which images (N,) an alternating flip mirrors.
+        """
         if images.shape[1] not in (1, 3):
             raise ValueError(f"data.augment: images must have 1 or 3 channels, got {images.shape[1]}")
         count, size = len(images), (images.shape[2], images.shape[3])
-        mirrored = self._happens(self.flip, count, generator)
+        which = mirrored(self.flip, count, generator, turn)
         if self.scale[0] < 1:
             top, left, height, width, _ = boxes(count, size, self.scale, self.ratio, generator)
-            images = resized_crop(images, top, left, height, width, mirrored)
+            images = resized_crop(images, top, left, height, width, which)
         elif self.flip:
-            images = flip(images, mirrored)
+            images = flip(images, which)
         images = self.recolour(images, generator)
         if self.erase:
             erased = self._happens(self.erase, count, generator)

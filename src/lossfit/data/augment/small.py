@@ -5,8 +5,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from lossfit.data.augment.flips import Flip, mirrored
 from lossfit.data.augment.geometry import erase, flip, translate
-from lossfit.ranges import From0To1, at_least, checked
+from lossfit.ranges import at_least, checked
 
 Pixels = Annotated[int, at_least(0)]
 
@@ -14,17 +15,20 @@ Pixels = Annotated[int, at_least(0)]
 class Augment:
     """Flip, translate and erase at random.
 
-    flip: the probability of a mirror image. translate: the largest shift in pixels, in both directions of both axes.
-    erase: the side in pixels of a square that is set to black at a random place, cut off at the image's edges. 0
-    turns each of them off.
+    flip: the probability of a mirror image, or "alternating", see `flips`. translate: the largest shift in pixels,
+    in both directions of both axes. erase: the side in pixels of a square that is set to black at a random place, cut
+    off at the image's edges. 0 turns each of them off.
     """
 
     @checked
-    def __init__(self, flip: From0To1 = 0.0, translate: Pixels = 0, erase: Pixels = 0) -> None:
+    def __init__(self, flip: Flip = 0.0, translate: Pixels = 0, erase: Pixels = 0) -> None:
         self.flip, self.translate, self.erase = flip, translate, erase
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the augmented batch; all random numbers come from the generator, on the images' device."""
+    def __call__(self, images: Tensor, generator: torch.Generator, turn: Tensor | None = None) -> Tensor:
+        """Return the augmented batch; all random numbers come from the generator, on the images' device.
+
+        turn: which images (N,) an alternating flip mirrors.
+        """
         count, _, height, width = images.shape
         device = images.device
 
@@ -32,7 +36,7 @@ class Augment:
             return torch.randint(low, high, shape, generator=generator, device=device)
 
         if self.flip:
-            images = flip(images, torch.rand(count, generator=generator, device=device) < self.flip)
+            images = flip(images, mirrored(self.flip, count, generator, turn))
         if self.translate:
             shift = draw(-self.translate, self.translate + 1, count, 2)
             images = translate(images, shift, largest=self.translate)

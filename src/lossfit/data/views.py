@@ -1,0 +1,65 @@
+"""Test-time augmentation: what a model makes of an image is averaged over views of it.
+
+`mirror`: the image and its mirror image. `crops`: these two, of the image and of two crops, shifted by a pixel down and
+right and by a pixel up and left, with the outermost pixels repeated: six views, as in cifar10-airbench (2404.00498),
+which gives the first two twice the weight of the others. Each view costs as much as the image.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossfit.errors import UserError
+from lossfit.tasks.task import Task
+
+Kind = Literal["mirror", "crops"]
+View = Callable[[Tensor], Tensor]  # images (N, C, H, W) float or uint8 -> images of the same shape
+
+
+def same(images: Tensor) -> Tensor:
+    """Return the images."""
+    return images
+
+
+def mirror(images: Tensor) -> Tensor:
+    """Return the mirror images, left to right."""
+    return images.flip(3)
+
+
+def down_right(images: Tensor) -> Tensor:
+    """Move the images by a pixel down and right."""
+    return F.pad(images[:, :, :-1, :-1], (1, 0, 1, 0), mode="replicate")
+
+
+def up_left(images: Tensor) -> Tensor:
+    """Move the images by a pixel up and left."""
+    return F.pad(images[:, :, 1:, 1:], (0, 1, 0, 1), mode="replicate")
+
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "mirror": (same, mirror),
+    "crops": (
+        same,
+        mirror,
+        down_right,
+        lambda images: mirror(down_right(images)),
+        up_left,
+        lambda images: mirror(up_left(images)),
+    ),
+}
+
+
+def outputs_for(model: Callable[[Tensor], Tensor], images: Tensor, tta: Kind | None, task: Task) -> Tensor:
+    """Return a model's outputs (N, K) for images; with tta, those that give the mean over the views."""
+    if tta is None:
+        return model(images)
+    return task.averaged(torch.stack([model(view(images)) for view in VIEWS[tta]]))
+
+
+def check(tta: str | None, task: Task, key: str = "tta") -> None:
+    """Raise UserError if views of an image have no meaning for a task. key: what the user typed."""
+    if tta is not None and not task.mirrors:
+        raise UserError(f"{key} is for classes only: the values of an image and of its mirror image may differ")
