@@ -1,6 +1,5 @@
 """From a config to a run that is ready to train. Nothing here writes into the run folder."""
 
-import os
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,21 +13,20 @@ from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from lightning.pytorch.profilers import PassThroughProfiler
 from torchmetrics import Metric
 
-from lossfit import option_files
 from lossfit.config import Config, build, call, check_monitors, metric_name, own_metrics, with_monitors
 from lossfit.data import ImageDataModule, views
-from lossfit.errors import ConfigError, UserError, first_ten
+from lossfit.errors import ConfigError, UserError
 from lossfit.models.closed import without_pretrained
 from lossfit.models.head import logit_scale
 from lossfit.optim.traits import Traits
 from lossfit.runs import names
 from lossfit.runs.checkpoint_schema import Checkpoint, Description
-from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks import metric_names
 from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.initial_weights import Start, check_same_model, of_another_run, show_training_images
 from lossfit.training.module import TrainingModule
+from lossfit.training.notes import augment_notes, processor_notes
 from lossfit.training.precision import precision_notes, with_precision
 from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.step_costs import NoProfiler
@@ -75,11 +73,11 @@ def build_run(
     resolved = with_monitors(config, task.headline)
     check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
     module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
-    notes = [*precision_notes(config), *_augment_notes(config, data, task), *notes]
+    notes = [*precision_notes(config), *augment_notes(config, data, task), *notes]
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
-    notes = [*_processor_notes(trainer), *notes]
+    notes = [*processor_notes(trainer), *notes]
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 
@@ -122,28 +120,6 @@ def task_of_run(config: Config, data: ImageDataModule) -> Task:
     check_loss(config["loss"], task)
     views.check(config.get("tta"), task, f"tta={config.get('tta')}")
     return task
-
-
-def _processor_notes(trainer: Trainer) -> list[str]:
-    """Warn of a training on processors that wants more of them than are free."""
-    if trainer.strategy.root_device.type != "cpu":
-        return []
-    threads = torch.get_num_threads()
-    # without OMP_NUM_THREADS, the ranks share the processors out
-    ranks = trainer.world_size // trainer.num_nodes if "OMP_NUM_THREADS" in os.environ else 1
-    warning = too_many_threads(ranks, threads, "rank") or busy_processors(threads)
-    return [warning] if warning else []
-
-
-def _augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str]:
-    """Say that an augmentation may change the target, which only the user can know."""
-    if not data.augment or task.mirrors:
-        return []
-    chosen = option_files.chosen(config).get("data/augment")
-    return [
-        f"Warning: {f'data/augment={chosen}' if chosen else 'data.augment'} mirrors, shifts or crops training images: "
-        f"right only if that does not change {first_ten(task.names)}; data/augment=none turns it off"
-    ]
 
 
 def _facts(config: Config, data: ImageDataModule, task: Task, folder: Path) -> Facts:
