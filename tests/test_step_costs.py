@@ -3,30 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
 from lightning.pytorch.profilers import SimpleProfiler
-from torch import nn
 
 from lossfit.training.build import build_run
-from lossfit.training.step_costs import NoProfiler, PlainAttributes
+from lossfit.training.step_costs import NoProfiler
 from tests.conftest import QUICK, compose, fit
 from tests.test_tensorboard import scalars
-
-
-class Plain(PlainAttributes, nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.count, self.loss = nn.Linear(2, 2), 0, torch.zeros(())
-        self.own = nn.Parameter(torch.ones(1))
-
-
-def test_modules_and_parameters_are_still_registered():
-    module = Plain()
-    assert {name for name, _ in module.named_parameters()} == {"own", "layer.weight", "layer.bias"}
-    module.count += 1
-    module.loss = torch.ones(())
-    assert (module.count, module.loss.item()) == (1, 1.0)
-    assert set(module.state_dict()) == {"own", "layer.weight", "layer.bias"}
 
 
 @pytest.mark.parametrize(("profiler", "expected"), [("null", NoProfiler), ("simple", SimpleProfiler)])

@@ -22,14 +22,14 @@ from lossfit.tasks.evaluation import Evaluation
 from lossfit.tasks.task import Task
 from lossfit.training import divergence, lightning_internals
 from lossfit.training.accumulation import share_of_window
-from lossfit.training.step_costs import PlainAttributes, log_step, with_signature
+from lossfit.training.step_costs import log_step
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) float, target: see the task, or mixed (N, C) float
 
 LOGGED_VALUES = 20  # of each parameter of the loss
 
 
-class TrainingModule(PlainAttributes, LightningModule):
+class TrainingModule(LightningModule):
     """Trains and evaluates `model`, whose outputs (N, K) are what `task` says.
 
     optimizer is applied to parameter groups; scheduler to the optimizer and total_steps. hparams is saved in every
@@ -101,7 +101,6 @@ class TrainingModule(PlainAttributes, LightningModule):
         self.train_sums = torch.zeros(2, device=self.device)
         self.train_count, self.last_counted_batch = 0, -1
 
-    @with_signature
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and add it to the epoch's sums."""
         images, target = batch
