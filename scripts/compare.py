@@ -18,7 +18,8 @@ from pathlib import Path
 from lossfit import compare
 from lossfit.compare.curves import X_AXES
 from lossfit.compare.table import as_csv, as_markdown, show
-from lossfit.errors import UserError, exit_on_error
+from lossfit.errors import UserError, exit_on_error, printable
+from lossfit.runs import outputs
 from lossfit.system import files
 
 
@@ -39,10 +40,13 @@ def main() -> None:
         raise UserError(f"--top must be >= 1, got {asked.top}")
     if asked.x and not asked.png:
         raise UserError(f"--x {asked.x} is the x axis of the picture: add --png FILE")
+    for option in ("csv", "markdown", "png"):
+        if file := getattr(asked, option):
+            outputs.check(file, f"--{option}")
     found = [compare.read(folder) for folder in compare.find(asked.paths)]
     board = compare.leaderboard(found, asked.metric, asked.direction)
     if asked.best:
-        print(compare.command(board.best()))
+        print(printable(compare.command(board.best())))
     else:
         show(board, asked.top)
     if asked.csv:

@@ -15,11 +15,12 @@ Exit status: 0, or 2 for a mistake, such as a RUN without a diagnosis.json.
 
 import argparse
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from lossfit import compare
 from lossfit.errors import UserError, counted, exit_on_error, printable
-from lossfit.runs import names
+from lossfit.runs import names, outputs
 from lossfit.runs.diagnosed import diagnose
 from lossfit.system import files
 
@@ -30,6 +31,8 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder, a sweep or a folder of runs")
     parser.add_argument("--png", type=Path, metavar="FILE", help="where to draw (default RUN/diagnosis.png)")
     options = parser.parse_args()
+    if options.png:
+        outputs.check(options.png, "--png")
     if (options.run / names.CONFIG).exists():
         of_run(options.run, options.png or options.run / names.DIAGNOSIS_PICTURE)
     elif options.png:
@@ -44,7 +47,8 @@ def of_run(folder: Path, png: Path) -> None:
     steps, evaluations = (len(rows["step"]) for rows in (run.history.steps, run.history.evaluations))
     looked = f"{len(run.rules)} rules on {evaluations:,} evaluations and {steps:,} recorded steps"
     if not run.found:
-        (folder / names.DIAGNOSIS_PICTURE).unlink(missing_ok=True)  # of findings that other rules had
+        with suppress(OSError):  # the folder may be someone else's
+            (folder / names.DIAGNOSIS_PICTURE).unlink()  # of findings that other rules had
         print(f"nothing was found by {looked}")
         return
     print(f"{counted(run.found, 'finding')} by {looked}\n")

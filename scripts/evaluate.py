@@ -110,7 +110,8 @@ def main() -> None:
     files.write_json(file, about | found)
     pictures = {f"{name}_{options.split}.png": one for name, one in task.report_figures(found, outputs, target).items()}
     for name, figure in pictures.items():
-        figure.savefig(folder / name, dpi=100)
+        with files.replacing(folder / name) as part:  # a link that is there may lead to any file
+            figure.savefig(part, dpi=100, format="png")
     print("\n" + "  ".join([str(file), *pictures]))
 
 

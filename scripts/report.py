@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lossfit.errors import UserError, exit_on_error
 from lossfit.report import of_run, of_sweep
-from lossfit.runs import names
+from lossfit.runs import names, outputs
 from lossfit.system import files
 
 
@@ -40,6 +40,7 @@ def main() -> None:
     if out.is_dir() or not out.parent.is_dir():  # checked before the model is measured, which can take minutes
         why = "it is a folder" if out.is_dir() else f"{out.parent} is no folder"
         raise UserError(f"--out {out} cannot be written: {why}")
+    outputs.check(out, "--out")
     if (asked.folder / names.CONFIG).exists():
         html = of_run(asked.folder, asked.data, asked.trust_code)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 MAX_DEPTH = 20
 MAX_ITEMS = 100_000  # of a list or mapping
 MAX_TEXT = 4096  # characters
+MODERATE = 1e100  # far beyond the largest number of float32
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 
@@ -36,6 +37,11 @@ def is_number(value: Any) -> bool:
 def is_finite(value: Any) -> bool:
     """Whether a value is a finite number."""
     return is_number(value) and math.isfinite(value)
+
+
+def is_moderate(value: Any) -> bool:
+    """Whether a value is a finite number whose square is finite too, so that means and deviations can be computed."""
+    return is_finite(value) and abs(value) <= MODERATE
 
 
 def float32_digits(value: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lossfit import option_files
 from lossfit.config import Config
+from lossfit.errors import printable
 
 IGNORED_OPTIONS = frozenset(  # they cannot change the metrics of a completed run, or tell repetitions apart
     {
@@ -26,7 +27,7 @@ def options(config: Config) -> dict[str, str]:
 
     The option `callbacks` names the callbacks that can; see option_files.passive_callbacks for the others.
     """
-    choices = {group: _text(option) for group, option in option_files.chosen(config).items()}
+    choices = {printable(group): _text(option) for group, option in option_files.chosen(config).items()}
     callbacks = dict(_active_callbacks(config.get("callbacks")))
     choices["callbacks"] = ", ".join(sorted(callbacks)) or "none"
     kept = {group: option for group, option in choices.items() if group not in IGNORED_OPTIONS}
@@ -47,7 +48,7 @@ def _active_callbacks(nodes: Any) -> Iterator[tuple[str, Any]]:
 
 def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     for key, value in node.items():
-        name = f"{prefix}{key}"
+        name = printable(f"{prefix}{key}")
         if name in IGNORED_OPTIONS:
             continue
         if isinstance(value, dict):
@@ -64,7 +65,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_text, value))}]"
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-    return str(int(value) if whole else value)
+    return printable(int(value) if whole else value)  # it may come from anyone
 
 
 def columns(of_runs: Iterable[Mapping[str, str]]) -> list[str]:

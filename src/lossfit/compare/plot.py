@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -24,7 +24,8 @@ MOST = 10  # settings in a picture: as many as there are distinct colours
 def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> bytes:
     """Return `figure_of` as a PNG."""
     file = io.BytesIO()
-    figure_of(board, top, x).savefig(file, format="png", dpi=120)
+    with rc_context({"text.parse_math": False}):  # a folder may be named $x$
+        figure_of(board, top, x).savefig(file, format="png", dpi=120)
     return file.getvalue()
 
 

@@ -1,6 +1,5 @@
 """Run folders found, and what each of them says of its run."""
 
-import math
 import os
 import re
 import shlex
@@ -12,8 +11,8 @@ from typing import Any
 from lossfit import overrides as override_keys
 from lossfit import runs
 from lossfit.compare.options import options
-from lossfit.errors import UserError
-from lossfit.plain_values import is_name
+from lossfit.errors import UserError, printable
+from lossfit.plain_values import is_moderate, is_name
 from lossfit.runs import names
 from lossfit.system import locks
 from lossfit.tasks import metric_names
@@ -87,12 +86,14 @@ def read(folder: Path) -> RunSummary:
     if not status:
         damaged = (folder / names.RESULT).exists()
         status, reason = ("unreadable", f"{names.RESULT} is damaged") if damaged else ("waiting", "")
-    metrics = _mapping(result.get("metrics"))
+    metrics = {name: value for name, value in _mapping(result.get("metrics")).items() if is_name(name)}
+    headline = result.get("headline")
     numbers = _finite(metrics | _mapping(result.get("timings")) | {"parameters": result.get("parameters")})
     return RunSummary(
-        folder, str(status), str(reason), options(config), config.get("seed"), str(result.get("started", "")),
-        numbers, frozenset(metrics) - frozenset(numbers), str(result.get("headline") or metric_names.headline()),
-        _mapping(config.get("data")).get("fold"), _findings(result.get("findings")),
+        folder, printable(status)[:40], str(reason), options(config), _integer(config.get("seed")),
+        printable(result.get("started", "")), numbers, frozenset(metrics) - frozenset(numbers),
+        headline if is_name(headline) else metric_names.headline(),
+        _integer(_mapping(config.get("data")).get("fold")), _findings(result.get("findings")),
     )  # fmt: skip
 
 
@@ -105,7 +106,11 @@ def _mapping(node: Any) -> dict[str, Any]:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    return {key: float(v) for key, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
+    return {key: float(v) for key, v in values.items() if is_moderate(v)}
+
+
+def _integer(value: Any) -> int | None:
+    return value if type(value) is int else None
 
 
 def command(run: RunSummary) -> str:

@@ -16,10 +16,12 @@ from lossfit import runs
 from lossfit.compare.leaderboard import Leaderboard, Setting
 from lossfit.compare.options import format_value, label, option_name
 from lossfit.compare.reading import RunSummary
+from lossfit.errors import printable
 from lossfit.tasks import metric_names
 
 ORDER = ("failed", "killed", "diverged", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
 FINDINGS = "findings"  # the head of their column
+HUGE = 1e9  # from which a number has no decimals
 LISTED = 20  # runs of each status, on the console
 
 
@@ -111,16 +113,18 @@ def describe(board: Leaderboard, run: RunSummary) -> str:
         f"findings {', '.join(run.findings)}" if run.findings else "",
     ]
     about = ", ".join(part for part in parts if part)
-    reason = shorten(run.reason, 300)
-    return f"{run.folder}  {about}{': ' if reason else ''}{reason}"
+    reason = printable(shorten(run.reason, 300))
+    return f"{printable(run.folder)}  {about}{': ' if reason else ''}{reason}"
 
 
 def format_number(value: float | None, name: str = "") -> str:
-    """Return a metric with four decimals, seconds with two, a very small number with two digits."""
+    """Return a metric with four decimals, seconds with two, a very small or a huge number with few digits."""
     if value is None:
         return "-"
     if name.endswith("_s"):
         return f"{value:.2f}"
+    if abs(value) >= HUGE:
+        return f"{value:.4g}"
     return f"{value:.4f}" if abs(value) >= 0.0001 or value == 0 else f"{value:.2g}"
 
 

@@ -7,6 +7,7 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
@@ -55,13 +56,14 @@ class Line:
 
 def picture(history: History, found: Sequence[Found], title: str) -> bytes:
     """Draw the series of each finding over the epochs, as a PNG; a dashed line marks since when it holds."""
-    figure = Figure(figsize=(11, 0.5 + 3.4 * len(found)), layout="constrained")
-    figure.suptitle(title, fontsize="medium")
-    rows = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
-    for row, one in zip(rows, found, strict=True):
-        _draw_finding(row, history, one)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
+    with rc_context({"text.parse_math": False}):  # a class or a folder may be named $x$
+        figure = Figure(figsize=(11, 0.5 + 3.4 * len(found)), layout="constrained")
+        figure.suptitle(title, fontsize="medium")
+        rows = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
+        for row, one in zip(rows, found, strict=True):
+            _draw_finding(row, history, one)
+        figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
 
 

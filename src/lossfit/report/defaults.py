@@ -36,7 +36,9 @@ def differing(config: Config) -> list[Difference]:
             _put(defaults, group.split("/"), read(group, option))
     callbacks = config.get("callbacks")
     known = _callbacks()
-    defaults["callbacks"] = {name: known[name] for name in callbacks if name in known} if callbacks else {}
+    defaults["callbacks"] = (
+        {name: known[name] for name in callbacks if name in known} if isinstance(callbacks, dict) else {}
+    )
     ours, theirs = options(config), options({**defaults, "choices": {**choices, **usual}})
     theirs = {group.replace("/", "."): option for group, option in usual.items()} | theirs  # data.augment=null
     theirs["callbacks"] = options({"callbacks": _usual_callbacks()})["callbacks"]

@@ -23,7 +23,8 @@ def of_run(folder: Path, data: str | None = None, trust_code: bool = False) -> s
     facts = runs_report.read(folder)
     model = measured(folder, facts.split, data, trust_code)
     best = facts.result.get("best_epoch")
-    best_epoch = best if isinstance(best, int) else None
+    reached = {epoch for curve in facts.curves.values() for epoch in curve}
+    best_epoch = best if type(best) is int and best in reached else None
     higher = metric_names.direction_of(facts.headline) == "max"
     return page.render(
         "run.html",

@@ -9,9 +9,13 @@ from typing import Any
 
 from lossfit.config import Config
 from lossfit.diagnosis.finding import SEVERITIES, since
+from lossfit.errors import printable
 from lossfit.plain_values import is_finite
 from lossfit.runs import names
 from lossfit.runs.diagnosed import is_diagnosed
+from lossfit.system import files
+
+MOST = 1000  # findings
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ def read(folder: Path, result: Mapping[str, Any], config: Config) -> ReportedFin
     """Read the findings of a run folder. result: its result.json. config: its config, empty if it is not known."""
     path = folder / names.DIAGNOSIS
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(path))
+        if len(content["findings"]) > MOST:
+            raise ValueError("it has more findings than there are rules")
         found = [_found(one) for one in content["findings"]]
     except FileNotFoundError:
         listed = result.get("findings")
@@ -67,9 +73,9 @@ def _found(one: Mapping[str, Any]) -> ReportedFinding:
     epoch: Any = when.get("epoch")
     severity = str(one.get("severity"))
     return ReportedFinding(
-        name=str(one["name"]),
+        name=printable(one["name"]),
         severity=severity if severity in SEVERITIES else "note",
-        text=str(one["text"]),
+        text=printable(one["text"]),
         epoch=epoch if is_finite(epoch) else None,
         since=since(epoch, when.get("step")) if is_finite(epoch) else "",
         holds=bool(one.get("holds", True)),

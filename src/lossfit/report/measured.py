@@ -19,6 +19,7 @@ from lossfit.report.confusion import Confusion, confusion
 from lossfit.report.pictures import Picture, pictures
 from lossfit.report.svg import drawing, svg
 from lossfit.runs import checkpoints, names
+from lossfit.system import files
 from lossfit.tasks import metric_names
 from lossfit.tasks.figures import reliability_figure
 
@@ -116,9 +117,9 @@ def _without_model(stored: Mapping[str, Any], split: str, reason: str) -> Measur
 def _stored(folder: Path, split: str) -> dict[str, Any]:
     """Return evaluation_<split>.json without a temperature; empty if it is not there or of another form."""
     try:
-        found = json.loads((folder / names.EVALUATION.format(split=split)).read_text(encoding="utf-8"))
+        found = json.loads(files.read_text(folder / names.EVALUATION.format(split=split)))
         _check(found)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         return {}
     return found if found.get("temperature") in (None, 1) else {}
 
@@ -146,12 +147,12 @@ def _rows(stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _check(stored: Mapping[str, Any]) -> None:
-    """Raise ValueError, TypeError, LookupError or AttributeError for an evaluation of another form than evaluate.py's.
+    """Raise an error of Python for an evaluation of another form than evaluate.py's: ValueError, TypeError or another.
 
     It may come from anyone: what is shown as a number must be one.
     """
     rows = list(_rows(stored).values())
-    if not rows or any(row.keys() != rows[0].keys() for row in rows):
+    if not rows or not rows[0] or any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError("the rows of its table differ in their columns")
     values = [*_metrics(stored).values(), *(value for row in rows for value in row.values())]
     for found in values:

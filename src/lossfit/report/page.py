@@ -34,7 +34,8 @@ def render(template: str, **facts: Any) -> str:
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "direction_of": metric_names.direction_of,
     }
-    return environment.get_template(template).render(**facts)
+    html = environment.get_template(template).render(**facts)
+    return html.encode("utf-8", "backslashreplace").decode()  # JSON can hold half a character, and UTF-8 cannot
 
 
 def breakable(text: str) -> Markup:

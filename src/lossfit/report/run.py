@@ -12,6 +12,7 @@ from lossfit.errors import UserError
 from lossfit.report import defaults, findings
 from lossfit.report.charts import Curves
 from lossfit.runs import names
+from lossfit.system import files
 
 ENDINGS = {  # by status: what a reader has to know first
     "running": "This run is still training; the report is of what it has reached so far",
@@ -73,7 +74,7 @@ class RunFacts:
             "started": self.summary.started,
             "seconds": ", ".join(f"{name.removesuffix('_s')} {n}" for name, n in _mapping(self.result.get("timings"))),
             "data": self.result.get("source"),
-            "images": ", ".join(f"{count:,} {split}" for split, count in _mapping(images)),
+            "images": ", ".join(f"{_count(count)} {split}" for split, count in _mapping(images)),
             "devices": self.result.get("devices"),
             "versions": ", ".join(f"{package} {version}" for package, version in _mapping(versions)),
             "code": self.result.get("git"),
@@ -96,7 +97,7 @@ def read(folder: Path) -> RunFacts:
     text, command = "", None
     try:
         config = runs.read_config(folder)
-        text = (folder / names.CONFIG).read_text(encoding="utf-8")
+        text = files.read_text(folder / names.CONFIG)
     except (OSError, UserError):
         missing.append(f"{names.CONFIG} cannot be read, so the options of the run are not known.")
     try:
@@ -124,6 +125,10 @@ def read(folder: Path) -> RunFacts:
 
 def _mapping(node: Any) -> Iterable[tuple[str, Any]]:
     return node.items() if isinstance(node, dict) else ()
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _split(folder: Path, config: Config) -> str:

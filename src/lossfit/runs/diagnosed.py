@@ -16,8 +16,8 @@ from lossfit.plain_values import is_name, shown
 from lossfit.runs import names
 from lossfit.runs.folder import read_config
 from lossfit.runs.result import read_result, resume_command
+from lossfit.system import files
 
-LARGEST = 2**28  # bytes of a diagnosis.json
 RULES = [f"{rules.__name__}.{name}" for name in rules.__all__]  # all that a config may name here
 UNFINISHED = ("running", "interrupted", None)  # statuses of runs that can go on
 
@@ -105,9 +105,7 @@ def _history(folder: Path, config: Config) -> History:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    if not file.is_file() or file.stat().st_size > LARGEST:
-        raise ValueError(f"it is no file of at most {LARGEST:,} bytes")
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(files.read_text(file))
     if not isinstance(content, dict):
         raise ValueError("it holds no mapping")
     return content

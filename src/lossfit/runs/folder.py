@@ -11,11 +11,13 @@ import yaml
 
 from lossfit.config import Config
 from lossfit.errors import UserError, one_line
+from lossfit.plain_values import MAX_DEPTH, is_number
 from lossfit.runs import names, trust
 from lossfit.system import files, locks
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
 MAX_CONFIG, MAX_NODES = 2**20, 10_000  # bytes and values of a config.yaml
+NOT_YAML = (ValueError, yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError)  # of `!!bool x` too
 PATIENCE = 3600.0  # seconds that other ranks wait for rank 0, which may have to download or decode the data first
 
 
@@ -110,19 +112,22 @@ def read_config(folder: Path) -> Config:
     try:
         if path.stat().st_size > MAX_CONFIG:
             raise UserError(f"{path} is larger than {MAX_CONFIG} bytes, which no config of a run is")
-        config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+        config = yaml.load(files.read_text(path), LOADER)
     except OSError as error:
         raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except NOT_YAML as error:
         raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a mapping")
-    nodes = [config]  # counted, since aliases in YAML can make a short file mean a huge config
+    nodes: list[tuple[Any, int]] = [(config, 0)]  # counted, since aliases can make a short file mean a huge config
     for _ in range(MAX_NODES + 1):
         if not nodes:
             return config
-        node = nodes.pop()
-        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        node, depth = nodes.pop()
+        if depth > MAX_DEPTH or (type(node) is int and not is_number(node)):
+            raise UserError(f"{path} has values deeper than {MAX_DEPTH}, or an integer of more than 64 bits")
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        nodes += ((value, depth + 1) for value in inner)
     raise UserError(f"{path} has more than {MAX_NODES} values, which no config of a run has")
 
 
@@ -134,9 +139,9 @@ def read_overrides(folder: Path) -> list[str]:
 def read_list(path: Path) -> list[str]:
     """Read a YAML file that holds a list of overrides."""
     try:
-        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        overrides = yaml.safe_load(files.read_text(path, MAX_CONFIG))
+    except (OSError, *NOT_YAML) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from error
-    if not isinstance(overrides, list):
+    if not isinstance(overrides, list) or any(isinstance(one, dict | list | set) for one in overrides):
         raise UserError(f"{path} must hold a list of overrides")
     return [str(override) for override in overrides]

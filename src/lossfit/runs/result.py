@@ -28,7 +28,7 @@ FINISHED = ("completed", "pruned", "diverged")  # the statuses of runs that have
 def read_result(folder: Path) -> dict[str, Any]:
     """Read a run's result.json; empty if there is none, or none that can be read."""
     try:
-        found = json.loads((folder / names.RESULT).read_text(encoding="utf-8"))
+        found = json.loads(files.read_text(folder / names.RESULT))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+LARGEST = 2**28  # bytes of a file of a run that is read as a whole
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
@@ -36,6 +38,18 @@ def remove_parts(folder: Path, name: str = "*") -> None:
     """
     for part in folder.glob(f".{name}.part*"):
         part.unlink(missing_ok=True)
+
+
+def read_text(path: Path, most: int = LARGEST) -> str:
+    """Return the content of a UTF-8 file, which may come from anyone.
+
+    Raises OSError if it cannot be read, and ValueError if it is no text, is larger than `most` bytes, or is no regular
+    file: a pipe would be waited for, and a device may have no end.
+    """
+    size = path.stat().st_size
+    if not path.is_file() or size > most:
+        raise ValueError(f"{path.name} is no file of at most {most:,} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def write(path: Path, content: str | bytes) -> None:
