@@ -18,7 +18,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from lossfit import compare
+from lossfit import compare, runs
 from lossfit.errors import UserError, counted, exit_on_error, printable
 from lossfit.runs import names, outputs
 from lossfit.runs.diagnosed import diagnose
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.png:
         outputs.check(options.png, "--png")
-    if (options.run / names.CONFIG).exists():
+    if runs.is_run(options.run):
         of_run(options.run, options.png or options.run / names.DIAGNOSIS_PICTURE)
     elif options.png:
         raise UserError(f"--png draws one run, and {options.run} is none: name a run folder")
@@ -45,7 +45,8 @@ def of_run(folder: Path, png: Path) -> None:
     """Print what is found in one run, and draw it."""
     run = diagnose(folder)
     steps, evaluations = (len(rows["step"]) for rows in (run.history.steps, run.history.evaluations))
-    looked = f"{len(run.rules)} rules on {evaluations:,} evaluations and {steps:,} recorded steps"
+    rows = f"{counted(range(evaluations), 'evaluation')} and {counted(range(steps), 'recorded step')}"
+    looked = f"{counted([*run.rules], 'rule')} on {rows}"
     if not run.found:
         with suppress(OSError):  # the folder may be someone else's
             (folder / names.DIAGNOSIS_PICTURE).unlink()  # of findings that other rules had
@@ -74,7 +75,7 @@ def of_sweep(folder: Path) -> None:
         about = ", ".join(filter(None, [compare.label(options, run.options), *seed]))
         said = "no diagnosis" if run.findings is None else ", ".join(run.findings) or "nothing found"
         status = "" if run.status == "completed" else f" ({run.status})"
-        print(printable(f"{run.folder.relative_to(folder)}  {about}: {said}{status}"))
+        print(printable(f"{run.folder.relative_to(folder)}  {said}{status}" + (f"  ({about})" if about else "")))
         total.update(set(run.findings or ()))
     diagnosed = [run for run in found if run.findings is not None]
     healthy = sum(not run.findings for run in diagnosed)

@@ -191,7 +191,7 @@ def test_findings_with_their_remedies(undrawn: Path) -> None:
     page = checked(of_run(undrawn))
     grave = page.text.index("critical dead units since epoch 6, no longer at the end no unit is active")
     assert grave < page.text.index("warning overfitting since epoch 6 val/loss rose")
-    assert f"{HOSTILE} try: '++data.augment={{flip:0}}' a=1 or +callbacks=ema" in page.text
+    assert f"{HOSTILE} add to the end of the command: '++data.augment={{flip:0}}' a=1, or +callbacks=ema" in page.text
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_findings_with_their_remedies(undrawn: Path) -> None:
         (None, {}, "diagnosis.json is not here, so nothing is known"),
         (None, {"status": "failed"}, "The run failed before its diagnosis was written, so nothing is known"),
         (None, {"callbacks": None}, "trained without the callback diagnosis"),
-        (None, {"status": "running"}, "There is no diagnosis yet"),
+        (None, {"status": "running"}, "written when the training ends. train.log has the findings so far"),
         (None, {"findings": ["plateau"]}, "result.json names plateau, but diagnosis.json is not here"),
         ('{"findings": [{"severity"', {}, "diagnosis.json cannot be read"),
         ('{"findings": [7]}', {}, "diagnosis.json cannot be read"),
