@@ -257,6 +257,42 @@ def test_damaged_files_and_nulls_are_listed_with_their_reason(sweep: Path, tmp_p
     assert others["30"] == others["31"] == ("completed", "its val/acc is not a finite number")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["seed: !!bool x", "seed: !!int ''", "seed: !!timestamp x", f"seed: {hex(2**20000)}", "a: " + "[" * 90 + "]" * 90],
+)
+def test_a_config_that_no_run_writes_is_listed(text: str, sweep: Path) -> None:
+    (sweep / "1" / "config.yaml").write_text(text)
+    (run,) = (run for run in board(sweep).others if run.folder.name == "1")
+    assert run.status == "unreadable"
+    assert "config.yaml" in run.reason
+    assert len(run.reason) < 600
+
+
+def test_values_that_no_run_writes(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    escape = "\x1b[2J"
+    put(tmp_path / "0", val_acc=0.5, seed=[1], curve=[1e308])  # type: ignore[arg-type]
+    put(tmp_path / "1", val_acc=0.4, change=lambda config: config["optimizer"].update(lr=f"$x^ {escape}"))
+    for n, value in enumerate((1e308, True, 10**400)):
+        put(tmp_path / f"{n + 2}", val_acc=value, seed=n)
+    put(tmp_path / f"{escape}5", status=f"a{escape}", reason=f"b{escape} \ud800")
+    status, said, _ = script("compare", tmp_path, "--png", tmp_path / "x.png")
+    assert status == 0
+    assert said.startswith("2 completed runs in 2 settings")
+    assert said.count("its val/acc is not a finite number") == 3
+    assert "b\\x1b[2J \\ud800" in said
+    assert "\x1b" not in said
+
+
+def test_overrides_that_are_no_texts_are_refused(tmp_path: Path, script: Script) -> None:
+    put(tmp_path / "0", val_acc=0.5)
+    bomb = "".join(f"- &a{n} [{', '.join(['x' if n == 0 else f'*a{n - 1}'] * 9)}]\n" for n in range(12))
+    (tmp_path / "0" / "overrides.yaml").write_text(bomb)  # 9 ** 12 values
+    status, _, said = script("compare", tmp_path, "--best")
+    assert (status, "overrides.yaml must hold a list of overrides" in said) == (2, True)
+
+
 def test_a_row_that_is_being_written_is_left(tmp_path: Path) -> None:
     folder = put(tmp_path / "run", curve=[0.5, 0.6])
     with (folder / "metrics.csv").open("a") as stream:
@@ -288,6 +324,7 @@ def test_runs_are_found_once_in_the_order_of_their_numbers(sweep: Path, tmp_path
         (["{sweep}/24", "--png", "{sweep}/a.png"], "--png: no completed run has val/acc yet"),
         (["{sweep}", "--x", "step"], "--x step is the x axis of the picture: add --png FILE"),
         (["{sweep}", "--png", "{sweep}/a.png", "--x", "seconds"], "--x seconds: .* no train/epoch_s; take --x epoch"),
+        (["{sweep}", "--csv", "{sweep}/0/metrics.csv"], r"--csv \S+/metrics.csv would replace a file of a run: choose"),
         (["{sweep}", "--csv", "{sweep}/no/a.csv"], r"\S+/no/a.csv cannot be written: No such file or directory"),
     ],
 )

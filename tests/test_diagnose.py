@@ -294,3 +294,10 @@ def test_calibration_margins_and_findings_without_series(figures: list[Figure]) 
     for series in ((), ("evaluations.val_loss",), ("steps.unknown",)):
         (axes,) = drawn(figures, Finding("x", "note", "text", 1.0, 10, {"images": 3}, series), recorded)
         assert [text.get_text() for text in axes.texts] == ["images: 3"]
+
+
+def test_a_picture_replaces_no_file_of_a_run(script: Script, tmp_path: Path) -> None:
+    run = write(tmp_path / "$\\frac$", history(overfits=True))
+    status, _, said = script("diagnose", run, "--png", run / "config.yaml")
+    assert (status, "config.yaml would replace a file of a run: choose another name" in said) == (2, True)
+    assert script("diagnose", run)[0] == 0, "the name of the folder is no formula"

@@ -142,3 +142,12 @@ def test_mistakes(script: Script, trained: Path, tmp_path: Path) -> None:
     assert status == 2
     assert str(tmp_path) in err
     assert "--data FOLDER says where the files lie now" in err
+
+
+def test_a_link_in_place_of_a_picture_is_replaced(script: Script, trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (tmp_path / "mine").write_text("kept")
+    (run / "confusion_test.png").symlink_to(tmp_path / "mine")
+    assert script("evaluate", run)[0] == 0
+    assert (tmp_path / "mine").read_text() == "kept"
+    assert not (run / "confusion_test.png").is_symlink()

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -145,6 +146,8 @@ def test_an_evaluation_of_this_checkpoint_is_used_and_no_other(undrawn: Path, sc
         ({"nll": {"value": 10**400, "low": 1, "high": 2}}, False),
         ({"classes": {"Shirt": {"recall": ["x"]}}}, False),
         ({"classes": None}, False),
+        ({"classes": {"Shirt": {}}}, False),
+        ({"confusion": [[10**400, 1], [1, 1]]}, False),
     ):
         file.write_text(json.dumps(changed | about))
         assert ("0.1234 accuracy 95% interval 0.1000 to 0.2000" in Page(of_run(undrawn)).text) is used, about
@@ -337,12 +340,47 @@ def test_names_from_elsewhere_are_escaped(undrawn: Path, script: Script, monkeyp
     assert "img src=x onerror=alert(1)" in page.text
 
 
+def test_texts_that_no_run_writes_are_shown_and_harmless(undrawn: Path) -> None:
+    finding = {"name": "a\x1b[2J", "severity": "note", "text": "half \ud800", "since": {"epoch": 10**18, "step": 1}}
+    (undrawn / "diagnosis.json").write_text(json.dumps({"findings": [finding]}))
+    result = json.loads((undrawn / "result.json").read_text())
+    strange = {"images": {"test": "many", "val": [1]}, "best_epoch": 10**400, "git": "\ud800", "parameters": 10**400}
+    (undrawn / "result.json").write_text(json.dumps(result | strange))
+    page = checked(of_run(undrawn))
+    assert "half \\ud800" in page.text
+    assert "\x1b" not in page.html
+    assert "many test" in page.text
+
+
+def test_more_findings_than_there_are_rules_are_not_shown(undrawn: Path) -> None:
+    finding = {"name": "plateau", "severity": "note", "text": "x"}
+    (undrawn / "diagnosis.json").write_text(json.dumps({"findings": [finding] * 1001}))
+    assert "diagnosis.json cannot be read, so nothing is known" in Page(of_run(undrawn)).text
+
+
+def test_pipes_are_not_waited_for(undrawn: Path, script: Script) -> None:
+    for name in ("result.json", "metrics.csv", "overrides.yaml", "diagnosis.json", "evaluation_test.json"):
+        (undrawn / name).unlink(missing_ok=True)
+        os.mkfifo(undrawn / name)
+    page = Page(of_run(undrawn))
+    assert "result.json is damaged" in page.text
+    assert "diagnosis.json cannot be read" in page.text
+    assert "200 images" in page.text, "the model is measured all the same"
+    (undrawn / "config.yaml").unlink()
+    os.mkfifo(undrawn / "config.yaml")
+    assert "config.yaml cannot be read" in Page(of_run(undrawn)).text
+
+
 def test_names_within_figures_are_escaped() -> None:
     with drawing():
-        figure = bars_figure([0.5], [f"{HOSTILE} $\\frac$ & \N{SNOWMAN}"], "label")
+        names = [HOSTILE, "$\\frac$ & \N{SNOWMAN}", "long " * 40]
+        figure = bars_figure([0.5] * 3, names, "label")
     html = svg(figure, "bars")
     assert "<script" not in html
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; $\\frac$ &amp; \N{SNOWMAN}" in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "$\\frac$ &amp; \N{SNOWMAN}" in html
+    assert "label" in html, "there is still space for the axis"
+    assert "long " * 6 not in html
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100, 400])
@@ -369,6 +407,7 @@ def test_the_confusion_matrix_of_any_number_of_classes(classes: int) -> None:
         (("+costs.Shirt.Coat=5",), {"costs.Shirt.Coat": ("5", "")}),
         (("+callbacks=ema",), {"callbacks": ("checkpoint, ema", "checkpoint")}),
         (("callbacks.ema.decay=0.5", "+callbacks=ema"), {"callbacks.ema.decay": ("0.5", "0.995")}),
+        (("data=sample", "trainer=cpu"), {"data": ("sample", "fashion_mnist"), "trainer": ("cpu", "auto")}),
         (("experiment=quickstart",), {"data.batch_size": ("64", "128"), "optimizer.lr": ("0.001", "0.1")}),
     ],
 )  # fmt: skip
@@ -553,6 +592,8 @@ def test_no_interval_without_repeated_runs(tmp_path: Path) -> None:
         (["MISSING"], "MISSING is no folder; name a run folder, a sweep, or a folder of runs"),
         (["RUN", "--out", "MISSING/x.html"], "MISSING is no folder"),
         (["RUN", "--out", "EMPTY"], "it is a folder"),
+        (["RUN", "--out", "RUN/result.json"], "result.json would replace a file of a run: choose another name"),
+        (["RUN", "--out", "RUN/checkpoints/best.ckpt"], "best.ckpt would replace a file of a run"),
         (["RUN", "--out", "/proc/x.html"], "/proc/x.html cannot be written: "),
         (["SWEEP", "--metric", "val/nonsense"], "--metric val/nonsense: no completed run has it"),
     ],

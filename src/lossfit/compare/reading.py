@@ -94,7 +94,7 @@ def read(folder: Path) -> RunSummary:
     return RunSummary(
         folder, printable(status)[:40], str(reason), options(config), _integer(config.get("seed")),
         printable(result.get("started", "")), numbers, frozenset(metrics) - frozenset(numbers),
-        headline if is_name(headline) else metric_names.headline(),
+        str(headline) if is_name(headline) else metric_names.headline(),
         _integer(_mapping(config.get("data")).get("fold")), _findings(result.get("findings")),
     )  # fmt: skip
 

@@ -65,7 +65,7 @@ def _mark(axes: Axes, best_epoch: int | None, findings: Sequence[ReportedFinding
     """Draw a line at the epoch whose weights were kept, and one from where the evidence shows each finding."""
     if best_epoch is not None:
         axes.axvline(best_epoch, color="#808080", linestyle=":", linewidth=1, label="best epoch")
-    last = max(max(line.get_xdata()) for line in axes.lines)  # a finding from elsewhere may name any epoch
+    last = axes.dataLim.x1  # a finding from elsewhere may name any epoch
     first: dict[float, list[str]] = {}
     for finding in findings:
         if finding.epoch is not None and 0 <= finding.epoch <= last + 1:

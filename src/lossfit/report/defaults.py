@@ -33,7 +33,7 @@ def differing(config: Config) -> list[Difference]:
     defaults: dict[str, Any] = {key: value for key, value in read(".", "config").items() if key not in OF_THE_COMMAND}
     for group, option in sorted(choices.items()):  # data before data/augment
         if isinstance(option, str):
-            _put(defaults, group.split("/"), read(group, option))
+            _put(defaults, group.split("/"), _content(group, option))
     callbacks = config.get("callbacks")
     known = _callbacks()
     defaults["callbacks"] = (
@@ -56,9 +56,23 @@ def _usual_choices(choices: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(entry, dict):
             yield from ((group, option) for group, option in entry.items() if isinstance(option, str))
     for group, option in choices.items():
-        for entry in read(group, option).get("defaults", ()) if group == "data" else ():
+        for entry in _content(group, option).get("defaults", ()) if group == "data" else ():
             if isinstance(entry, dict):
                 yield from ((f"{group}/{part}", value) for part, value in entry.items())
+
+
+def _content(group: str, option: Any) -> dict[str, Any]:
+    """Return the content of an option's file over that of the options that it begins with: sample's of fashion_mnist.
+
+    The entry `defaults` has the choices of groups of all of them.
+    """
+    own = read(group, option)
+    begins = [entry for entry in own.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
+    found: dict[str, Any] = {}
+    for content in (*(_content(group, entry) for entry in begins), own):
+        choices = [entry for entry in content.get("defaults", ()) if isinstance(entry, dict)]
+        found |= content | {"defaults": [*found.get("defaults", ()), *choices]}
+    return found
 
 
 def _put(tree: dict[str, Any], path: list[str], node: dict[str, Any]) -> None:

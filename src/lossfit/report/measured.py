@@ -24,6 +24,7 @@ from lossfit.tasks import metric_names
 from lossfit.tasks.figures import reliability_figure
 
 MISTAKES = 18  # images
+OF_ANOTHER_FORM = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)  # what such a file leads to
 DRAWN_HERE = ("confusion",)  # figures of tasks that the page draws itself, from the counts
 
 
@@ -77,10 +78,16 @@ def measured(folder: Path, split: str, data: str | None = None, trust_code: bool
     task = model.of_task
     if stored and (stored["samples"], stored["rows"]) != (len(target), task.rows):
         stored = {}
-    found = stored or task.measure(outputs[None], target)
     missing: list[str] = []
     with drawing():
-        figures = task.report_figures(found, outputs, target)
+        try:
+            found = stored or task.measure(outputs[None], target)
+            figures = task.report_figures(found, outputs, target)
+        except OF_ANOTHER_FORM:
+            if not stored:
+                raise
+            stored, found = {}, task.measure(outputs[None], target)
+            figures = task.report_figures(found, outputs, target)
     return Measured(
         split=split,
         about=f"{split} split, {len(target):,} images, weights of epoch {model.epochs}{_units(model)}{_when(stored)}",
@@ -119,7 +126,7 @@ def _stored(folder: Path, split: str) -> dict[str, Any]:
     try:
         found = json.loads(files.read_text(folder / names.EVALUATION.format(split=split)))
         _check(found)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+    except (OSError, RecursionError, *OF_ANOTHER_FORM):
         return {}
     return found if found.get("temperature") in (None, 1) else {}
 
@@ -147,7 +154,7 @@ def _rows(stored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _check(stored: Mapping[str, Any]) -> None:
-    """Raise an error of Python for an evaluation of another form than evaluate.py's: ValueError, TypeError or another.
+    """Raise one of OF_ANOTHER_FORM for an evaluation of another form than evaluate.py's.
 
     It may come from anyone: what is shown as a number must be one.
     """

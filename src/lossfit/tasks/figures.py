@@ -22,8 +22,9 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(1.35 * size, size), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    axes.set_xticks(range(len(class_names)), class_names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(class_names)), class_names)
+    shown = [short(name, 30) for name in class_names]
+    axes.set_xticks(range(len(shown)), shown, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(range(len(shown)), shown, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title("% of the true class", fontsize="medium")
@@ -93,7 +94,7 @@ def bars_figure(values: Sequence[float], names: Sequence[str], label: str) -> Fi
     axes = figure.add_subplot()
     known = [0.0 if math.isnan(value) else value for value in values]
     axes.barh(range(len(names)), known, color="tab:blue")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [short(name, 30) for name in names], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel(label)
