@@ -17,12 +17,17 @@ import argparse
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 from lossfit import compare, runs
+from lossfit.diagnosis.suspects import suspects
 from lossfit.errors import UserError, counted, exit_on_error, printable
 from lossfit.runs import names, outputs
 from lossfit.runs.diagnosed import diagnose
 from lossfit.system import files
+
+INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "    "}
 
 
 def main() -> None:
@@ -55,6 +60,9 @@ def of_run(folder: Path, png: Path) -> None:
     print(f"{counted(run.found, 'finding')} by {looked}\n")
     for found in run.found:
         print("\n".join(run.lines(found)))
+        if found.last.name == "label_noise" and found.holds and (listed := suspects(run.history)):
+            images = "; ".join(f"{one.index} {one.label}, predicted {one.predicted}" for one in listed)
+            print(fill(f"images of the training split, from 0: {images}", 120, **INDENT, break_on_hyphens=False))
     from lossfit.diagnosis.picture import picture  # matplotlib is imported only here
 
     content = picture(run.history, run.found, printable(folder))

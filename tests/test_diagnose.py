@@ -100,6 +100,19 @@ def test_it_finds_what_the_run_found(script: Script, tmp_path: Path) -> None:
         assert line in logged
 
 
+def test_images_whose_labels_look_wrong_are_listed(script: Script, tmp_path: Path) -> None:
+    known = {"index": 7, "label": "a", "predicted": "c", "margin": -0.5}
+    hostile = [7, {"index": 8}, known | {"index": "7"}, known | {"index": -1}, known | {"label": "\x1b"}]
+    recorded = history(overfits=False, suspects=[known, known | {"index": 12, "label": "b"}, *hostile])
+    recorded.evaluations["sample_score"][:], recorded.evaluations["val_score"][:] = 0.3, 0.9
+    rule = {"label_noise": {"_target_": f"{RULES}.label_noise", "_partial_": True}}
+    run = write(tmp_path / "run", recorded, rule)
+    status, said, err = script("diagnose", run)
+    assert (status, err) == (0, "")
+    assert "; scripts/diagnose.py lists 7 of them\n" in said
+    assert "\n  images of the training split, from 0: 7 a, predicted c; 12 b, predicted c\n" in said
+
+
 def test_names_from_elsewhere_are_escaped(script: Script, tmp_path: Path) -> None:
     from lossfit.runs.diagnosed import Diagnosed
 
