@@ -302,7 +302,7 @@ def test_calibration_margins_and_findings_without_series(figures: list[Figure]) 
     (axes,) = drawn(figures, Finding("x", "note", "text", 1.0, 10, {}, ("evaluations.bins",)), recorded)
     assert axes.lines[1].get_xydata().tolist() == [[pytest.approx(0.9), pytest.approx(0.7)]]
     (axes,) = drawn(figures, Finding("x", "note", "text", 1.0, 10, {}, ("evaluations.margins",)), recorded)
-    assert "quantile 50%" in axes.get_legend_handles_labels()[1]
+    assert "50% of the images are below" in axes.get_legend_handles_labels()[1]
     recorded.evaluations["val_loss"][:] = np.nan
     for series in ((), ("evaluations.val_loss",), ("steps.unknown",)):
         (axes,) = drawn(figures, Finding("x", "note", "text", 1.0, 10, {"images": 3}, series), recorded)
