@@ -23,7 +23,10 @@ def suspects(history: History) -> list[Suspect]:
     listed: Any = history.facts.get("suspects")
     found = []
     for one in listed[:MOST] if isinstance(listed, list) else ():
-        index, *classes = map(one.get, ("index", "label", "predicted")) if isinstance(one, dict) else (None,)
+        values: list[Any] = (
+            [one.get(key) for key in ("index", "label", "predicted")] if isinstance(one, dict) else [None]
+        )
+        index, *classes = values
         if type(index) is int and 0 <= index < 2**48 and all(map(is_name, classes)):
             found.append(Suspect(index, *classes))
     return found
