@@ -51,6 +51,8 @@ def _chart(title: str, shown: Curves, best_epoch: int | None, findings: Sequence
     values = [value for curve in shown.values() for value in curve.values()]
     if title == "loss" and min(values) > 0 and max(values) / min(values) > WIDE:
         axes.set_yscale("log")
+    elif min(values) == max(values) > 0:
+        axes.set_ylim(0, 2 * max(values))  # of a constant: else an axis of a few percent around it
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, loc="left")
