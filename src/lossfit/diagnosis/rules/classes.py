@@ -98,7 +98,7 @@ def miscalibration(
     how = "high" if mean > accuracy else "low"
     text = (
         f"the probabilities after epoch {history.evaluations['epoch'][-1]:.0f} are too {how}: on the validation images "
-        f"the mean one of the predicted class is {number(mean)}, the accuracy {number(accuracy)}, and the calibration "
+        f"their mean for the predicted class is {number(mean)}, the accuracy {number(accuracy)}, and the calibration "
         f"error {number(error)}, where right probabilities have {number(floor)} by chance"
     )
     evidence = {"ece": error, "by_chance": floor, "confidence": mean, "accuracy": accuracy}
