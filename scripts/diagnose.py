@@ -17,12 +17,17 @@ import argparse
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
-from lossfit import compare
+from lossfit import compare, runs
+from lossfit.diagnosis.suspects import suspects
 from lossfit.errors import UserError, counted, exit_on_error, printable
 from lossfit.runs import names, outputs
 from lossfit.runs.diagnosed import diagnose
 from lossfit.system import files
+
+INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "    "}
 
 
 def main() -> None:
@@ -33,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.png:
         outputs.check(options.png, "--png")
-    if (options.run / names.CONFIG).exists():
+    if runs.is_run(options.run):
         of_run(options.run, options.png or options.run / names.DIAGNOSIS_PICTURE)
     elif options.png:
         raise UserError(f"--png draws one run, and {options.run} is none: name a run folder")
@@ -45,7 +50,8 @@ def of_run(folder: Path, png: Path) -> None:
     """Print what is found in one run, and draw it."""
     run = diagnose(folder)
     steps, evaluations = (len(rows["step"]) for rows in (run.history.steps, run.history.evaluations))
-    looked = f"{len(run.rules)} rules on {evaluations:,} evaluations and {steps:,} recorded steps"
+    rows = f"{counted(range(evaluations), 'evaluation')} and {counted(range(steps), 'recorded step')}"
+    looked = f"{counted([*run.rules], 'rule')} on {rows}"
     if not run.found:
         with suppress(OSError):  # the folder may be someone else's
             (folder / names.DIAGNOSIS_PICTURE).unlink()  # of findings that other rules had
@@ -54,6 +60,9 @@ def of_run(folder: Path, png: Path) -> None:
     print(f"{counted(run.found, 'finding')} by {looked}\n")
     for found in run.found:
         print("\n".join(run.lines(found)))
+        if found.last.name == "label_noise" and found.holds and (listed := suspects(run.history)):
+            images = "; ".join(f"{one.index} {one.label}, predicted {one.predicted}" for one in listed)
+            print(fill(f"images of the training split, from 0: {images}", 120, **INDENT, break_on_hyphens=False))
     from lossfit.diagnosis.picture import picture  # matplotlib is imported only here
 
     content = picture(run.history, run.found, printable(folder))
@@ -74,7 +83,7 @@ def of_sweep(folder: Path) -> None:
         about = ", ".join(filter(None, [compare.label(options, run.options), *seed]))
         said = "no diagnosis" if run.findings is None else ", ".join(run.findings) or "nothing found"
         status = "" if run.status == "completed" else f" ({run.status})"
-        print(printable(f"{run.folder.relative_to(folder)}  {about}: {said}{status}"))
+        print(printable(f"{run.folder.relative_to(folder)}  {said}{status}" + (f"  ({about})" if about else "")))
         total.update(set(run.findings or ()))
     diagnosed = [run for run in found if run.findings is not None]
     healthy = sum(not run.findings for run in diagnosed)

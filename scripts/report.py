@@ -18,6 +18,7 @@ Writes report.html into the folder, or the file of --out.
 import argparse
 from pathlib import Path
 
+from lossfit import runs
 from lossfit.errors import UserError, exit_on_error
 from lossfit.report import of_run, of_sweep
 from lossfit.runs import names, outputs
@@ -35,13 +36,15 @@ def main() -> None:
     parser.add_argument("--trust-code", action="store_true", help="of a run: import the user's own code")
     asked = parser.parse_args()
     out = asked.out or asked.folder / names.REPORT
+    if asked.folder.is_file():
+        raise UserError(f"{asked.folder} is no run folder: {runs.why_no_run(asked.folder)}")
     if not asked.folder.is_dir():
         raise UserError(f"{asked.folder} is no folder; name a run folder, a sweep, or a folder of runs")
     if out.is_dir() or not out.parent.is_dir():  # checked before the model is measured, which can take minutes
         why = "it is a folder" if out.is_dir() else f"{out.parent} is no folder"
         raise UserError(f"--out {out} cannot be written: {why}")
     outputs.check(out, "--out")
-    if (asked.folder / names.CONFIG).exists():
+    if runs.is_run(asked.folder):
         html = of_run(asked.folder, asked.data, asked.trust_code)
     else:
         html = of_sweep(asked.folder, asked.metric, asked.direction)

@@ -41,7 +41,7 @@ def put(
     **metrics: float | None,
 ) -> Path:
     """Write a run folder as a run leaves it; `val_acc=0.5` is the metric val/acc, `fit_s` a timing."""
-    folder.mkdir(parents=True)
+    (folder / "checkpoints").mkdir(parents=True)
     config = json.loads(json.dumps(compose(*overrides))) | {"seed": seed}
     change(config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -314,7 +314,7 @@ def test_runs_are_found_once_in_the_order_of_their_numbers(sweep: Path, tmp_path
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere holds no run: no such folder; name run folders, sweeps or parents of them"),
-        (["src"], "src holds no run: no folder with a config.yaml, it or below it; name run folders,"),
+        (["src"], "src holds no run: no run folder, it or below it; name run folders,"),
         (
             ["{sweep}", "--metric", "val/ac"],
             r"--metric val/ac: no completed run has it \(known: fit_s, val/acc, val/nll\)",

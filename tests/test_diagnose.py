@@ -14,7 +14,8 @@ from lossfit import runs
 from lossfit.diagnosis import Finding, Found, History, picture
 from lossfit.errors import UserError
 from lossfit.runs.diagnosed import diagnose
-from tests.conftest import fit
+from lossfit.system import locks
+from tests.conftest import ROOT, fit
 from tests.test_compare import put
 
 Script = Callable[..., tuple[int, str, str]]
@@ -68,7 +69,7 @@ def test_a_finding_is_said_and_drawn(script: Script, tmp_path: Path) -> None:
     status, said, err = script("diagnose", run)
     assert (status, err) == (0, "")
     lines = said.splitlines()
-    assert lines[0] == "1 finding by 1 rules on 20 evaluations and 40 recorded steps"
+    assert lines[0] == "1 finding by 1 rule on 20 evaluations and 40 recorded steps"
     assert lines[2].startswith("Warning: overfitting since epoch ")
     assert lines[-1] == str(run / "diagnosis.png")
     assert (run / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
@@ -79,7 +80,7 @@ def test_a_finding_is_said_and_drawn(script: Script, tmp_path: Path) -> None:
 def test_nothing_found(script: Script, tmp_path: Path) -> None:
     run = write(tmp_path / "run", history(overfits=False), OVERFITTING | {"leak": None})
     (run / "diagnosis.png").write_bytes(b"of rules that found something")
-    assert script("diagnose", run) == (0, "nothing was found by 1 rules on 20 evaluations and 40 recorded steps\n", "")
+    assert script("diagnose", run) == (0, "nothing was found by 1 rule on 20 evaluations and 40 recorded steps\n", "")
     assert not (run / "diagnosis.png").exists()
 
 
@@ -89,13 +90,27 @@ def test_it_finds_what_the_run_found(script: Script, tmp_path: Path) -> None:
     stored = json.loads((run / "diagnosis.json").read_text())["findings"]
     assert stored, "or the test says nothing"
     found = diagnose(run).found
-    assert [one.last.name for one in found] == [one["name"] for one in stored] == runs.read_result(run)["findings"]
+    assert [one.last.name for one in found] == [one["name"] for one in stored]
+    assert runs.read_result(run)["findings"] == [one["name"] for one in stored if one["holds"]]
     assert [one.last.text for one in found] == [one["text"] for one in stored]
     assert [(one.first.epoch, one.first.step) for one in found] == [tuple(one["since"].values()) for one in stored]
     said, logged = script("diagnose", run)[1], (run / "train.log").read_text()
     for one in stored:
         (line,) = (line for line in said.splitlines() if one["text"] in line)
         assert line in logged
+
+
+def test_images_whose_labels_look_wrong_are_listed(script: Script, tmp_path: Path) -> None:
+    known = {"index": 7, "label": "a", "predicted": "c", "margin": -0.5}
+    hostile = [7, {"index": 8}, known | {"index": "7"}, known | {"index": -1}, known | {"label": "\x1b"}]
+    recorded = history(overfits=False, suspects=[known, known | {"index": 12, "label": "b"}, *hostile])
+    recorded.evaluations["sample_score"][:], recorded.evaluations["val_score"][:] = 0.3, 0.9
+    rule = {"label_noise": {"_target_": f"{RULES}.label_noise", "_partial_": True}}
+    run = write(tmp_path / "run", recorded, rule)
+    status, said, err = script("diagnose", run)
+    assert (status, err) == (0, "")
+    assert "; scripts/diagnose.py lists 7 of them\n" in said
+    assert "\n  images of the training split, from 0: 7 a, predicted c; 12 b, predicted c\n" in said
 
 
 def test_names_from_elsewhere_are_escaped(script: Script, tmp_path: Path) -> None:
@@ -118,9 +133,20 @@ def test_a_folder_without_a_diagnosis_has_its_remedy(script: Script, tmp_path: P
         code, said, err = script("diagnose", tmp_path / name)
         assert (code, said) == (2, "")
         assert err.splitlines()[0].startswith(f"Error: {tmp_path / name} has no diagnosis.json: {remedy}")
+    put(tmp_path / "e", "callbacks.diagnosis=null")
+    assert "train again without callbacks.diagnosis=null" in script("diagnose", tmp_path / "e")[2]
+    put(tmp_path / "f", status="running")
+    with locks.held(tmp_path / "f"):
+        assert "the run is still training: wait until it ends" in script("diagnose", tmp_path / "f")[2]
     (tmp_path / "empty").mkdir()
     assert "holds no run" in script("diagnose", tmp_path / "empty")[2]
     assert script("diagnose", tmp_path / "nowhere")[0] == 2
+    file = tmp_path / "a" / "checkpoints" / "best.ckpt"
+    file.touch()
+    assert f"it is a file of a run: name the run folder, {tmp_path / 'a'}" in script("diagnose", file)[2]
+    assert f"name the run folder, {tmp_path / 'a'}" in script("report", file)[2]
+    for name in ("diagnose", "report"):
+        assert script(name, ROOT / "conf")[2].startswith(f"Error: {ROOT / 'conf'} holds no run: ")
 
 
 def damaged() -> dict[str, str]:
@@ -215,10 +241,10 @@ def test_a_sweep_gets_a_line_for_each_run(script: Script, tmp_path: Path) -> Non
     status, said, err = script("diagnose", sweep)
     assert (status, err) == (0, "")
     assert said.splitlines() == [
-        "0  optimizer=sgd, seed=1: divergence, plateau",
-        "1  optimizer=adam, seed=1: plateau (diverged)",
-        "2  optimizer=adam, seed=2: nothing found",
-        "3  optimizer=lion, seed=1: no diagnosis (waiting)",
+        "0  divergence, plateau  (optimizer=sgd, seed=1)",
+        "1  plateau (diverged)  (optimizer=adam, seed=1)",
+        "2  nothing found  (optimizer=adam, seed=2)",
+        "3  no diagnosis (waiting)  (optimizer=lion, seed=1)",
         "",
         "3 diagnosed runs of 4: plateau 2, divergence 1, nothing found 1",
     ]
@@ -276,7 +302,7 @@ def test_calibration_margins_and_findings_without_series(figures: list[Figure]) 
     (axes,) = drawn(figures, Finding("x", "note", "text", 1.0, 10, {}, ("evaluations.bins",)), recorded)
     assert axes.lines[1].get_xydata().tolist() == [[pytest.approx(0.9), pytest.approx(0.7)]]
     (axes,) = drawn(figures, Finding("x", "note", "text", 1.0, 10, {}, ("evaluations.margins",)), recorded)
-    assert "quantile 50%" in axes.get_legend_handles_labels()[1]
+    assert "50% of the images are below" in axes.get_legend_handles_labels()[1]
     recorded.evaluations["val_loss"][:] = np.nan
     for series in ((), ("evaluations.val_loss",), ("steps.unknown",)):
         (axes,) = drawn(figures, Finding("x", "note", "text", 1.0, 10, {"images": 3}, series), recorded)

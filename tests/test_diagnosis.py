@@ -1,12 +1,15 @@
 """The history of a run, and the findings of rules over it."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 
 from lossfit.diagnosis import Finding, Findings, History, replay
+from lossfit.diagnosis.diagnosis import names_at_end
 from lossfit.diagnosis.history import once
+from lossfit.diagnosis.rules import series
 
 
 def history(steps: list[int], evaluations: list[int], losses: list[float] | None = None) -> History:
@@ -81,7 +84,48 @@ def test_a_finding_is_told_once_and_keeps_since_when_it_holds_and_whether_it_sti
     (found,) = findings.found.values()
     assert found.lines([]) == ["Warning: high_loss since epoch 2, no longer: it was 3.0"]
     found.holds = True
-    assert found.lines([["a=1", "b=2"], ["c=x y"]])[1:] == ["  try: a=1 b=2   or   'c=x y'"]
+    assert found.lines([["a=1", "b=2"], ["c=x y"]])[1:] == ["  add to the end of the command: a=1 b=2, or 'c=x y'"]
+    assert found.lines([["python", "x.py"], ["c=1"]])[1:] == [
+        "  run python x.py, or add to the end of the command: c=1"
+    ]
+
+
+def high_in_between(history: History) -> Finding | None:
+    """A rule: the last train/loss is above 1."""
+    losses = history.steps["loss"]
+    return Finding("high", "warning", "it is high", 0.5, 50, {}, ()) if len(losses) and losses[-1] > 1 else None
+
+
+def test_what_is_found_and_gone_between_two_validations_is_not_said():
+    run = history([50, 100, 150, 200], [100, 200], [0.5, 0.5])
+    run.steps["loss"][:] = [2.0, 0.5, 2.0, 2.0]
+    findings = Findings({"high": high_in_between})
+    said = []
+    for steps, evaluations in ((1, 0), (2, 1), (3, 1), (4, 2)):
+        findings.update(run.until(steps, evaluations))
+        said.append((findings.found["high"].holds, len(findings.listed())))
+    assert said == [(True, 1), (False, 0), (True, 1), (True, 1)]
+    findings.update(History(run.facts, {**run.steps, "loss": np.zeros(4)}, run.evaluations))
+    assert [one.holds for one in findings.listed()] == [False], "it held after a validation, and was printed"
+    assert names_at_end(findings.to_plain(lambda finding: [])) == []
+
+
+def test_values_that_overflow_give_no_warning():
+    def overflows(history: History) -> Finding | None:
+        assert np.isinf(np.array([1e308]) * 100).all()
+        return None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        findings = Findings({"overflows": overflows})
+        findings.update(history([], [100], [2.0]))
+    assert not findings.failed
+
+
+def test_two_numbers_of_a_sentence_differ():
+    assert series.change(2.3, 0.5) == "from 2.3 to 0.5"
+    assert series.change(2.2981, 2.2969) == "from 2.298 to 2.297"
+    assert series.change(2.0, 2.0) == "from 2 to 2"
 
 
 def broken(history: History) -> Finding | None:

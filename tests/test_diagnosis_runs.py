@@ -370,8 +370,10 @@ def test_a_run_that_diverges_records_where_it_was_first_not_finite(
 ) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
-    found, _ = diverged(tmp_path / "model", "model=custom", "model.function=broken.model")
-    assert found["where"] == "the output of 2 (Root) is the first in the model that is not finite"
+    found, message = diverged(tmp_path / "model", "model=custom", "model.function=broken.model")
+    assert "The findings above say what to try" in message
+    assert "lr_find.py" not in message, "a finding has a learning rate"
+    assert found["where"] == "the output of module 2 (Root) is the first that is not finite"
     assert (found["step"], found["batch"]) == (1, 1)
     found, _ = diverged(tmp_path / "loss", "loss=custom", "loss.function=broken.loss")
     assert found["where"].startswith("the loss is not finite for finite outputs, the largest of which is ")
@@ -381,6 +383,7 @@ def test_a_run_that_diverges_records_where_it_was_first_not_finite(
     found, message = diverged(tmp_path / "rate", "optimizer=sgd", "optimizer.lr=1e30", "scheduler=none")
     assert "of 6 weights, 1.weight first" in found["where"] or "the output of" in found["where"]
     assert found["what"] in message
+    assert "lr_find.py" in message, "no finding has one"
 
 
 def test_two_ranks_have_one_diagnosis(tmp_path: Path) -> None:

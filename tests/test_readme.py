@@ -252,7 +252,7 @@ def test_commands_on_a_trained_run(command: str, trained: Path, tmp_path: Path) 
         "predict": r"boot\.png  0\.\d+ [A-Z]",
         "export": r"0 predictions differ",
         "report": r"run/report\.html  0\.\d+ MB",
-        "diagnose": r"by 16 rules on 1 evaluations and \d+ recorded steps",
+        "diagnose": r"by 16 rules on 1 evaluation and \d+ recorded steps",
     }
     assert re.search(expected[Path(arguments[0]).stem], done.stdout), done.stdout
 

@@ -27,6 +27,7 @@ from lossfit.report.against_best import differences, student_quantile
 from lossfit.report.confusion import confusion
 from lossfit.report.defaults import differing
 from lossfit.report.effects import effects
+from lossfit.report.pictures import training_pictures
 from lossfit.report.svg import drawing, svg
 from lossfit.system import locks
 from lossfit.tasks.figures import bars_figure
@@ -192,9 +193,9 @@ def test_findings_with_their_remedies(undrawn: Path) -> None:
     ]
     (undrawn / "diagnosis.json").write_text(json.dumps({"findings": found, "history": {}}))
     page = checked(of_run(undrawn))
-    grave = page.text.index("critical dead units since epoch 6, no longer at the end no unit is active")
+    grave = page.text.index("critical dead_units since epoch 6, no longer at the end no unit is active")
     assert grave < page.text.index("warning overfitting since epoch 6 val/loss rose")
-    assert f"{HOSTILE} try: '++data.augment={{flip:0}}' a=1 or +callbacks=ema" in page.text
+    assert f"{HOSTILE} add to the end of the command: '++data.augment={{flip:0}}' a=1 , or +callbacks=ema" in page.text
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_findings_with_their_remedies(undrawn: Path) -> None:
         (None, {}, "diagnosis.json is not here, so nothing is known"),
         (None, {"status": "failed"}, "The run failed before its diagnosis was written, so nothing is known"),
         (None, {"callbacks": None}, "trained without the callback diagnosis"),
-        (None, {"status": "running"}, "There is no diagnosis yet"),
+        (None, {"status": "running"}, "written when the training ends. train.log has the findings so far"),
         (None, {"findings": ["plateau"]}, "result.json names plateau, but diagnosis.json is not here"),
         ('{"findings": [{"severity"', {}, "diagnosis.json cannot be read"),
         ('{"findings": [7]}', {}, "diagnosis.json cannot be read"),
@@ -456,6 +457,24 @@ def sweep(tmp_path: Path) -> Path:
         result = json.loads((folder / "result.json").read_text())
         (folder / "result.json").write_text(json.dumps(result | {"findings": ["plateau"] if n % 3 == 0 else []}))
     return root
+
+
+def test_the_findings_of_a_sweep_have_an_example(sweep: Path) -> None:
+    found = {
+        "name": "plateau", "severity": "warning", "since": {"epoch": 2, "step": 20}, "holds": True,
+        "text": f"it stays {HOSTILE}", "remedies": [["optimizer.lr=1"]],
+    }  # fmt: skip
+    (sweep / "3" / "diagnosis.json").write_text(json.dumps({"findings": [found], "history": {}}))
+    text = checked(of_sweep(sweep)).text
+    assert f"warning plateau in 4 runs, for example in {sweep}/3, since epoch 2: it stays {HOSTILE}" in text
+    assert "add to the end of the command: optimizer.lr=1" in text
+
+
+def test_training_images_are_drawn_if_they_can_be_read(undrawn: Path) -> None:
+    first, second = training_pictures(undrawn, [0, 5])
+    assert first.startswith("data:image/png;base64,")
+    assert first != second
+    assert training_pictures(undrawn, [10**9]) == training_pictures(undrawn / "nowhere", [0]) == []
 
 
 def test_the_report_of_a_sweep(sweep: Path, script: Script) -> None:

@@ -117,12 +117,12 @@ def test_findings_are_a_text_and_a_picture_at_their_step(tmp_path: Path) -> None
     assert [event.step for event in found.Images(tags.FINDINGS_PICTURE)] == [80, 120]
     texts = [event.tensor_proto.string_val[0].decode() for event in found.Tensors("findings/text_summary")]
     assert texts[0].splitlines() == [
-        "**warning: dead units since epoch 2**: of layer 3, 40 of 64 units are never active",
+        "**warning: dead_units since epoch 2**: of layer 3, 40 of 64 units are never active",
         "",
         "- try `optimizer.lr=0.001`",
         "- try `model=resnet 'loss.costs={a b: 1}'`",
     ]
-    assert texts[1].endswith("**warning: dead units since step 10, no longer**: " + str(FINDING["text"]))
+    assert texts[1].endswith("**warning: dead_units since step 10, no longer**: " + str(FINDING["text"]))
 
 
 def test_norms_of_layers_are_curves_of_some_layers(tmp_path: Path) -> None:

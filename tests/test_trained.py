@@ -128,6 +128,14 @@ def refused(path: Path) -> str:
 def test_files_that_are_no_checkpoints_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
     assert refused(tmp_path / "nowhere").endswith("no such run folder or checkpoint")
     assert "is no run folder: it has no config.yaml" in refused(tmp_path)
+    assert "is no run folder: it has neither checkpoints nor result.json" in refused(ROOT / "conf")
+    runs = tmp_path / "runs"
+    for folder in ("10", "2"):
+        (runs / folder / "checkpoints").mkdir(parents=True)
+        (runs / folder / "config.yaml").touch()
+    assert f"is no run folder: it is a folder of runs: name one, such as {runs / '2'}" in refused(runs)
+    (runs / "sweep.yaml").touch()
+    assert f"is no run folder: it is a sweep: name one of its runs, such as {runs / '2'}" in refused(runs)
 
     file = tmp_path / "file.ckpt"
     whole = (trained / "checkpoints" / "best.ckpt").read_bytes()

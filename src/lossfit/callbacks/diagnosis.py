@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lossfit.callbacks.first_not_finite import first_not_finite
 from lossfit.callbacks.recorder import Recorder, place
 from lossfit.diagnosis import Finding, Findings, Found, History, Rule, replay
-from lossfit.diagnosis.diagnosis import by_severity
+from lossfit.diagnosis.diagnosis import names_at_end
 from lossfit.diagnosis.history import is_due, is_due_within_epoch
 from lossfit.diagnosis.remedies import remedies, with_folder
 from lossfit.errors import Diverged, did_you_mean
@@ -40,6 +40,7 @@ class Diagnosis(Callback):
     pruned. rules: by name; null turns one off. save_dir: the run's folder.
 
     findings_report: the findings as they were written last. findings_lines: the same in words, for the end of the run.
+    findings_at_end: the names of those that hold.
     """
 
     @checked
@@ -63,6 +64,7 @@ class Diagnosis(Callback):
         self.unprinted: list[Found] = []  # findings that are printed after the epoch's line
         self.findings_report: list[dict[str, Any]] | None = None
         self.findings_lines: list[str] = []
+        self.findings_at_end: list[str] | None = None
         self.started = False
         self.keeps_batch = False
         self.batch: Batch | None = None
@@ -76,7 +78,7 @@ class Diagnosis(Callback):
         self.shown = trainer.global_step
         self.keeps_batch = trainer.world_size == 1 and pl_module.device.type == "cpu"
         self.findings = replay(self.recorder.history, self.rules, ended=False)
-        self.unprinted = [found for found in self.findings.found.values() if found.holds]
+        self.unprinted = [found for found in self.findings.found.values() if found.holds or not found.told]
         self.started = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -176,14 +178,15 @@ class Diagnosis(Callback):
             trainer.should_stop = True
 
     def _print_new(self, trainer: Trainer) -> None:
-        """Print the findings that are new, and show all in TensorBoard."""
-        if not self.unprinted:
+        """Print the findings that are new and hold, and show all in TensorBoard."""
+        new = [found for found in self.unprinted if found.holds]
+        if not new:
             return
         report = self._report(trainer)
-        for line in self._lines(self.unprinted, report):
+        for line in self._lines(new, report):
             log.info("%s", line)
         self._show_findings(trainer, report)
-        self.unprinted = []
+        self.unprinted = [found for found in self.unprinted if not found.holds]
 
     def _lines(self, some: Iterable[Found], report: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return what is printed of findings, with their remedies in the report."""
@@ -204,8 +207,9 @@ class Diagnosis(Callback):
     def _show_findings(self, trainer: Trainer, report: Sequence[Mapping[str, Any]]) -> None:
         """Show findings as text, and as a picture if there is a new one or one holds no longer."""
         state = [(one["name"], one["holds"]) for one in report]
+        shown = [{**one, "remedies": with_folder(one["remedies"], files.from_here(self.folder))} for one in report]
         for logger in _boards(trainer):
-            logger.log_findings(report, trainer.global_step, picture=state != self.pictured)
+            logger.log_findings(shown, trainer.global_step, picture=state != self.pictured)
         self.pictured = state
 
     def _show_layers(self, trainer: Trainer) -> None:
@@ -219,7 +223,8 @@ class Diagnosis(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         self.findings_report = self._report(trainer)
-        self.findings_lines = self._lines(by_severity(self.findings.found.values()), self.findings_report)
+        self.findings_at_end = names_at_end(self.findings_report)
+        self.findings_lines = self._lines(self.findings.listed(), self.findings_report)
         if trainer.is_global_zero:
             content = {"findings": self.findings_report, "history": self.recorder.history.to_plain()}
             files.write_json(self.folder / names.DIAGNOSIS, content, indent=None)

@@ -37,7 +37,7 @@ def first_not_finite(trainer: Trainer, module: TrainingModule, batch: Batch | No
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             outputs = module.model.forward(batch[0])
     if found:
-        return f"the output of {found[0]} is the first in the model that is not finite"
+        return f"the output of {found[0]} is the first that is not finite"
     if not outputs.isfinite().all():
         return "the model's outputs are not finite"
     return f"the loss is not finite for finite outputs, the largest of which is {outputs.abs().max():.3g}"
@@ -46,6 +46,6 @@ def first_not_finite(trainer: Trainer, module: TrainingModule, batch: Batch | No
 def _noting(name: str, part: nn.Module, found: list[str]) -> Any:
     def note(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor) and not output.isfinite().all():
-            found.append(f"{name or 'the model'} ({type(part).__name__})")
+            found.append(f"{f'module {name}' if name else 'the model'} ({type(part).__name__})")
 
     return note

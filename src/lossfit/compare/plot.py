@@ -1,4 +1,4 @@
-"""A leaderboard as a picture: the metric's curves, and its final value for every seed."""
+"""A leaderboard as a picture: the metric's curves, and for every seed its value in the best epoch."""
 
 import io
 import statistics
@@ -32,7 +32,7 @@ def picture(board: Leaderboard, top: int | None = None, x: str = "epoch") -> byt
 def figure_of(
     board: Leaderboard, top: int | None = None, x: str = "epoch", names: Sequence[str] | None = None
 ) -> Figure:
-    """Draw the best settings: the metric's curves over x, and its final value for every seed.
+    """Draw the best settings: the metric's curves over x, and for every seed its value in the best epoch.
 
     names: of the settings, the best first; None for their options.
     """
@@ -49,7 +49,8 @@ def figure_of(
     labels = [f"{name} (n={len(one.runs)})" for name, one in zip(names, settings, strict=False)]
     left.set(xlabel=X_AXES[x][1], ylabel=name, title=f"{name} of each epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set(xlabel=board.metric, title=f"final {board.metric}, one dot per seed", ylim=(len(settings) - 0.5, -0.5))
+    kept = " of the best epoch" if "/" in board.metric else ""  # not of a timing
+    right.set(xlabel=board.metric, title=f"{board.metric}{kept}, one dot per seed", ylim=(len(settings) - 0.5, -0.5))
     right.set_yticks(range(len(settings)), ["\n".join(wrap(text, 44)) for text in labels])
     right.yaxis.tick_right()
     right.xaxis.set_major_locator(MaxNLocator(5))

@@ -49,8 +49,9 @@ def find(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         below = {folder.resolve(): folder for folder in _below(path)}
         if not below:
-            problem = "no folder with a config.yaml, it or below it" if path.is_dir() else "no such folder"
-            raise UserError(f"{path} holds no run: {problem}; name run folders, sweeps or parents of them")
+            problem = "no run folder, it or below it" if path.is_dir() else "no such folder"
+            problem += "; name run folders, sweeps or parents of them"
+            raise UserError(f"{path} holds no run: {runs.why_no_run(path) if path.is_file() else problem}")
         found = below | found
     return [found[real] for real in sorted(found, key=_natural)]
 
@@ -60,7 +61,8 @@ def _below(path: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen or names.CONFIG in files:
+        is_run = names.CONFIG in files and runs.is_run(Path(folder))
+        if real in seen or is_run:
             subfolders.clear()
             if real not in seen:
                 yield Path(folder)

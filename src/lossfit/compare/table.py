@@ -21,7 +21,7 @@ from lossfit.tasks import metric_names
 
 ORDER = ("failed", "killed", "diverged", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
 FINDINGS = "findings"  # the head of their column
-HUGE = 1e9  # from which a number has no decimals
+HUGE = 1e7  # from which a number has no decimals
 LISTED = 20  # runs of each status, on the console
 
 

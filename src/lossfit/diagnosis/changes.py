@@ -14,6 +14,7 @@ from lossfit.diagnosis.history import History
 Config = Mapping[str, Any]
 Remedy = list[str]
 
+LONGER = 3  # times: an offer of more epochs
 EARLY_STOPPING = (
     "++callbacks.early_stopping={_target_:lightning.pytorch.callbacks.EarlyStopping,"
     "monitor:val/loss,mode:min,patience:5}"
@@ -48,9 +49,9 @@ def _finds_step_sizes(config: Config) -> bool:
 
 
 def more_epochs(config: Config) -> Remedy:
-    """Return the override that trains three times as long."""
+    """Return the override that trains LONGER times as long."""
     epochs = config["trainer"].get("max_epochs")
-    return [f"trainer.max_epochs={3 * epochs}"] if isinstance(epochs, int) and epochs > 0 else []
+    return [f"trainer.max_epochs={LONGER * epochs}"] if isinstance(epochs, int) and epochs > 0 else []
 
 
 def warm_up(config: Config) -> Remedy:

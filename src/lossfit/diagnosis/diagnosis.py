@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lossfit.diagnosis.finding import SEVERITIES, Finding, since
 from lossfit.diagnosis.history import History
 
@@ -16,11 +18,16 @@ Rule = Callable[[History], Finding | None]
 
 @dataclass
 class Found:
-    """A finding over time. first, last: as it was found first and last. holds: whether it still holds."""
+    """A finding over time.
+
+    first, last: as it was found first and last. holds: whether it still holds. told: whether it held after a
+    validation; what was found and gone between two validations is not printed.
+    """
 
     first: Finding
     last: Finding
     holds: bool = True
+    told: bool = False
 
     @property
     def since(self) -> str:
@@ -35,10 +42,8 @@ class Found:
     def lines(self, remedies: Sequence[Sequence[str]]) -> list[str]:
         """Return what is printed of the finding. remedies: alternatives, each of overrides that belong together."""
         said = f"{self.last.severity.capitalize()}: {self.line}"
-        if not self.holds:
-            return [said]
-        tries = "   or   ".join(shlex.join(remedy) for remedy in remedies)
-        return [said, *([f"  try: {tries}"] if tries else [])]
+        tries = remedies_line(list(map(shlex.join, remedies))) if self.holds else ""
+        return [said, *([f"  {tries}"] if tries else [])]
 
 
 @dataclass
@@ -56,7 +61,8 @@ class Findings:
             if name in self.failed:
                 continue
             try:
-                finding = rule(history)
+                with np.errstate(all="ignore"):  # values of a run that diverges overflow
+                    finding = rule(history)
             except Exception as error:  # a training must not end because of a mistake in a rule
                 self.failed.add(name)
                 log.warning("callbacks.diagnosis.rules.%s fails and is left out: %r", name, error)
@@ -67,7 +73,14 @@ class Findings:
             elif finding is not None:
                 self.found[name] = Found(finding, finding)
                 new.append(self.found[name])
+        if _ends_with_validation(history):
+            for found in self.found.values():
+                found.told = found.told or found.holds
         return by_severity(new)
+
+    def listed(self) -> list[Found]:
+        """Return the findings that hold, and those that were told and hold no longer, the gravest first."""
+        return by_severity(found for found in self.found.values() if found.holds or found.told)
 
     def to_plain(self, remedies: Callable[[Finding], Any]) -> list[dict[str, Any]]:
         """Return the findings for a JSON file, the gravest first."""
@@ -82,8 +95,30 @@ class Findings:
                 "series": list(one.last.series),
                 "remedies": remedies(one.last),
             }
-            for one in by_severity(self.found.values())
+            for one in self.listed()
         ]
+
+
+def remedies_line(remedies: Sequence[str]) -> str:
+    """Return a line that offers alternatives, each a text to type; empty if there are none.
+
+    Each is overrides for the command of the run, or a command of its own, which begins with `python`.
+    """
+    parts = [f"run {one}" if one.startswith("python ") else one for one in remedies]
+    first = next((k for k, one in enumerate(remedies) if not one.startswith("python ")), None)
+    if first is not None:
+        parts[first] = f"add to the end of the command: {parts[first]}"
+    return ", or ".join(parts)
+
+
+def names_at_end(report: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the findings that a run has at its end, of findings as `to_plain` returns them."""
+    return [one["name"] for one in report if one.get("holds", True)]
+
+
+def _ends_with_validation(history: History) -> bool:
+    steps, evaluated = history.steps["step"], history.evaluations["step"]
+    return bool(len(evaluated) and (not len(steps) or evaluated[-1] >= steps[-1]))
 
 
 def by_severity(found: Any) -> list[Found]:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 
 from lossfit.diagnosis.diagnosis import Found
 from lossfit.diagnosis.finding import COLORS
@@ -94,6 +95,7 @@ def _draw_series(part: Figure | SubFigure, history: History, found: Found) -> No
         _draw_lines(axes, [line for column in of_axes for line in _lines(history, column, named)], name)
         axes.axvline(found.first.epoch, color="black", linestyle="--", linewidth=1, label=f"since {found.since}")
         axes.set(xlabel="epoch", ylabel=str(history.facts.get("headline", name)) if name == "score" else name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize="x-small")
 
 
@@ -143,7 +145,8 @@ def _lines(history: History, name: str, named: set[str]) -> Iterator[Line]:
 
 def _members(facts: Mapping[str, Any], column: str, width: int) -> list[str]:
     if column == "margins":
-        return [f"quantile {k / (width - 1):.0%}" for k in range(width)]
+        inner = [f"{k / (width - 1):.0%} of the images are below" for k in range(1, width - 1)]
+        return ["lowest", *inner, "highest"]
     names = facts.get(MEMBERS.get(column, "parameters"))
     return (
         [str(name) for name in names]

@@ -12,6 +12,7 @@ import numpy as np
 
 from lossfit import option_files
 from lossfit.diagnosis.changes import (
+    LONGER,
     Config,
     Remedy,
     clip,
@@ -37,6 +38,7 @@ RUN = "RUN"  # stands for the run's folder
 CALIBRATE = ["python", "scripts/evaluate.py", RUN, "--calibrate"]
 USUAL = 5e-3  # the update of a layer over its weights, early in a training that works
 USELESS = 10.0  # times the weights: an update that is larger does not say how much too large the learning rate is
+ENOUGH = 0.1  # the path of a training that learns, as of rules.lr_too_small
 MOST = 2  # alternatives
 
 
@@ -84,7 +86,9 @@ def _larger_lr(evidence: Mapping[str, Any], history: History, config: Config) ->
     if evidence.get("ended"):
         return [usual_schedule(config) or schedule(config), more_epochs(config)]
     ratio = evidence.get("ratio") or USUAL / 10
-    return [scaled_lr(config, min(1e4, max(3.0, USUAL / ratio))), more_epochs(config)]
+    path = (evidence.get("path") or 0.0) / max(series.progress(history), 1e-9)  # of the whole training
+    longer = more_epochs(config) if LONGER * path >= ENOUGH else []
+    return [scaled_lr(config, min(1e4, max(3.0, USUAL / ratio))), longer]
 
 
 def _against_overfitting(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:

@@ -53,10 +53,16 @@ def fit(task: Task, outputs: Tensor, target: Tensor) -> float:
         low, high = max(low, best - step), min(high, best + step)
     if not nll(best) < before:
         return 1.0
-    if not math.log(LOWEST) + 0.01 < best < math.log(HIGHEST) - 0.01:
+    on = f"for the {len(target):,} images of the validation split"
+    if best > math.log(HIGHEST) - 0.01:
         raise UserError(
-            f"no temperature from {LOWEST:g} to {HIGHEST:g} is best for the {len(target):,} images of the validation "
-            f"split, as if all of them, or none, were predicted right: a temperature needs more images (data.val_size)"
+            f"no temperature up to {HIGHEST:g} is high enough {on}: what the model returns has no more to do with them "
+            f"than chance, as after a training that diverged, and no temperature changes that; train it again"
+        )
+    if best < math.log(LOWEST) + 0.01:
+        raise UserError(
+            f"no temperature down to {LOWEST:g} is low enough {on}, as if all were predicted right: a temperature "
+            f"needs mistakes, so more images (data.val_size)"
         )
     return float32_digits(math.exp(best))
 

@@ -58,7 +58,7 @@ def result(metrics: Mapping[str, float]) -> str:
 def _headline(one: Mapping[str, Any]) -> str:
     when = since(float(one["since"]["epoch"]), one["since"]["step"])
     over = "" if one.get("holds", True) else ", no longer"
-    return f"{one['severity']}: {str(one['name']).replace('_', ' ')} since {when}{over}"
+    return f"{one['severity']}: {one['name']} since {when}{over}"
 
 
 def _remedies(one: Mapping[str, Any]) -> list[str]:

@@ -51,13 +51,18 @@ def _chart(title: str, shown: Curves, best_epoch: int | None, findings: Sequence
     values = [value for curve in shown.values() for value in curve.values()]
     if title == "loss" and min(values) > 0 and max(values) / min(values) > WIDE:
         axes.set_yscale("log")
+    elif min(values) == max(values) > 0:
+        axes.set_ylim(0, 2 * max(values))  # of a constant: else an axis of a few percent around it
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, loc="left")
     axes.grid(axis="y")
     _mark(axes, best_epoch, findings)
     if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(fontsize="small")
+        axes.legend(
+            fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=3, frameon=False,
+            handlelength=1.2, columnspacing=1.0,
+        )  # fmt: skip
     return figure
 
 
@@ -72,9 +77,9 @@ def _mark(axes: Axes, best_epoch: int | None, findings: Sequence[ReportedFinding
             first.setdefault(finding.epoch, []).append(finding.name)
     for epoch, names in first.items():
         axes.axvline(epoch, color=TAB[3], linestyle="--", linewidth=1)
-        axes.text(
-            epoch, 0.02, f" {', '.join(names)}", color=TAB[3], fontsize=7, rotation=90, ha="right", va="bottom",
-            transform=axes.get_xaxis_transform(),
+        axes.annotate(
+            ", ".join(names), (epoch, 0.03), xycoords=axes.get_xaxis_transform(), xytext=(-2, 0),
+            textcoords="offset points", color=TAB[3], fontsize=7, rotation=90, ha="right", va="bottom",
         )  # fmt: skip
 
 

@@ -111,7 +111,8 @@ def _shares(
     rest, rank = _residual(y, codes)
     freedom = len(y) - rank
     if freedom < LEAST_FREEDOM:
-        note = f"{len(y)} runs are too few to say how much each option explains: they have {rank - 1} effects."
+        least = rank + LEAST_FREEDOM
+        note = f"{len(y)} runs are too few to say how much each option explains: these options need at least {least}."
         return [(None, "")] * len(codes), [note]
     found: list[tuple[float | None, str]] = []
     for k in range(len(codes)):

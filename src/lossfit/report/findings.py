@@ -12,7 +12,7 @@ from lossfit.diagnosis.finding import SEVERITIES, since
 from lossfit.errors import printable
 from lossfit.plain_values import is_finite
 from lossfit.runs import names
-from lossfit.runs.diagnosed import is_diagnosed
+from lossfit.runs.diagnosed import UNFINISHED, is_diagnosed, still_to_try
 from lossfit.system import files
 
 MOST = 1000  # findings
@@ -50,14 +50,16 @@ def read(folder: Path, result: Mapping[str, Any], config: Config) -> ReportedFin
         content = json.loads(files.read_text(path))
         if len(content["findings"]) > MOST:
             raise ValueError("it has more findings than there are rules")
-        found = [_found(one) for one in content["findings"]]
+        found = [_found(one, folder) for one in content["findings"]]
     except FileNotFoundError:
         listed = result.get("findings")
         if isinstance(listed, list) and listed:
             named = ", ".join(map(str, listed))
             return ReportedFindings([], f"result.json names {named}, but {path.name} is not here.")
-        if result.get("status") in (None, "running"):
-            return ReportedFindings([], "There is no diagnosis yet.")
+        if result.get("status") in UNFINISHED:
+            return ReportedFindings(
+                [], f"{path.name} is written when the training ends. {names.LOG} has the findings so far."
+            )
         if is_diagnosed(config):
             failed = result.get("status") == "failed"
             why = "The run failed before its diagnosis was written" if failed else f"{path.name} is not here"
@@ -68,10 +70,11 @@ def read(folder: Path, result: Mapping[str, Any], config: Config) -> ReportedFin
     return ReportedFindings(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
 
 
-def _found(one: Mapping[str, Any]) -> ReportedFinding:
+def _found(one: Mapping[str, Any], folder: Path) -> ReportedFinding:
     when = one.get("since") or {}
     epoch: Any = when.get("epoch")
     severity = str(one.get("severity"))
+    remedies = [list(map(str, remedy)) for remedy in one.get("remedies") or ()]
     return ReportedFinding(
         name=printable(one["name"]),
         severity=severity if severity in SEVERITIES else "note",
@@ -79,5 +82,5 @@ def _found(one: Mapping[str, Any]) -> ReportedFinding:
         epoch=epoch if is_finite(epoch) else None,
         since=since(epoch, when.get("step")) if is_finite(epoch) else "",
         holds=bool(one.get("holds", True)),
-        remedies=[shlex.join(map(str, remedy)) for remedy in one.get("remedies") or ()],
+        remedies=[printable(shlex.join(remedy)) for remedy in still_to_try(remedies, files.from_here(folder))],
     )

@@ -4,12 +4,16 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from lossfit.errors import UserError
+from lossfit.inference import evaluation
 from lossfit.inference.mistakes import Mistake
+from lossfit.inference.trained_model import load
 
 LARGEST = 160  # pixels; larger images are made smaller
 HEAT = (220, 38, 38)  # the color of the maps
@@ -37,6 +41,19 @@ def pictures(mistakes: Sequence[Mistake], maps: Tensor | None) -> list[Picture]:
         over = None if maps is None else _png(_heat(maps[number]))
         found.append(Picture(mistake, _png(_image(mistake.image)), over))
     return found
+
+
+def training_pictures(
+    folder: Path, numbers: Sequence[int], data: str | None = None, trust_code: bool = False
+) -> list[str]:
+    """Return images of a run's training split as data addresses; empty if they cannot be read."""
+    try:
+        model = load(folder, trust_code=trust_code)
+        images, _ = evaluation.split(model, "train", data, folder)
+        pixels = images[torch.tensor(numbers).to(images.device)].cpu()
+    except (UserError, OSError, RuntimeError, LookupError):
+        return []
+    return [_png(_image(one)) for one in pixels]
 
 
 def _image(pixels: Tensor) -> Image.Image:

@@ -63,7 +63,7 @@ class RunFacts:
             parts.append(f"{count:,} parameters")
         if isinstance(epochs := self.result.get("epochs"), int):
             best = self.result.get("best_epoch")
-            parts.append(f"{epochs} epochs" + (f", the best {best}" if best else ""))
+            parts.append(f"{epochs} epoch{'' if epochs == 1 else 's'}" + (f", the best {best}" if best else ""))
         return " · ".join(parts)
 
     @property

@@ -1,6 +1,7 @@
 """What the report of a sweep, or of a folder of runs, says. Imports no torch."""
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,14 +10,17 @@ from pathlib import Path
 from markupsafe import Markup
 
 from lossfit import compare, runs
-from lossfit.compare import Leaderboard
+from lossfit.compare import Leaderboard, RunSummary
 from lossfit.compare.options import label, option_name
 from lossfit.compare.plot import MOST, figure_of
 from lossfit.compare.table import by_status, describe, heading, other_metrics, rows
+from lossfit.diagnosis.finding import SEVERITIES
 from lossfit.errors import UserError
+from lossfit.report import findings
 from lossfit.report.against_best import Difference, differences
 from lossfit.report.charts import effect_chart
 from lossfit.report.effects import Effect, Effects, effects
+from lossfit.report.findings import ReportedFinding
 from lossfit.report.svg import drawing, svg
 from lossfit.runs import names
 from lossfit.tasks.metric_names import Direction
@@ -43,12 +47,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SweepFinding:
+    """A finding of several runs. count: how many have it. example: as one of them has it, folder: its folder."""
+
+    example: ReportedFinding
+    count: int
+    folder: Path
+
+
+@dataclass(frozen=True)
 class SweepFacts:
     """A sweep, or a folder of runs.
 
     columns: the options that differ; others: the other metrics. picture: of the best settings; None if no run counts.
     numbered: whether it names them by their place. not_counted: by status, a line for each run, and how many more there
-    are. best: the command of the best run. command: of the sweep.
+    are. findings: of all runs. best: the command of the best run. command: of the sweep.
     """
 
     name: str
@@ -62,6 +75,7 @@ class SweepFacts:
     numbered: bool
     effects: Effects
     effect_charts: list[tuple[Effect, Markup]]
+    findings: list[SweepFinding]
     not_counted: list[tuple[str, list[str], int]]
     best: str | None
     best_folder: Path | None
@@ -101,6 +115,7 @@ def read(folder: Path, metric: str | None = None, direction: Direction | None = 
         numbered=numbered,
         effects=options,
         effect_charts=charts,
+        findings=_findings(found),
         not_counted=_not_counted(board),
         best=best,
         best_folder=board.best().folder if board.settings else None,
@@ -126,6 +141,18 @@ def _rows(board: Leaderboard) -> list[Row]:
             board.settings, rows(board, also, None), differences(board.settings, board.metric), strict=True
         )
     ]
+
+
+def _findings(found: Sequence[RunSummary]) -> list[SweepFinding]:
+    """Return what was found in any run, the gravest first, each as the first run has it whose file can be read."""
+    count = Counter(name for run in found for name in run.findings or ())
+    examples: dict[str, SweepFinding] = {}
+    for run in found:
+        if set(run.findings or ()) - examples.keys():
+            for one in findings.read(run.folder, {}, {}).findings:
+                if one.holds and count[one.name]:
+                    examples.setdefault(one.name, SweepFinding(one, count[one.name], run.folder))
+    return sorted(examples.values(), key=lambda one: (SEVERITIES.index(one.example.severity), -one.count))
 
 
 def _not_counted(board: Leaderboard) -> list[tuple[str, list[str], int]]:

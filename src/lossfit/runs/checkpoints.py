@@ -11,6 +11,7 @@ from lossfit.errors import UserError
 from lossfit.plain_values import shown
 from lossfit.runs import names, safe_pickle
 from lossfit.runs.checkpoint_schema import Checkpoint
+from lossfit.runs.folder import is_run, why_no_run
 from lossfit.runs.result import read_result, resume_command
 
 
@@ -29,8 +30,8 @@ def find(path: str | os.PathLike[str]) -> Path:
     found = next((path / name for name in (names.BEST, names.LAST) if (path / name).is_file()), None)
     if found is not None:
         return found
-    if not (path / names.CONFIG).exists():
-        raise UserError(f"{path} is no run folder: it has no config.yaml")
+    if not is_run(path):
+        raise UserError(f"{path} is no run folder: {why_no_run(path)}")
     if read_result(path).get("status") == "completed":
         raise UserError(f"{path} is completed and has no checkpoint: train it with callbacks.checkpoint to keep one")
     raise UserError(f"{path} has no checkpoint yet: {resume_command(path)} trains it")

@@ -1,22 +1,25 @@
 """diagnosis.json, read again: the recorded series of a run, and what the run's rules find in them. Imports no torch."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossfit import overrides
 from lossfit.config import Config, build
 from lossfit.diagnosis import Found, History, Rule, replay, rules
 from lossfit.diagnosis.changes import Remedy
-from lossfit.diagnosis.diagnosis import by_severity
-from lossfit.diagnosis.remedies import remedies, with_folder
+from lossfit.diagnosis.diagnosis import names_at_end
+from lossfit.diagnosis.remedies import CALIBRATE, remedies, with_folder
 from lossfit.errors import UserError, one_line, printable
 from lossfit.plain_values import is_name, shown
 from lossfit.runs import names
-from lossfit.runs.folder import read_config
+from lossfit.runs.folder import read_config, read_overrides
 from lossfit.runs.result import read_result, resume_command
-from lossfit.system import files
+from lossfit.system import files, locks
 
 RULES = [f"{rules.__name__}.{name}" for name in rules.__all__]  # all that a config may name here
 UNFINISHED = ("running", "interrupted", None)  # statuses of runs that can go on
@@ -38,15 +41,21 @@ class Diagnosed:
 
     def lines(self, found: Found) -> list[str]:
         """Return what the run printed of a finding at its end, with the folder for RUN."""
-        lines = found.lines(with_folder(self.remedies[found.last.name], self.folder))
+        lines = found.lines(still_to_try(self.remedies[found.last.name], self.folder))
         return [printable(line) for line in lines]  # names in it may be from anyone
 
 
+def still_to_try(remedies: Sequence[Remedy], folder: Path) -> list[Remedy]:
+    """Return remedies with the folder for RUN, without the temperature for a run that has been calibrated."""
+    calibrated = (folder / names.CALIBRATION).exists()
+    return with_folder([one for one in remedies if not (calibrated and list(one) == CALIBRATE)], folder)
+
+
 def found_names(folder: Path) -> list[str] | None:
-    """Return the names of the findings in a run's diagnosis.json, the gravest first; None if it has none to be read."""
+    """Return the names of the findings that hold, in a run's diagnosis.json, the gravest first; None if it has none."""
     try:
-        found = [one["name"] for one in _content(folder / names.DIAGNOSIS)["findings"]]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        found = names_at_end(_content(folder / names.DIAGNOSIS)["findings"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return found if all(map(is_name, found)) else None
 
@@ -66,7 +75,7 @@ def diagnose(folder: Path) -> Diagnosed:
             f"{folder / names.DIAGNOSIS} is damaged: every rule fails on its series; only a new run writes it"
         )
     kept = {name: rule for name, rule in all_rules.items() if name not in findings.failed}
-    found = by_severity(findings.found.values())
+    found = findings.listed()
     try:
         tried = {one.last.name: remedies(one.last, history, config) for one in found}
     except Exception as error:  # of a config that was changed by hand: any key may be missing, or of another type
@@ -88,12 +97,12 @@ def _history(folder: Path, config: Config) -> History:
     if not file.exists():
         result = read_result(folder)
         status, reason = result.get("status"), result.get("reason")
-        if status in UNFINISHED:
-            remedy = (
-                f"it is written when the training ends; {resume_command(folder)} goes on with a run that was stopped"
-            )
+        if status == "running" and locks.is_held(folder):
+            remedy = "the run is still training: wait until it ends"
+        elif status in UNFINISHED:
+            remedy = f"it is written when the training ends; {resume_command(folder)} goes on with the run"
         elif not is_diagnosed(config):
-            remedy = "the run was trained without the callback that writes it: train again with +callbacks=diagnosis"
+            remedy = f"the run was trained without the callback that writes it: train again {_with_diagnosis(folder)}"
         else:
             why = f": {printable(' '.join(str(reason).split())[:300])}" if reason else ""
             remedy = f"the run failed{why}" if status == "failed" else "it was removed; train again"
@@ -102,6 +111,15 @@ def _history(folder: Path, config: Config) -> History:
         return History.from_plain(_content(file).get("history"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged: {one_line(error)}; only a new run writes it") from error
+
+
+def _with_diagnosis(folder: Path) -> str:
+    """Say how the command of a run is changed so that it has the callback."""
+    with suppress(UserError):
+        off = [text for text in read_overrides(folder) if overrides.key(text) == "callbacks.diagnosis"]
+        if off:
+            return f"without {printable(shlex.join(off))}"
+    return "with +callbacks=diagnosis"
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lossfit.config import Config
-from lossfit.errors import UserError, one_line
+from lossfit.errors import UserError, one_line, printable
 from lossfit.plain_values import MAX_DEPTH, is_number
 from lossfit.runs import names, trust
 from lossfit.system import files, locks
@@ -24,6 +24,25 @@ PATIENCE = 3600.0  # seconds that other ranks wait for rank 0, which may have to
 def with_seed(config: Config) -> Config:
     """Return the config with a random seed if it has none, so that this run too can be repeated."""
     return {**config, "seed": secrets.randbelow(2**31)} if config.get("seed", 0) is None else config
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, started or not. conf/ has a config.yaml too, but no checkpoints."""
+    beside = (folder / names.CHECKPOINTS).is_dir() or (folder / names.RESULT).exists()
+    return beside and (folder / names.CONFIG).exists()
+
+
+def why_no_run(path: Path) -> str:
+    """Say why a path is no run folder, and what to name in its place."""
+    if path.is_file():
+        above = next((folder for folder in path.parents if is_run(folder)), None)
+        return "it is a file" + (f" of a run: name the run folder, {above}" if above else "")
+    members = sorted((one for one in path.iterdir() if is_run(one)), key=lambda one: (len(one.name), one.name))
+    if members:
+        kind = "a sweep: name one of its runs" if (path / names.COMMAND).exists() else "a folder of runs: name one"
+        return f"it is {kind}, such as {printable(members[0])}"
+    config = path / names.CONFIG
+    return f"it has no {config.name}" if not config.exists() else "it has neither checkpoints nor result.json"
 
 
 def check_free(folder: Path) -> None:

@@ -116,9 +116,11 @@ def resume_command(folder: Path) -> str:
 
 
 def _after_divergence(folder: Path) -> str:
-    """Say which checkpoints a diverged run has, and how to find a better learning rate."""
+    """Say which checkpoints a diverged run has, and how to find a better learning rate if no finding has one."""
     kept = [name for name in (names.BEST, names.LAST) if (folder / name).exists()]
     left = f"Kept from before: {', '.join(kept)}. " if kept else ""
+    if _offers_rate(folder):
+        return f"{left}The findings above say what to try"
     typed = [
         text
         for text in read_overrides(folder)
@@ -126,6 +128,16 @@ def _after_divergence(folder: Path) -> str:
     ]
     find = shlex.join(["python", "scripts/lr_find.py", *typed])
     return f"{left}Usually the learning rate is too large; {find} suggests one"
+
+
+def _offers_rate(folder: Path) -> bool:
+    """Whether a finding of a run has a learning rate as a remedy."""
+    try:
+        found = json.loads(files.read_text(folder / names.DIAGNOSIS))["findings"]
+        words = [word for one in found if one["holds"] for remedy in one["remedies"] for word in remedy]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return any(word.startswith("optimizer.lr=") for word in words)
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from lossfit import overrides as override_keys
 from lossfit.config import Config
 from lossfit.errors import UserError
 from lossfit.runs import names, trust
-from lossfit.runs.folder import read_config, read_overrides, write_signed
+from lossfit.runs.folder import is_run, read_config, read_overrides, write_signed
 from lossfit.system import files
 
 MAY_CHANGE = ("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "test")  # within a run
@@ -21,7 +21,7 @@ def folder_of(path: str | Path) -> Path:
     folder = path.parent.parent if path.suffix == ".ckpt" else path
     if not path.exists():
         raise UserError(f"resume={path}: no such run folder or checkpoint of one")
-    if not (folder / names.CONFIG).is_file():
+    if not is_run(folder):
         last = folder / names.LAST
         if last.is_file():
             raise UserError(

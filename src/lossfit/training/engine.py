@@ -215,13 +215,13 @@ def _final_metrics(run: Run) -> dict[str, float]:
 
 
 def _findings(run: Run) -> dict[str, list[str]]:
-    """Return the names of what the diagnosis has found, the gravest first; nothing for a run that has none.
+    """Return the names of the findings at the end, the gravest first; nothing for a run without a diagnosis.
 
     Those of a run that is resumed after its last epoch, which trains no step, are in its diagnosis.json.
     """
-    report = _of_callbacks(run, "findings_report")
-    if report is not None:
-        return {"findings": [found["name"] for found in report]}
+    found = _of_callbacks(run, "findings_at_end")
+    if found is not None:
+        return {"findings": found}
     diagnosed = (run.config.get("callbacks") or {}).get("diagnosis") is not None
     found = found_names(run.folder) if diagnosed and run.checkpoint is not None else None
     return {} if found is None else {"findings": found}

@@ -95,11 +95,11 @@ def miscalibration(
         return None
     if mean < accuracy and any(rule(history) for rule in (lr_too_small, update_ratio)):
         return None  # it has not learned yet to be sure
-    how = "more" if mean > accuracy else "less"
+    how = "high" if mean > accuracy else "low"
     text = (
-        f"the model is {how} confident than right: its mean confidence on the validation images is {number(mean)}, its "
-        f"accuracy {number(accuracy)}, and its calibration error {number(error)}; exact probabilities would have "
-        f"{number(floor)}"
+        f"the probabilities after epoch {history.evaluations['epoch'][-1]:.0f} are too {how}: on the validation images "
+        f"their mean for the predicted class is {number(mean)}, the accuracy {number(accuracy)}, and the calibration "
+        f"error {number(error)}, where right probabilities have {number(floor)} by chance"
     )
     evidence = {"ece": error, "by_chance": floor, "confidence": mean, "accuracy": accuracy}
     return Finding(

@@ -67,7 +67,9 @@ def label_noise(
         text = f"at least {percent(found)} of the training labels look wrong: the model contradicts them, and is sure"
     if missing:
         text += f"; it is right on {percent(val)} of the validation images and {percent(train)} of the training images"
-    evidence = {"share": float(found), "below": float(limit), "suspects": list(facts.get("suspects") or ())[:10]}
+    if suspects := facts.get("suspects"):
+        text += f"; scripts/diagnose.py lists {len(suspects)} of them"
+    evidence = {"share": float(found), "below": float(limit), "suspects": list(suspects or ())[:10]}
     return Finding(
         "label_noise", "warning", text, **series.place(rows, len(margins) - 1), evidence=evidence,
         series=("evaluations.margins", "evaluations.sample_score", "evaluations.val_score"),

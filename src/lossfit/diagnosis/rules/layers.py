@@ -39,8 +39,8 @@ def vanishing_gradients(
     starved = [modules[i] for i in known if i < reached]
     row = series.since(~(norms[:, known[0]] > ratio * norms[:, known[-1]]))
     text = (
-        f"the gradient of module {modules[known[0]]} has norm {number(first)}, that of module {modules[known[-1]]} "
-        f"{number(last)}: the first {len(starved)} of {len(known)} layers hardly learn"
+        f"the gradient of the first layer (module {modules[known[0]]}) has norm {number(first)}, that of the last "
+        f"(module {modules[known[-1]]}) {number(last)}: the first {len(starved)} of {len(known)} layers hardly learn"
     )
     evidence = {"first": float(first), "last": float(last), "modules": starved, "layers": len(known)}
     return Finding(
@@ -70,8 +70,8 @@ def exploding_gradients(
         return None
     at = int(grown[-1])
     text = (
-        f"the gradient of module {modules[0]} has norm {number(first[at])}, that of module {modules[-1]} "
-        f"{number(last[at])}: it grows on its way back through the layers"
+        f"the gradient of the first layer (module {modules[0]}) has norm {number(first[at])}, that of the last "
+        f"(module {modules[-1]}) {number(last[at])}: it grows from the last layer to the first"
     )
     usual = series.median(history.steps["grad_norm"])
     evidence = {"first": float(first[at]), "last": float(last[at]), "grad_norm": usual, "layers": len(modules)}

@@ -6,7 +6,7 @@ from lossfit.diagnosis.finding import Finding
 from lossfit.diagnosis.history import History, once
 from lossfit.diagnosis.rules import series
 from lossfit.diagnosis.rules.layers import dead_units, vanishing_gradients
-from lossfit.diagnosis.rules.series import listed, number, percent
+from lossfit.diagnosis.rules.series import change, listed, number, percent
 from lossfit.ranges import Between0And1, Count, From0To1, Positive, checked
 
 
@@ -61,7 +61,7 @@ def lr_too_small(
     else:
         first = 0
         text = (
-            f"the loss of the training images went from {number(first_loss)} to {number(level)} in {step} steps: an "
+            f"the loss of the training images went {change(first_loss, level)} in {step} steps: an "
             f"update changes the weights by {number(typical)} of their norm, at lr {number(float(lr.max()))}"
         )
     return Finding(

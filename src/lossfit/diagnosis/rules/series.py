@@ -78,6 +78,16 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def change(before: float, after: float) -> str:
+    """Return `from A to B` for a sentence, with so many digits that they differ."""
+    texts = (number(before), number(after))
+    for digits in range(3, 8):
+        if texts[0] != texts[1]:
+            break
+        texts = (f"{before:.{digits}g}", f"{after:.{digits}g}")
+    return f"from {texts[0]} to {texts[1]}"
+
+
 def percent(share: float) -> str:
     """Return a share for a sentence."""
     return f"{100 * share:.3g}%"
