@@ -2,13 +2,14 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from lossfit.sweeps.console import Progress
-from lossfit.sweeps.pool import Pool
+from lossfit.sweeps.pool import Job, Pool
 from lossfit.system import imports, processors
 from lossfit.training.build import build_run
 from tests.conftest import QUICK, compose
@@ -77,6 +78,19 @@ def test_a_sweep_warns_of_a_given_number_of_threads(
     assert said(4) == f"Warning: 4 jobs of 4 threads are more than the 8 cores of this machine, and {MANY}2\n"
     monkeypatch.delenv("OMP_NUM_THREADS")  # the pool shares the processors out
     assert said(4) == ""
+
+
+def test_jobs_are_forked_while_no_object_of_the_parent_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lossfit.sweeps.pool.visible_gpus", list)
+    frozen = [gc.get_freeze_count()]
+
+    def jobs() -> Iterator[Job]:
+        frozen.append(gc.get_freeze_count())
+        yield from ()
+
+    Pool(Progress(0, "val/acc"), 1, 1, fail_fast=False).train(jobs())
+    assert frozen[1] > frozen[0]
+    assert gc.get_freeze_count() == 0
 
 
 def test_imports_without_collection_restore_it() -> None:
