@@ -26,7 +26,8 @@ from lossfit.system.signals import die_with_parent
 
 FOLDER = Path("logs/bench/diagnosis")
 QUIET = [f"callbacks.{name}=null" for name in ("epoch_report", "progress_bar", "pictures")]
-SETTING = ["trainer=cpu", "test=false", "logger=[csv]", *QUIET]
+SETTING = ["model=cnn", "optimizer=adamw", "scheduler=one_cycle", "trainer=cpu", "trainer.max_epochs=10"]
+SETTING += ["test=false", "logger=[csv]", *QUIET]
 DONE = (*runs.FINISHED, "failed")
 
 

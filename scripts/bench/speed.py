@@ -48,7 +48,7 @@ from lossfit.training import engine
 from lossfit.training.build import build_run
 
 MLP = ["experiment=quickstart"]
-CNN = ["scheduler=none", "data.augment=null"]
+CNN = ["experiment=cnn", "scheduler=none", "data.augment=null"]
 STEPS = 20  # in one timing of (c) and (g)
 PRECISIONS = ("bf16-mixed", "32-true")
 

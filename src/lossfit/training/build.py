@@ -26,7 +26,7 @@ from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.initial_weights import Start, check_same_model, of_another_run, show_training_images
 from lossfit.training.module import TrainingModule
-from lossfit.training.notes import augment_notes, processor_notes
+from lossfit.training.notes import augment_notes, pretrained_notes, processor_notes, short_training_notes
 from lossfit.training.precision import precision_notes, with_precision
 from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.step_costs import NoProfiler
@@ -74,10 +74,11 @@ def build_run(
     check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
     module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
     notes = [*precision_notes(config), *augment_notes(config, data, task), *notes]
+    notes += [] if checkpoint else pretrained_notes(config)
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
-    notes = [*processor_notes(trainer), *notes]
+    notes = [*processor_notes(trainer), *notes, *([] if checkpoint else short_training_notes(trainer, data))]
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 

@@ -1,6 +1,7 @@
 """Lines for the log about a run that is about to start: what may go against the user's wishes."""
 
 import os
+from math import ceil
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,6 +12,8 @@ from lossfit.data import ImageDataModule
 from lossfit.errors import first_ten
 from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks.task import Task
+
+FEW_STEPS = 50
 
 
 def processor_notes(trainer: Trainer) -> list[str]:
@@ -32,4 +35,32 @@ def augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str
     return [
         f"Warning: {f'data/augment={chosen}' if chosen else 'data.augment'} mirrors, shifts or crops training images: "
         f"right only if that does not change {first_ten(task.names)}; data/augment=none turns it off"
+    ]
+
+
+def pretrained_notes(config: Config) -> list[str]:
+    """Warn of Muon's default steps, which are for new weights: a few of them replace pretrained ones."""
+    if not config["model"].get("weights") or not config["optimizer"]["_target_"].endswith(".Muon"):
+        return []
+    if config["optimizer"]["lr"] <= 0.02:
+        return []
+    return [
+        f"Warning: optimizer.lr={config['optimizer']['lr']} of muon replaces pretrained weights within a few steps: "
+        "add experiment=finetune, or optimizer=adamw optimizer.lr=1e-3"
+    ]
+
+
+def short_training_notes(trainer: Trainer, data: ImageDataModule) -> list[str]:
+    """Warn of an epoch count that means few steps, as the default one does for few images."""
+    limited = trainer.fast_dev_run or trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
+    if limited or isinstance(data.batch_size, str) or not trainer.max_epochs or trainer.max_epochs < 1:
+        return []
+    images = len(data.splits["train"][1])
+    batches = ceil(images / (data.batch_size * trainer.world_size))
+    steps = ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    if steps >= FEW_STEPS:
+        return []
+    return [
+        f"Warning: {steps} steps teach a network little ({images:,} images in batches of {data.batch_size}, "
+        f"trainer.max_epochs={trainer.max_epochs}): add trainer.max_epochs={ceil(4 * FEW_STEPS / batches)}"
     ]
