@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import lossfit
-from lossfit.models.airbench import Airbench, Group, ScaledLinear, batch_norm, convolution, partial_identity
+from lossfit.models.airbench import Airbench, Group, batch_norm, convolution, partial_identity
 from lossfit.models.finetuning import set_frozen
 from lossfit.models.whitening import Whitening, patch_covariance
 from lossfit.optim import parameter_groups
@@ -80,13 +80,6 @@ def test_a_group_of_one_two_and_three_convolutions() -> None:
         torch.testing.assert_close(group(x), y)
 
 
-def test_the_head_is_divided_by_its_width() -> None:
-    head = ScaledLinear(200, 10)
-    features = torch.randn(5, 200)
-    torch.testing.assert_close(head(features), features @ head.weight.T / 200)
-    assert head.weight.std().item() == pytest.approx(1, abs=0.05)
-
-
 def test_options_switch_each_part() -> None:
     options = {"num_classes": 10, "image_shape": (3, 12, 12), "widths": (4, 4)}
 
@@ -96,7 +89,6 @@ def test_options_switch_each_part() -> None:
     default = trained()
     assert trained(whiten=False) - default == {"first.weight"}
     assert trained(norm_scale=True) - default == {f"groups.{g}.layers.{n}.weight" for g in (0, 1) for n in (1, 3)}
-    assert trained(head_scale=False) - default == {"head.bias"}
     assert not Airbench(**options, dirac=False).groups[0].layers[2].weight.equal(torch.zeros(4, 4, 3, 3))
     assert Airbench(**options, norm_momentum=0.2).groups[0].layers[1].momentum == 0.2
     assert [len(group.layers) for group in Airbench(**options, depth=3).groups] == [6, 6]
@@ -161,7 +153,7 @@ def test_a_run_whitens_by_its_training_images_whatever_the_seed(tmp_path: Path) 
 
 
 def test_a_resumed_run_has_the_bits_of_a_whole_one(tmp_path: Path) -> None:
-    options = [*TINY, "optimizer=muon", "optimizer.head_lr=0.1", "optimizer.fixed_norm=true", "tta=crops"]
+    options = [*TINY, "optimizer=muon", "optimizer.head_lr=0.1", "tta=crops"]
     whole, resumed = whole_and_resumed(tmp_path, *options, "data.augment.flip=alternating", "scheduler=none")
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():

@@ -17,18 +17,6 @@ Activation = Literal["gelu", "relu", "silu"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
-class ScaledLinear(nn.Linear):
-    """A linear layer without bias whose result is divided by its number of inputs; its weights have deviation 1."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
-        nn.init.normal_(self.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, in_features) -> (N, out_features)."""
-        return F.linear(features, self.weight) / self.in_features
-
-
 class Group(nn.Module):
     """Convolution, pooling, batch norm, activation; then `depth` - 1 times convolution, batch norm, activation.
 
@@ -99,9 +87,8 @@ class Airbench(nn.Module):
     trained. dirac: whether a convolution begins as the identity for as many channels as it has inputs. norm_scale:
     whether batch norms have trained gains beside their biases. norm_momentum: the share of a batch in the running
     statistics; large, since there are few steps. bias_lr: a factor on the learning rate of all biases; 64 is the
-    paper's for optimizer=nesterov, and 1 is right for AdamW and Muon. head_scale: whether the last layer is divided by
-    its number of inputs and begins with weights of deviation 1, which makes its steps small. cosine_scale: see `head`;
-    it replaces head_scale. activation: gelu, relu or silu. freeze, layer_decay: see `fine_tuned`.
+    paper's for optimizer=nesterov, and 1 is right for AdamW and Muon. cosine_scale: see `head`. activation: gelu, relu
+    or silu. freeze, layer_decay: see `fine_tuned`.
 
     For small images, to about 64 pixels. Weights are stored in channels_last.
     """
@@ -120,7 +107,6 @@ class Airbench(nn.Module):
         norm_scale: bool = False,
         norm_momentum: From0To1 = 0.4,
         bias_lr: Positive = 1.0,
-        head_scale: bool = False,
         activation: Activation = "gelu",
         cosine_scale: Positive | None = None,
         freeze: Freeze | None = None,
@@ -148,8 +134,7 @@ class Airbench(nn.Module):
             groups.append(Group(inputs, outputs, depth, pool, conv, norm, self.activation))
             inputs, height, width = outputs, height // pool[0], width // pool[1]
         self.groups = nn.Sequential(*groups)
-        scaled = head_scale and cosine_scale is None
-        self.head = ScaledLinear(inputs, num_classes) if scaled else head(inputs, num_classes, cosine_scale)
+        self.head = head(inputs, num_classes, cosine_scale)
         self.to(memory_format=torch.channels_last)
         fine_tuned(self, "head", freeze, layer_decay)
         if bias_lr != 1:

@@ -22,10 +22,8 @@ class Muon(Optimizer):
     height, width) is used as the matrix (out, in height width), which torch.optim.Muon refuses. lr is of the matrices,
     and much the same for all networks; adamw_lr, betas and eps are of the vectors: biases, gains, and tensors with one
     axis longer than 1. head_lr: the learning rate with which AdamW steps the matrix of the model's last layer, too;
-    null to use it as the other matrices. fixed_norm: bring each matrix to the norm sqrt(rows) before each step, in
-    place of the decay (1 - lr wd); the size of its weights then has no effect on how fast it turns. For layers whose
-    output is normalised, and so with head_lr. Needs few epochs, and somewhat more time for a step (Jordan 2024,
-    kellerjordan.github.io/posts/muon; head and norm as in cifar10-airbench).
+    null to use it as the other matrices. Needs few epochs, and somewhat more time for a step (Jordan 2024,
+    kellerjordan.github.io/posts/muon; head as in cifar10-airbench).
     """
 
     @checked
@@ -41,7 +39,6 @@ class Muon(Optimizer):
         eps: NonNegative = 1e-8,
         ns_steps: Count = 5,
         head_lr: NonNegative | None = None,
-        fixed_norm: bool = False,
     ) -> None:
         groups = [dict(group) for group in as_groups(params)]
         heads = [group for group in groups if group.pop("is_head", False)] if head_lr is not None else []
@@ -49,19 +46,17 @@ class Muon(Optimizer):
         others = [{**group, "params": [p for p in group["params"] if _is_vector(p)]} for group in groups]
         others += [{"lr": head_lr} | head for head in heads]
         self._adamw = AdamW(others, lr=adamw_lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
-        own |= {"ns_steps": ns_steps, "fixed_norm": fixed_norm}
+        own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "ns_steps": ns_steps}
         matrices = [own | group | {"params": [p for p in group["params"] if not _is_vector(p)]} for group in groups]
         every = [*matrices, *self._adamw.param_groups]
         super().__init__([group for group in every if group["params"]], {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a saved state; those of older files lack the newer options."""
+        """Take a saved state; those of older files lack a newer option."""
         super().__setstate__(state)
         for group in self.param_groups:
             if "betas" not in group:
                 group.setdefault("ns_steps", 5)
-                group.setdefault("fixed_norm", False)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -88,7 +83,7 @@ class Muon(Optimizer):
             ahead = p.grad.lerp(buffer, momentum) if group["nesterov"] else buffer
             matrix = ahead.flatten(1)
             size = lr * sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
-            p.mul_(sqrt(len(p)) / p.norm() if group["fixed_norm"] else 1 - lr * group["weight_decay"])
+            p.mul_(1 - lr * group["weight_decay"])
             p.add_(orthogonalised(matrix, group["ns_steps"]).view_as(p), alpha=-size)
 
 
