@@ -2,7 +2,7 @@
 
     python scripts/bench/recipes.py                                train what is missing, and show all
     python scripts/bench/recipes.py --only fast_92,fastai_light --seeds 1
-    python scripts/bench/recipes.py --ablate fast_92               train a recipe without each of its parts
+    python scripts/bench/recipes.py --ablate fast_90               train a recipe without each of its parts
     python scripts/bench/recipes.py --table logs/bench/recipes/recipes.json        no training
 
 The recipes are those of conf/experiment and `default`, which is `python train.py`; rivals/ has the rivals, in plain
