@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +96,20 @@ def test_jobs_are_forked_while_no_object_of_the_parent_is_collected(monkeypatch:
 
 
 def test_imports_without_collection_restore_it() -> None:
-    with imports.uncollected():
+    with imports.quick():
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def test_a_quick_import_leaves_scipy_signal_to_those_who_need_it_and_ends_in_silence() -> None:
+    code = (
+        "import gc, sys\n"
+        "from lossfit.system import imports\n"
+        "with imports.quick():\n"
+        "    import lightning.pytorch\n"
+        "print(gc.get_freeze_count() > 100_000, 'scipy.signal' in sys.modules)\n"  # a torch without triton freezes more
+        "import scipy.signal\n"
+        "print(len(scipy.signal.firwin(5, 0.1)), scipy.signal is sys.modules['scipy.signal'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.splitlines(), done.stderr) == (["True False", "5 True"], "")

@@ -102,7 +102,7 @@ class Pool:
         Raises KeyboardInterrupt at a stop signal, and whatever else is raised here, after the running jobs have saved
         and ended.
         """
-        with imports.uncollected():
+        with imports.quick():
             import lossfit.training.engine  # noqa: F401  once, for all the processes that are forked from this one
         gc.freeze()  # a collection in a forked process would copy all of this one's memory
         if warning := self._too_many_threads():
