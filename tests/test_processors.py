@@ -101,15 +101,13 @@ def test_imports_without_collection_restore_it() -> None:
     assert gc.isenabled()
 
 
-def test_a_quick_import_leaves_scipy_signal_to_those_who_need_it_and_ends_in_silence() -> None:
+def test_a_quick_import_freezes_what_stays_and_ends_in_silence() -> None:
     code = (
-        "import gc, sys\n"
+        "import gc\n"
         "from lossfit.system import imports\n"
         "with imports.quick():\n"
         "    import lightning.pytorch\n"
-        "print(gc.get_freeze_count() > 100_000, 'scipy.signal' in sys.modules)\n"  # a torch without triton freezes more
-        "import scipy.signal\n"
-        "print(len(scipy.signal.firwin(5, 0.1)), scipy.signal is sys.modules['scipy.signal'])\n"
+        "print(gc.get_freeze_count() > 100_000, gc.isenabled())\n"  # a torch without triton freezes more
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.stdout.splitlines(), done.stderr) == (["True False", "5 True"], "")
+    assert (done.stdout, done.stderr) == ("True True\n", "")

@@ -21,8 +21,7 @@ MODULES = {
 }
 LIMIT = 250  # lines of a file
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics"}
-# where they are needed
-LATE = {"captum", "jinja2", "litdata", "optuna", "pandas", "scipy.signal", "sklearn", "timm", "lossfit.report"}
+LATE = {"captum", "jinja2", "litdata", "optuna", "pandas", "sklearn", "timm", "lossfit.report"}  # where they are needed
 HYDRA_ROOMS = ("cli", "hydra_plugins")
 DOORS = ("lossfit", "lossfit.__main__")  # what a user imports or starts; above all rooms, as hydra_plugins is
 LIGHTNING_INTERNALS = "lossfit.training.lightning_internals"

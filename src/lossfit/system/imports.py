@@ -4,9 +4,6 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
-
-ONLY_PATCHED = "scipy.signal"  # which torchmetrics imports and does not use
 
 
 @contextmanager
@@ -15,14 +12,12 @@ def quick() -> Iterator[None]:
 
     No garbage is collected meanwhile. Nearly all objects that an import makes stay to the end of the process, and
     looking for garbage among them takes a fifth of the time. The objects of torch and matplotlib are frozen: Python no
-    longer looks for garbage among them, as it does several times at the end of a process. scipy.signal, of which
-    torchmetrics needs nothing, is left out.
+    longer looks for garbage among them, as it does at the end of a process too.
     """
     enabled = gc.isenabled()
     gc.disable()
     try:
         _import_and_freeze()
-        _import_torchmetrics()
         yield
     finally:
         if enabled:
@@ -42,19 +37,3 @@ def _import_and_freeze() -> None:
 
     if "triton" not in sys.modules:
         gc.freeze()
-
-
-def _import_torchmetrics() -> None:
-    """Import torchmetrics without scipy.signal, which takes half a second.
-
-    torchmetrics imports it only to give it an old name back, `hamming`, for a package of audio metrics. Here it finds
-    an empty module that has the name. This is removed again, so that a later import gets scipy.signal itself.
-    """
-    if "torchmetrics" in sys.modules or ONLY_PATCHED in sys.modules:
-        return
-    empty = sys.modules[ONLY_PATCHED] = ModuleType(ONLY_PATCHED)
-    empty.hamming = None  # type: ignore[attr-defined]
-    try:
-        import torchmetrics  # noqa: F401
-    finally:
-        del sys.modules[ONLY_PATCHED]
