@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     with cli.exit_on_job_error():
         config, folder, overrides = cli.resolved(cfg)
 
-        with imports.uncollected():  # torch's: only now, so that help and mistakes are answered at once
+        with imports.quick():  # torch's: only now, so that help and mistakes are answered at once
             from lossfit.training import engine
 
         engine.execute(folder, config, overrides, resume_from=cfg.resume, in_sweep=cli.swept())

@@ -18,7 +18,7 @@ def main() -> None:
     )
     run = parser.parse_args().run
     with exit_on_error():
-        with imports.uncollected():
+        with imports.quick():
             from lossfit.training.engine import train
 
         train(run)

@@ -81,7 +81,7 @@ class RunFolderSweeper(Sweeper):
         """Return a job's plain config; raise UserError for its mistakes. Imports torch."""
         OmegaConf.to_container(composed.hydra.launcher, resolve=True)  # raises if it asks for devices that are unknown
         config = cli.plain(composed)
-        with imports.uncollected():  # with the first config
+        with imports.quick():  # with the first config
             check(config)
         if self.local is not None:
             self.gpus = visible_gpus() if self.gpus is None else self.gpus

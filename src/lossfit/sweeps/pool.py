@@ -102,9 +102,8 @@ class Pool:
         Raises KeyboardInterrupt at a stop signal, and whatever else is raised here, after the running jobs have saved
         and ended.
         """
-        with imports.uncollected():
+        with imports.quick():
             import lossfit.training.engine  # noqa: F401  once, for all the processes that are forked from this one
-        gc.freeze()  # a collection in a forked process would copy all of this one's memory
         if warning := self._too_many_threads():
             print(warning, flush=True)
         with signals.handled(lambda number, frame: self.stop_signals.append(number)):
@@ -113,8 +112,6 @@ class Pool:
             except BaseException:
                 self._stop()
                 raise
-            finally:
-                gc.unfreeze()
 
     def _train(self, jobs: Iterator[Job]) -> None:
         job: Job | None = None  # taken from the iterator, and not started yet
@@ -226,6 +223,7 @@ def _cause_of_death(code: int | None, killed: bool) -> str:
 
 def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
     """Train a run folder: the body of a job's process."""
+    gc.freeze()  # a collection would copy all of the parent's memory
     die_with_parent(signal.SIGTERM, parent)  # at which it saves and ends
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the sweep only, which sends each job one signal

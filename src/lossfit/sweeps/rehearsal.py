@@ -1,5 +1,6 @@
 """Configs tried before a sweep starts, in a process of their own. Imports no torch until then."""
 
+import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -35,7 +36,12 @@ def in_a_fork(function: Callable[[], T], failed: T) -> T:
 
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(function()))
+
+    def answer() -> None:
+        gc.freeze()  # a collection would copy all of the parent's memory
+        sender.send(function())
+
+    process = context.Process(target=answer)
     process.start()
     sender.close()
     try:
