@@ -26,6 +26,7 @@ FACTS = {
     "task": "classification",
     "backbone_frozen": True,
     "cost_matrix": None,
+    "noise_matrix": None,
     "logit_scale": 30.0,
 }
 LBFGS = {"_target_": "lossfit.optim.full_batch.LBFGS", "_partial_": True, "line_search_fn": "wolfe"}
@@ -34,6 +35,7 @@ OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in C
 NEEDED = {
     "data/folder": ["data.dir=photos"],
     "loss/custom": ["loss.function=torch.nn.functional.cross_entropy"],
+    "loss/forward_correction": ["loss.noise=0.4"],
     "loss/ldam": ["model.cosine_scale=30"],
     "data/stream": ["data.url=FOLDER"],
     "model/custom": ["model.function=lossfit.models.linear.Linear"],
