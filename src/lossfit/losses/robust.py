@@ -62,7 +62,8 @@ class PHuberCrossEntropy(Loss):
     Partially Huberised cross-entropy: continued along its tangent where the model contradicts the label, so that its
     derivative by p_y is at most tau. Such samples then count ever less, as in MAE, and all others as in cross-entropy.
     tau >= 1: 1 is 1 - p_y, half of MAE, and for tau -> infinity it is cross-entropy. The paper takes 10 for MNIST and
-    2 for CIFAR-10. At the start p_y is about 1 / C: with tau < C it starts slowly. For clean labels use cross-entropy.
+    2 for CIFAR-10. With tau < C it starts slowly, since p_y is about 1 / C then: under plain SGD use a learning rate
+    C / tau times as large. For clean labels use cross-entropy.
     """
 
     @checked
@@ -82,7 +83,7 @@ class ActivePassive(HardLabelLoss):
 
     Normalised cross-entropy is cross-entropy divided by its sum over all labels: in [0, 1], and it raises p_y only
     (active). Reverse cross-entropy, a multiple of MAE, also lowers the other p_k (passive). Each alone resists wrong
-    labels but fits the right ones badly; together they fit them. alpha, beta >= 0: their weights; the paper takes
+    labels but fits the right ones badly; together they fit them. alpha, beta >= 0: their weights; the authors take
     1 and 1 for CIFAR-10, 1 and 10 for MNIST, 10 and 0.1 for CIFAR-100. A is what log 0 is replaced by. For clean
     labels use cross-entropy. Takes class indices only.
     """
