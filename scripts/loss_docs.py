@@ -30,6 +30,7 @@ from torch import Tensor
 
 from lossfit.cli import composed
 from lossfit.config import arguments, build, locate
+from lossfit.data.corruptions import noise_matrix
 from lossfit.losses.loss import Loss
 from lossfit.option_files import CONF, meaning
 
@@ -171,7 +172,8 @@ def entry(file: Path) -> str:
     formula, _, rest = inspect.cleandoc(target.__doc__ or "").partition("\n\n")
     plain = re.sub(r"(?<!^)(?=[A-Z])", "_", target.__name__).lower()
     if plain != file.stem and (CONF / "loss" / f"{plain}.yaml").exists():
-        rest = f"This is [{plain}](#{plain}) with other defaults."
+        same = node(file) == node(CONF / "loss" / f"{plain}.yaml")
+        rest = f"This is [{plain}](#{plain}) {'under another name' if same else 'with other defaults'}."
     assert issubclass(target, Loss)
     tasks = " and ".join(", ".join(TASKS[task] for task in target.tasks).rsplit(", ", 1))
     hard = "hard labels" if "multilabel" in target.tasks else "class indices"
@@ -310,7 +312,8 @@ def lines(name: str) -> dict[str, tuple[Tensor, Tensor]]:
 def loss_of(name: str, task: str = "classification", *options: str) -> Loss:
     """Build a loss with its defaults and these options, in training mode."""
     facts = {"num_classes": CLASSES, "class_counts": COUNTS, "logit_scale": 30.0, "cost_matrix": COSTS, "task": task}
-    return build(composed(f"loss={name}", *options)["loss"], "loss", **facts).train()
+    noise = noise_matrix(0.4, pairwise=False, num_classes=CLASSES).tolist()
+    return build(composed(f"loss={name}", *options)["loss"], "loss", **facts, noise_matrix=noise).train()
 
 
 def class_curve(loss: Loss, axis: Axis, true: int) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ def test_a_frozen_backbone_keeps_its_running_statistics_and_unfreezes_without_it
     model = Airbench(10, (1, 12, 12), widths=(4, 4), freeze="backbone").train()
     norm = model.groups[0].layers[1]
     assert not norm.training
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight"}
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     set_frozen(model, False)
     assert norm.training
     assert not model.first.weight.requires_grad

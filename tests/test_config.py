@@ -26,6 +26,7 @@ FACTS = {
     "task": "classification",
     "backbone_frozen": True,
     "cost_matrix": None,
+    "noise_matrix": None,
     "logit_scale": 30.0,
 }
 LBFGS = {"_target_": "lossfit.optim.full_batch.LBFGS", "_partial_": True, "line_search_fn": "wolfe"}
@@ -34,6 +35,7 @@ OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in C
 NEEDED = {
     "data/folder": ["data.dir=photos"],
     "loss/custom": ["loss.function=torch.nn.functional.cross_entropy"],
+    "loss/forward_correction": ["loss.noise=0.4"],
     "loss/ldam": ["model.cosine_scale=30"],
     "data/stream": ["data.url=FOLDER"],
     "model/custom": ["model.function=lossfit.models.linear.Linear"],
@@ -119,7 +121,14 @@ def test_all_mistakes_are_reported_together() -> None:
 
 def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folder_is_made(tmp_path: Path) -> None:
     command = [
-        *("optimizer=muon", "optimizer.momentum=1", "scheduler=step", "scheduler.step_size=30", "data.val_size=0"),
+        *(
+            "model=cnn",
+            "optimizer=muon",
+            "optimizer.momentum=1",
+            "scheduler=step",
+            "scheduler.step_size=30",
+            "data.val_size=0",
+        ),
         *("data/mix=mixup", "data.mix.alpha=-1", "model.dropout=2", "model.widths=[8,0,8,8]", "seed=one"),
         *("callbacks.last_checkpoint.every_n_steps=0", "++data.augment.flp=1"),
     ]
@@ -259,7 +268,7 @@ def test_partials_nested_nodes_and_lists() -> None:
 
 def test_what_a_target_says_of_its_arguments_names_the_key() -> None:
     with pytest.raises(ConfigError, match=r"^model\.dropout must be at least 0 and below 1, got 2$"):
-        build({**compose()["model"], "dropout": 2}, "model", **FACTS)
+        build({**compose("model=cnn")["model"], "dropout": 2}, "model", **FACTS)
     with pytest.raises(ConfigError, match=r"^part: "):
         build({"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}, "part")
 

@@ -5,6 +5,7 @@ them.
 """
 
 import inspect
+import math
 import re
 from collections import defaultdict
 from functools import cache
@@ -60,7 +61,8 @@ def make(
     extra = [f"loss.{key}={str(value).replace(' ', '')}" for key, value in options.items()]
     node = composed(f"loss={name}", *extra)["loss"]
     counts = class_counts or [7] * num_classes
-    facts = {"class_counts": counts, "cost_matrix": costs, "logit_scale": 30.0, "task": task}
+    noise = (torch.eye(num_classes) * (1 - num_classes / 32) + 1 / 32).tolist()  # numbers that are exact in float32
+    facts = {"class_counts": counts, "cost_matrix": costs, "noise_matrix": noise, "logit_scale": 30.0, "task": task}
     return build(node, "loss", num_classes=num_classes, **facts)
 
 
@@ -117,6 +119,18 @@ def bi_tempered(z: Tensor, q: Tensor, t1: float = 0.8, t2: float = 1.4, iteratio
     return gap.sum(1).mean()
 
 
+def phuber(z: Tensor, q: Tensor) -> Tensor:
+    p = z.softmax(1)
+    return true(torch.where(p > 0.1, -p.log(), -math.log(0.1) - 10 * (p - 0.1)), q).mean()  # the tangent at 0.1
+
+
+def nce_rce(z: Tensor, q: Tensor) -> Tensor:
+    """As the authors' code has it, with 0 in the labels replaced by 1e-4."""
+    every = torch.stack([F.cross_entropy(z, torch.full((len(z),), k), reduction="none") for k in range(C)], 1)
+    reverse = -(z.softmax(1) * q.clamp(min=1e-4).log()).sum(1)
+    return (F.cross_entropy(z, q, reduction="none") / every.sum(1) + reverse).mean()
+
+
 def costs_of(q: Tensor) -> Tensor:
     return q @ torch.tensor(COSTS).to(q)
 
@@ -132,6 +146,8 @@ ORACLES = {  # from logits and target distribution; every class has the same cou
     "label_smoothing": lambda z, q: F.cross_entropy(z, q, label_smoothing=0.1),
     "class_balanced": F.cross_entropy,
     "logit_adjusted": F.cross_entropy,
+    "balanced_softmax": F.cross_entropy,
+    "forward_correction": lambda z, q: -(q * (z.softmax(1) * 22 / 32 + 1 / 32).log()).sum(1).mean(),
     "kl": lambda z, q: F.kl_div(z.log_softmax(1), q, reduction="batchmean"),
     "poly": lambda z, q: F.cross_entropy(z, q) + 2 * (1 - true(z.softmax(1), q)).mean(),
     "ldam": lambda z, q: F.cross_entropy(z - 15 * q, q),
@@ -150,6 +166,8 @@ ORACLES = {  # from logits and target distribution; every class has the same cou
     "gce": lambda z, q: true((1 - z.softmax(1) ** 0.7) / 0.7, q).mean(),
     "sce": lambda z, q: 0.1 * F.cross_entropy(z, q) + 4 * (1 - true(z.softmax(1), q)).mean(),
     "bi_tempered": bi_tempered,
+    "phuber": phuber,
+    "nce_rce": nce_rce,
     "expected_cost": lambda z, q: true(z.softmax(1), costs_of(q)).mean(),
     "log_bilinear": lambda z, q: F.cross_entropy(z, q) - true(log_rest(z), costs_of(q)).mean(),
 }
@@ -283,7 +301,7 @@ def test_weights_and_smoothing_act_in_training_only(name: str) -> None:
     plain = make(name, weights="null").eval()(logits, target)
     assert weighted.eval()(logits, target) == plain
     assert weighted.train()(logits, target) != plain
-    if name in ("label_smoothing", "logit_adjusted", "ldam"):
+    if name in ("label_smoothing", "logit_adjusted", "balanced_softmax", "forward_correction"):
         torch.testing.assert_close(plain, F.cross_entropy(logits, target))
 
 
@@ -321,10 +339,14 @@ def test_label_smoothing_has_its_floor() -> None:
         ("bi_tempered", {"t1": 1.5}, r"loss\.t1 must be from 0 to 1, got 1\.5"),
         ("bi_tempered", {"t2": 0.5}, r"loss\.t2 must be >= 1, got 0\.5"),
         ("bi_tempered", {"iterations": 0}, r"loss\.iterations must be >= 1, got 0"),
+        ("phuber", {"tau": 0.5}, r"loss\.tau must be >= 1, got 0\.5"),
+        ("nce_rce", {"beta": -1}, r"loss\.beta must be >= 0, got -1"),
+        ("forward_correction", {"noise": 2}, r"loss\.noise must be from 0 to 1 or null, got 2"),
         ("multi_margin", {"p": 3}, r"loss\.p must be 1 or 2, got 3"),
         ("asymmetric", {"gamma_neg": -1}, r"loss\.gamma_neg must be >= 0, got -1"),
         ("focal_bce", {"gamma": -1}, r"loss\.gamma must be >= 0, got -1"),
         ("ldam", {"max_margin": -1}, r"loss\.max_margin must be >= 0, got -1"),
+        ("ldam", {"weights_from": 2}, r"loss\.weights_from must be from 0 to 1, got 2"),
         ("logit_adjusted", {"tau": -1}, r"loss\.tau must be >= 0, got -1"),
         ("log_bilinear", {"a": -1}, r"loss\.a must be >= 0, got -1"),
         ("class_balanced", {"weights": "{beta:1}"}, r"loss\.weights must be 'balanced', \{beta: 0 to below 1\}"),
@@ -348,14 +370,19 @@ RANGES = [  # loss, argument, its least and largest values, and values just outs
     ("cross_entropy", "smoothing", (0, 1 - TINY), (-TINY, 1)),
     ("focal", "gamma", (0,), (-TINY, INF)),
     ("focal_bce", "gamma", (0,), (-TINY, INF)),
+    ("forward_correction", "noise", (0, 1), (-TINY, 1 + TINY)),
     ("gce", "q", (TINY, 1), (0, 1 + TINY)),
     ("huber", "delta", (TINY,), (0, INF)),
     ("ldam", "max_margin", (0,), (-TINY, INF)),
+    ("ldam", "weights_from", (0, 1), (-TINY, 1 + TINY)),
     ("log_bilinear", "a", (0,), (-TINY, INF)),
     ("logit_adjusted", "tau", (0,), (-TINY, INF)),
     ("mse", "M", (TINY,), (0, INF)),
     ("mse", "k", (TINY,), (0, INF)),
     ("multi_margin", "p", (1, 2), (0, 3)),
+    ("nce_rce", "alpha", (0,), (-TINY, INF)),
+    ("nce_rce", "beta", (0,), (-TINY, INF)),
+    ("phuber", "tau", (1,), (1 - TINY, INF)),
     ("poly", "epsilon", (-1,), (-1 - TINY, INF)),
     ("sce", "A", (-TINY,), (0, -INF)),
     ("sce", "a", (0,), (-TINY, INF)),
@@ -503,6 +530,35 @@ def test_bi_tempered_at_temperatures_1_is_cross_entropy_and_its_softmax_sums_to_
     assert few.sub(1).abs().max() < 0.01, "five iterations suffice for ten classes"
 
 
+def test_phuber_goes_from_cross_entropy_to_half_of_mae() -> None:
+    torch.testing.assert_close(make("phuber", tau=1e9)(*batch(0)), F.cross_entropy(*batch(0)))
+    torch.testing.assert_close(make("phuber", tau=1)(*batch(0)), make("mae")(*batch(0)) / 2)
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0, 10.0])
+def test_the_derivative_of_phuber_by_the_probability_is_at_most_tau(tau: float) -> None:
+    p = torch.linspace(1e-6, 1 - 1e-6, 1000, dtype=torch.float64, requires_grad=True)
+    loss = make("phuber", 2, tau=tau)
+    values = torch.stack([loss(torch.stack([q.log(), (1 - q).log()])[None], torch.tensor([0])) for q in p])
+    (slopes,) = torch.autograd.grad(values.sum(), p)
+    torch.testing.assert_close(-slopes, (1 / p.detach()).clamp(max=tau))
+
+
+def test_normalised_cross_entropies_are_from_0_to_1_and_sum_to_1_over_the_labels() -> None:
+    loss = make("nce_rce", beta=0)
+    for scale in (0.01, 3.0, 100.0):
+        for row in batch(0, scale=scale)[0]:
+            values = torch.stack([loss(row[None], torch.tensor([k])) for k in range(C)])
+            assert values.min() >= 0
+            assert values.max() <= 1
+            assert values.sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_the_reverse_term_of_nce_rce_is_a_multiple_of_mae() -> None:
+    expected = make("mae")(*batch(0)) / 2 * math.log(1e4)
+    torch.testing.assert_close(make("nce_rce", alpha=0)(*batch(0)), expected)
+
+
 COUNTS = [1000, 500, 200, 100, 50, 40, 30, 20, 10, 5]
 
 
@@ -523,11 +579,35 @@ def test_logit_adjusted_adds_the_log_prior_in_training_only() -> None:
     torch.testing.assert_close(loss.eval()(logits, target), F.cross_entropy(logits, target))
 
 
+def test_balanced_softmax_adds_the_log_counts_in_training_only() -> None:
+    logits, target = batch(0)
+    raised = logits.exp() * torch.tensor(COUNTS)  # n_k exp(z_k), as in the paper
+    expected = -(raised / raised.sum(1, keepdim=True)).log()[range(16), target].mean()
+    loss = make("balanced_softmax", class_counts=COUNTS)
+    torch.testing.assert_close(loss.train()(logits, target), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(loss.eval()(logits, target), F.cross_entropy(logits, target))
+
+
+def test_weights_of_ldam_act_late_in_training_only() -> None:
+    logits, target = batch(0)
+    loss = make("ldam", class_counts=COUNTS).train()
+    plain = make("ldam", class_counts=COUNTS, weights="null").train()(logits, target)
+    raw = torch.tensor([(1 - 0.9999) / (1 - 0.9999**n) for n in COUNTS]).double()
+    margins = torch.tensor([30 * 0.5 * (5 / n) ** 0.25 for n in COUNTS]).double()
+    values = F.cross_entropy(logits - one_hot(target) * margins, target, reduction="none")
+    weighted = (values * raw[target]).mean() * sum(COUNTS) / (raw * torch.tensor(COUNTS)).sum()
+    for progress, expected in ((0.0, plain), (0.79, plain), (0.8, weighted), (1.0, weighted)):
+        loss.set_progress(progress)
+        torch.testing.assert_close(loss(logits, target), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(loss.eval()(logits, target), F.cross_entropy(logits, target))
+
+
 def test_ldam_asks_the_rarest_class_for_the_largest_margin() -> None:
     logits, target = batch(0)
     margins = torch.tensor([30 * 0.5 * (5 / n) ** 0.25 for n in COUNTS]).double()
     expected = F.cross_entropy(logits - one_hot(target) * margins, target)
-    torch.testing.assert_close(make("ldam", class_counts=COUNTS).train()(logits, target), expected, rtol=1e-6, atol=0)
+    loss = make("ldam", class_counts=COUNTS, weights="null").train()
+    torch.testing.assert_close(loss(logits, target), expected, rtol=1e-6, atol=0)
 
 
 def test_0_1_costs_make_expected_cost_1_minus_p() -> None:

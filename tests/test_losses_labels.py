@@ -1,5 +1,6 @@
 """Losses of two classes, in the binary form of the textbooks, and of several labels an image."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,8 @@ from torchvision.ops import sigmoid_focal_loss
 from lossfit.losses.one_vs_rest import AsymmetricBCE
 from tests.test_losses import ON_LOGITS, OURS, batch, make
 from tests.test_losses_tasks import D, loss_for, rows
+
+LOG_10 = math.log(10)
 
 
 def p_true(d: Tensor, y: Tensor) -> Tensor:
@@ -40,6 +43,8 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # d = z_1 - z_0; y is
     "cross_entropy": binary_cross_entropy,
     "class_balanced": binary_cross_entropy,  # the classes have the same count
     "logit_adjusted": binary_cross_entropy,
+    "balanced_softmax": binary_cross_entropy,
+    "forward_correction": lambda d, y: F.binary_cross_entropy((1 + 30 * d.sigmoid()) / 32, y),
     "kl": binary_cross_entropy,
     "bce": binary_cross_entropy,
     "label_smoothing": lambda d, y: binary_cross_entropy(d, 0.9 * y + 0.05),
@@ -56,6 +61,10 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # d = z_1 - z_0; y is
     "brier": lambda d, y: 2 * F.mse_loss(d.sigmoid(), y),
     "gce": lambda d, y: ((1 - p_true(d, y) ** 0.7) / 0.7).mean(),
     "sce": lambda d, y: 0.1 * binary_cross_entropy(d, y) + 4 * (1 - p_true(d, y)).mean(),
+    "phuber": lambda d, y: torch.where(p_true(d, y) > 0.1, -p_true(d, y).log(), 1 + LOG_10 - 10 * p_true(d, y)).mean(),
+    "nce_rce": lambda d, y: (
+        p_true(d, y).log() / (p_true(d, y).log() + p_true(-d, y).log()) + 4 * LOG_10 * p_true(-d, y)
+    ).mean(),
     "expected_cost": lambda d, y: F.l1_loss(d.sigmoid(), y),
 }
 

@@ -56,7 +56,7 @@ def test_busy_cores_are_those_that_others_want_now_and_wanted_a_minute_long(tmp_
 
 
 def test_a_run_warns_once_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = compose(*QUICK, "callbacks=[]", "logger=[]")
+    config = compose(*QUICK, "callbacks=[]", "logger=[]", "trainer.max_epochs=20")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr("lossfit.training.notes.busy_processors", lambda threads: f"busy {threads}")
     assert build_run(config, tmp_path).notes == ["busy 8"]

@@ -22,6 +22,7 @@ from tests.test_losses import NODES, for_task
 
 NEEDED = {  # what some losses need -> overrides
     "ldam": ["model.cosine_scale=30"],
+    "forward_correction": ["data.label_noise=0.4"],
     "expected_cost": ["+costs.Shirt.Coat=5"],
     "custom": ["loss.function=torch.nn.functional.cross_entropy"],
 }

@@ -10,6 +10,7 @@ from lossfit.option_files import CONF
 FULL_BATCH = ("lbfgs", "rprop")  # need data.batch_size=all
 NO_SCHEDULE = ["scheduler=none", "scheduler.warmup=0.05"]
 NEEDED = {  # loss or optimizer -> overrides
+    "forward_correction": ["loss.noise=0.0"],  # the labels are right
     "ldam": ["model.cosine_scale=30"],
     "schedule_free_adamw": NO_SCHEDULE,
     "schedule_free_sgd": NO_SCHEDULE,

@@ -1,5 +1,6 @@
 """Hydra composes a config, which becomes plain dicts and lists. No object below sees Hydra's."""
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,9 +17,10 @@ from lossfit import option_files, runs
 from lossfit import overrides as override_keys
 from lossfit.cli.command_line import readable
 from lossfit.config import Config
-from lossfit.errors import UserError
+from lossfit.errors import UserError, one_line
 from lossfit.runs import trust
 from lossfit.sweeps import resources
+from lossfit.system import files
 
 # Hydra 1.3 must be given the version whose defaults to use; 1.4, which brings OmegaConf 2.4, warns about it
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -82,4 +84,17 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     assert isinstance(config, dict)
     own = {str(key): value for key, value in config.items() if key not in override_keys.COMMAND_KEYS}
     chosen = {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
-    return {**own, "choices": chosen}
+    return {**own, "loss": _with_noise(own.get("loss")), "choices": chosen}
+
+
+def _with_noise(loss: Any) -> Any:
+    """Return a loss's node with the shares in the place of the file that has them, so that a run folder has all."""
+    if not isinstance(loss, dict) or not isinstance(path := loss.get("noise"), str):
+        return loss
+    try:
+        return {**loss, "noise": json.loads(files.read_text(Path(path).expanduser()))}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"loss.noise={path} must be a share, {{true class: {{label: share}}}} or a JSON file of these, such as "
+            f"scripts/noise_matrix.py writes: {one_line(error)}"
+        ) from error

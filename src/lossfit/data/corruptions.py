@@ -19,6 +19,13 @@ def noisy_labels(labels: Tensor, rate: float, pairwise: bool, num_classes: int, 
     return labels.index_put((chosen,), (labels[chosen] + shift) % num_classes)
 
 
+def noise_matrix(rate: float, pairwise: bool, num_classes: int) -> Tensor:
+    """Return the expected share (true class, label) of each class that `noisy_labels` gives each label."""
+    right = torch.eye(num_classes)
+    wrong = right.roll(1, 1) if pairwise else (1 - right) / (num_classes - 1)
+    return (1 - rate) * right + rate * wrong
+
+
 def long_tail(labels: Tensor, ratio: float, num_classes: int, generator: torch.Generator) -> Tensor:
     """Return the ascending indices of a subset whose class counts fall by a constant factor from n to n / ratio.
 

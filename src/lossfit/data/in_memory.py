@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossfit.data.classes import numbers_of, of_classes
-from lossfit.data.corruptions import long_tail, noisy_labels, outliers
+from lossfit.data.corruptions import long_tail, noise_matrix, noisy_labels, outliers
 from lossfit.data.dataset_files import DataError
 from lossfit.data.module import ImageDataModule, Split
 from lossfit.ranges import Count, From0To1, at_least, checked
@@ -58,6 +58,13 @@ class InMemoryDataModule(ImageDataModule):
         self.val_size, self.subset, self.split_seed = val_size, subset, split_seed
         self.label_noise, self.pairwise_noise, self.noisy_validation = label_noise, pairwise_noise, noisy_validation
         self.imbalance, self.outliers, self.classes = imbalance, outliers, classes
+
+    @property
+    def noise_matrix(self) -> list[list[float]] | None:
+        """The share of each class (rows) that was given each label (columns) on purpose; None if no label is wrong."""
+        if not self.label_noise:
+            return None
+        return noise_matrix(self.label_noise, self.pairwise_noise, len(self.task.names)).tolist()
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return the images and labels of the training or the test set."""

@@ -86,6 +86,11 @@ class ImageDataModule(LightningDataModule):
         return torch.bincount(target, minlength=len(self.task.names)).tolist() if target.ndim == 1 else None
 
     @property
+    def noise_matrix(self) -> list[list[float]] | None:
+        """The share of each class (rows) that was given each label (columns) on purpose; None if no label is wrong."""
+        return None
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
         return tuple(self.splits["train"][0].shape[1:])

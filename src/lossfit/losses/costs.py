@@ -19,8 +19,10 @@ class ExpectedCost(Loss):
 
     Minimises the cost itself rather than a surrogate: mistakes that cost nothing are not penalised. But its
     gradient vanishes on confidently wrong samples, as MAE's does, so it learns slowly: under plain SGD use a
-    learning rate 5 times as large. log_bilinear, or cross-entropy with cost-aware decisions, is often as good.
-    With 0/1 costs it is 1 - p_y.
+    learning rate 5 times as large. The gradient by z_k is p_k times the difference of class k's cost from the mean,
+    so a class that soon has little probability is never predicted: start from the weights of a few epochs of
+    cross-entropy (init_from). log_bilinear, or cross-entropy with cost-aware decisions, is often as good. With 0/1
+    costs it is 1 - p_y.
     """
 
     def __init__(self, num_classes: int, cost_matrix: Sequence[Sequence[float]] | None = None) -> None:

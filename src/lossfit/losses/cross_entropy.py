@@ -73,8 +73,9 @@ class LogitAdjusted(Loss):
 
     The prior is each class's fraction of the training set. Since the loss adds it in training, the model need not
     learn it, and its predictions suit classes that are equally frequent: the choice for a long tail when every class
-    matters the same. tau >= 0: strength of the prior; 0 is cross-entropy. Not where the test data have the training
-    set's class frequencies: there plain cross-entropy is right.
+    matters the same. tau >= 0: strength of the prior; 0 is cross-entropy, and 1 is balanced softmax (2007.10740), which
+    adds the log counts: they differ from the log prior by a constant, which softmax ignores. Not where the test data
+    have the training set's class frequencies: there plain cross-entropy is right.
     """
 
     @checked

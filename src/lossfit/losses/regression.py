@@ -84,7 +84,9 @@ class MAE(Loss):
 
     For classes (1712.09482) every sample's value is at most 2, and a confidently wrong one has almost no gradient:
     wrong labels are ignored rather than fitted, and for the same reason it learns slowly, and with many classes may
-    not start at all. For clean labels use cross-entropy. Under plain SGD use a learning rate 3 times as large.
+    not start at all. The gradient by z_y is -2 p_y (1 - p_y), so a class that soon has little probability is never
+    predicted. Start from the weights of a few epochs of cross-entropy (init_from), or take nce_rce, sce or gce. For
+    clean labels use cross-entropy. Under plain SGD use a learning rate 3 times as large.
     """
 
     tasks = VALUES_OR_CLASSES

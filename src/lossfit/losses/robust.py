@@ -1,5 +1,6 @@
 """Robust losses: for labels that are often wrong, a confidently wrong sample weighs less than in cross-entropy."""
 
+import math
 from typing import Annotated, Any
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from lossfit.losses.loss import HardLabelLoss, Loss
 from lossfit.ranges import Count, From0To1, NonNegative, Range, at_least, checked
+
+LOG_0 = math.log(1e-4)  # of the reverse cross-entropy, in the code of the authors of 2006.13554
 
 
 class GeneralizedCrossEntropy(Loss):
@@ -51,6 +54,50 @@ class SymmetricCrossEntropy(HardLabelLoss):
         """(N, C), (N, C) one-hot -> (N,)."""
         log_p = (target * logits.log_softmax(1)).sum(1)
         return -self.a * log_p + self.b * self.A * torch.expm1(log_p)
+
+
+class PHuberCrossEntropy(Loss):
+    """sum_k q_k f(p_k), f(p) = -log p above p = 1 / tau and 1 + log tau - tau p below (Menon et al., ICLR 2020).
+
+    Partially Huberised cross-entropy: continued along its tangent where the model contradicts the label, so that its
+    derivative by p_y is at most tau. Such samples then count ever less, as in MAE, and all others as in cross-entropy.
+    tau >= 1: 1 is 1 - p_y, half of MAE, and for tau -> infinity it is cross-entropy. The paper takes 10 for MNIST and
+    2 for CIFAR-10. With tau < C it starts slowly, since p_y is about 1 / C then: under plain SGD use a learning rate
+    C / tau times as large. For clean labels use cross-entropy.
+    """
+
+    @checked
+    def __init__(self, num_classes: int, tau: Annotated[float, at_least(1)] = 10.0, **options: Any) -> None:
+        super().__init__(num_classes, **options)
+        self.tau = tau
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N, C) -> (N,)."""
+        log_p = logits.log_softmax(1)
+        tangent = 1 + math.log(self.tau) - self.tau * log_p.exp()
+        return (target * torch.where(log_p <= -math.log(self.tau), tangent, -log_p)).sum(1)
+
+
+class ActivePassive(HardLabelLoss):
+    """alpha log p_y / sum_k log p_k - beta A (1 - p_y), A = log 1e-4: NCE + RCE, two robust losses (2006.13554).
+
+    Normalised cross-entropy is cross-entropy divided by its sum over all labels: in [0, 1], and it raises p_y only
+    (active). Reverse cross-entropy, a multiple of MAE, also lowers the other p_k (passive). Each alone resists wrong
+    labels but fits the right ones badly; together they fit them. alpha, beta >= 0: their weights; the authors take
+    1 and 1 for CIFAR-10, 1 and 10 for MNIST, 10 and 0.1 for CIFAR-100. A is what log 0 is replaced by. For clean
+    labels use cross-entropy. Takes class indices only.
+    """
+
+    @checked
+    def __init__(self, num_classes: int, alpha: NonNegative = 1.0, beta: NonNegative = 1.0, **options: Any) -> None:
+        super().__init__(num_classes, **options)
+        self.alpha, self.beta = alpha, beta
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, C), (N, C) one-hot -> (N,)."""
+        log_p = logits.log_softmax(1)
+        true = (target * log_p).sum(1)
+        return self.alpha * true / log_p.sum(1) + self.beta * LOG_0 * torch.expm1(true)
 
 
 class BiTempered(Loss):

@@ -12,6 +12,7 @@ CORRUPTIONS = "data_changes.json"  # what was done to the training data on purpo
 SPLITS = "splits.csv"  # which image of the user's own was in which split
 SKIPPED = "skipped_images.csv"  # which of them could not be read
 CALIBRATION = "calibration.json"  # the temperature that was fitted on the validation split
+NOISE = "noise.json"  # the shares of wrong labels that scripts/noise_matrix.py estimated
 EVALUATION = "evaluation_{split}.json"  # what scripts/evaluate.py measured on a split
 REPORT = "report.html"  # of a run, or of a sweep
 STREAM = "stream.sha256"  # the digest of the stream.json that it was trained on

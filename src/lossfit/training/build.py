@@ -130,6 +130,7 @@ def _facts(config: Config, data: ImageDataModule, task: Task, folder: Path) -> F
         "num_classes": task.outputs,
         "class_names": task.names,
         "class_counts": data.class_counts,
+        "noise_matrix": data.noise_matrix,
         "cost_matrix": task.costs,
         "image_shape": data.image_shape,
         "batches_per_epoch": len(data.train_dataloader()),

@@ -1,0 +1,48 @@
+"""What a run says before it starts, of steps that are too few or too large for what it trains."""
+
+from pathlib import Path
+
+import pytest
+from tests.conftest import QUICK, compose
+
+from lossfit.training.build import build_run
+from lossfit.training.notes import pretrained_notes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["trainer.max_epochs=3"],
+            "Warning: 12 steps teach a network little (500 images in batches of 128, trainer.max_epochs=3): "
+            "add trainer.max_epochs=50",
+        ),
+        (["trainer.max_epochs=13"], None),  # 52 steps
+        (["data.batch_size=all", "trainer.max_epochs=20"], None),
+        (["trainer.max_steps=3"], None),
+        (["trainer.limit_train_batches=2"], None),
+        (["trainer.fast_dev_run=true"], None),
+    ],
+)
+def test_a_training_of_few_steps_is_warned_of(overrides: list[str], expected: str | None, tmp_path: Path) -> None:
+    run = build_run(compose(*QUICK, "callbacks=[]", "logger=[]", *overrides), tmp_path)
+    assert [note for note in run.notes if "steps teach" in note] == ([expected] if expected else [])
+
+
+def test_accumulation_makes_fewer_steps(tmp_path: Path) -> None:
+    options = ["trainer.max_epochs=20", "trainer.accumulate_grad_batches=4"]
+    run = build_run(compose(*QUICK, "callbacks=[]", "logger=[]", *options), tmp_path)
+    assert any(note.startswith("Warning: 20 steps teach") for note in run.notes)
+
+
+def test_muon_with_its_large_steps_is_warned_of_for_pretrained_weights() -> None:
+    expected = [
+        "Warning: optimizer.lr=0.2 of muon replaces pretrained weights within a few steps: "
+        "add experiment=finetune, or optimizer=adamw optimizer.lr=1e-3"
+    ]
+    pretrained = ["model=timm", "model.weights=hub"]
+    assert pretrained_notes(compose(*pretrained)) == expected
+    assert pretrained_notes(compose(*pretrained, "experiment=finetune")) == []
+    assert pretrained_notes(compose(*pretrained, "optimizer.lr=0.01")) == []
+    assert pretrained_notes(compose("model=timm")) == []
+    assert pretrained_notes(compose()) == []
