@@ -129,7 +129,14 @@ def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folde
             "scheduler.step_size=30",
             "data.val_size=0",
         ),
-        *("data/mix=mixup", "data.mix.alpha=-1", "model.dropout=2", "model.widths=[8,0,8,8]", "seed=one"),
+        *(
+            "data.val_size=0",
+            "data/mix=mixup",
+            "data.mix.alpha=-1",
+            "model.dropout=2",
+            "model.widths=[8,0,8,8]",
+            "seed=one",
+        ),
         *("callbacks.last_checkpoint.every_n_steps=0", "++data.augment.flp=1"),
     ]
     with pytest.raises(ConfigError) as caught:

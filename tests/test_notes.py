@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from tests.conftest import QUICK, compose
 
 from lossfit.training.build import build_run
 from lossfit.training.notes import pretrained_notes
+from tests.conftest import QUICK, compose
 
 
 @pytest.mark.parametrize(
