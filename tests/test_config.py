@@ -121,23 +121,9 @@ def test_all_mistakes_are_reported_together() -> None:
 
 def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folder_is_made(tmp_path: Path) -> None:
     command = [
-        *(
-            "model=cnn",
-            "optimizer=muon",
-            "optimizer.momentum=1",
-            "scheduler=step",
-            "scheduler.step_size=30",
-            "data.val_size=0",
-        ),
-        *(
-            "data.val_size=0",
-            "data/mix=mixup",
-            "data.mix.alpha=-1",
-            "model.dropout=2",
-            "model.widths=[8,0,8,8]",
-            "seed=one",
-        ),
-        *("callbacks.last_checkpoint.every_n_steps=0", "++data.augment.flp=1"),
+        *("model=cnn", "optimizer=muon", "optimizer.momentum=1", "scheduler=step", "scheduler.step_size=30"),
+        *("data.val_size=0", "data/mix=mixup", "data.mix.alpha=-1", "model.dropout=2", "model.widths=[8,0,8,8]"),
+        *("seed=one", "callbacks.last_checkpoint.every_n_steps=0", "++data.augment.flp=1"),
     ]
     with pytest.raises(ConfigError) as caught:
         engine.start(tmp_path / "run", compose(*command), command)
