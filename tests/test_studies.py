@@ -117,7 +117,7 @@ def test_a_study_that_is_killed_is_resumed_to_the_same_results(study: Path, tmp_
         (["seed=3"], "seed=3: the study sets seed itself"),
         (["loss=mse"], "loss=mse: the study sets loss itself"),
         (["data.batch_size=16,32"], "data.batch_size=16,32: a study has one value for each key"),
-        (["hydra.sweeper.baseline=best"], "hydra.sweeper.baseline must be one of ce, mae, got best"),
+        (["hydra.sweeper.baseline=best"], "hydra.sweeper.baseline must be none or one of ce, mae, got best"),
         (["hydra.sweeper.search.setting=none"], "as setting null or one of right, wrong"),
         (["hydra.sweeper.search.key=optimizer.size"], "must be a number in each row, got optimizer.size=None"),
         (["hydra.sweeper.metric=test/acc"], "nothing is chosen on the test split"),
@@ -156,24 +156,28 @@ def content(**changes: Any) -> dict[str, Any]:
         for (row, some), lr in zip(values.items(), ("0.1", "0.01", "0.1"), strict=True)
         for seed, value in enumerate(some, 1)
     ]  # fmt: skip
-    tried = [
-        {
-            "row": row,
-            "setting": "all",
-            "value": f"optimizer.lr={lr}",
-            "status": "completed",
-            "metric": 1,
-            "seconds": 30.0,
-        }
-        for row in values
-        for lr in ("0.01", "0.1")
-    ]
-    search = {"key": "optimizer.lr", "factors": [1, 10], "setting": None, "seed": 0, "metric": "val/acc", "runs": tried}
+    run = {"setting": "all", "status": "completed", "metric": 1, "seconds": 30.0}
+    tried = [run | {"row": row, "value": f"optimizer.lr={lr}"} for row in values for lr in ("0.01", "0.1")]
     return {
-        "study": "by_hand", "about": "Three rows.", "command": ["study=by_hand"], "threads": 1, "rows": dict.fromkeys("abc"),
-        "settings": {"all": []}, "baseline": "a", "seeds": [1, 2, 3], "search": search, "curves": {}, "results": results,
-        "metrics": {"test/acc": "accuracy, %", "fit_s": "seconds"}, "date": "2026-01-02", "machine": "a machine",
-        "devices": ["1 x cpu"], "versions": {"lossfit": "1", "torch": "2", "lightning": "3"}, "commits": ["0123456789abc"],
+        "study": "by_hand",
+        "about": "Three rows.",
+        "command": ["study=by_hand"],
+        "rows": dict.fromkeys(values),
+        "settings": {"all": []},
+        "baseline": "a",
+        "seeds": [1, 2, 3],
+        "search": {
+            "key": "optimizer.lr", "factors": [1, 10], "setting": None, "seed": 0, "metric": "val/acc", "runs": tried
+        },
+        "metrics": {"test/acc": "accuracy, %", "fit_s": "seconds"},
+        "curves": {},
+        "results": results,
+        "threads": 1,
+        "date": "2026-01-02",
+        "machine": "a machine",
+        "devices": ["1 x cpu"],
+        "versions": {"lossfit": "1", "torch": "2", "lightning": "3"},
+        "commits": ["0123456789abc"],
         **changes,
     }  # fmt: skip
 

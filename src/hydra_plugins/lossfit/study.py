@@ -18,6 +18,7 @@ from lossfit.system import files
 from lossfit.system.processors import threads_of_each
 from lossfit.tasks.metric_names import direction_of
 
+NONE = "none"  # as a baseline: rows are not compared
 SEARCH = {"key", "factors", "setting", "seed"}
 Pair = tuple[str, str]  # row and setting
 
@@ -25,9 +26,9 @@ Pair = tuple[str, str]  # row and setting
 class StudySweeper(GridSweeper):
     """Searches one value for each row in each setting, and trains each row with it and several seeds.
 
-    rows, settings: overrides by name. baseline: the row with which the others are compared. search: key, the factors of
-    the row's own value, the setting in which it is searched (null for each), and the seed, which should be none of
-    `seeds`. metric: decides the search. metrics: what is measured, name -> words. curves: metric and x of a picture.
+    rows, settings: overrides by name. baseline: the row with which the others are compared, or none. search: key, the
+    factors of the row's own value, the setting in which it is searched (null for each), and the seed, which should be
+    none of `seeds`. metric: decides the search. metrics: what is measured, name -> words. curves: metric and x of a picture.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class StudySweeper(GridSweeper):
         self.baseline = next(iter(self.rows), "") if baseline is None else str(baseline)
         if not (self.rows and self.seeds and self.metrics):
             raise UserError("hydra.sweeper.rows, seeds and metrics must not be empty: choose a study=NAME")
-        if self.baseline not in self.rows:
-            raise UserError(f"hydra.sweeper.baseline must be one of {', '.join(self.rows)}, got {self.baseline}")
+        if self.baseline not in (*self.rows, NONE):
+            raise UserError(
+                f"hydra.sweeper.baseline must be {NONE} or one of {', '.join(self.rows)}, got {self.baseline}"
+            )
         if set(self.search) != SEARCH or self.search["setting"] not in (None, *self.settings):
             raise UserError(
                 f"hydra.sweeper.search must have {', '.join(sorted(SEARCH))}, and as setting null or one of "

@@ -55,11 +55,10 @@ def dots(content: Mapping[str, Any]) -> Figure:
     for left in grid[:, 0]:
         left.set_yticks(range(len(rows)), rows, fontsize=9)
         left.set_ylim(len(rows) - 0.5, -0.5)
-    figure.suptitle(
-        f"mean ± standard deviation over {len(content['seeds'])} seeds; "
-        f"blue: ahead of {content['baseline']} by more than {ERRORS:g} standard errors",
-        fontsize=9,
-    )
+    title = f"mean ± standard deviation over {len(content['seeds'])} seeds"
+    if content["baseline"] in rows:
+        title += f"; blue: ahead of {content['baseline']} by more than {ERRORS:g} standard errors"
+    figure.suptitle(title, fontsize=9)
     return figure
 
 

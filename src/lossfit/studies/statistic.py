@@ -37,7 +37,7 @@ def cell(content: Mapping[str, Any], metric: str, row: str, setting: str) -> Cel
     """Return a metric of a row in a setting of a study, with its difference from the baseline on the same seeds."""
     values = of_seeds(content, metric, row, setting)
     direction = direction_of(metric)
-    if row == content["baseline"] or direction is None or not COMPARED & {*metric.split("/")}:
+    if content["baseline"] in (row, "none") or direction is None or not COMPARED & {*metric.split("/")}:
         return Cell(values)
     base = of_seeds(content, metric, content["baseline"], setting)
     pairs = [values[seed] - base[seed] for seed in values if seed in base]
