@@ -134,6 +134,12 @@ def test_a_mistake_is_reported_before_anything_is_made(
     assert not list(tmp_path.rglob("config.yaml"))
 
 
+def test_studies_are_started_one_at_a_time(command: Command, tmp_path: Path) -> None:
+    status, said = command("train.py", "-m", "study=costs,long_tail", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert status == 2
+    assert "study: has several values, and studies are started one at a time" in said
+
+
 def test_a_study_that_was_changed_does_not_go_on_in_its_old_folder(study: Path) -> None:
     config = study / "0" / names.CONFIG
     text = config.read_text()

@@ -42,6 +42,8 @@ class GridSweeper(RunFolderSweeper):
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(arguments)
         self._check_size(parsed)
         varying = {override_keys.key(override.get_key_element()) for override in parsed if override.is_sweep_override()}
+        if "study" in varying:
+            raise UserError("study: has several values, and studies are started one at a time: give one")
         composed = {tuple(overrides): self.composed(overrides) for overrides in combinations(parsed)}
         configs = {overrides: self.checked(config) for overrides, config in composed.items()}  # before any is trained
         metric = self.metric or self.headline_of(configs.values())

@@ -28,7 +28,8 @@ class StudySweeper(GridSweeper):
 
     rows, settings: overrides by name. baseline: the row with which the others are compared, or none. search: key, the
     factors of the row's own value, the setting in which it is searched (null for each), and the seed, which should be
-    none of `seeds`. metric: decides the search. metrics: what is measured, name -> words. curves: metric and x of a picture.
+    none of `seeds`. metric: decides the search. metrics: what is measured, name -> words. curves: metric and x of a
+    picture.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class StudySweeper(GridSweeper):
         if metric.startswith("test/"):
             raise UserError(f"hydra.sweeper.metric={metric}: nothing is chosen on the test split; take val/acc")
         self.rehearse(configs.values())
-        searched = {pair: self._candidates(config) for pair, config in configs.items()}
+        where = self.search["setting"]
+        searched = {pair: self._candidates(configs[pair]) for pair in pairs if where in (None, pair[1])}
         if (jobs := sum(map(len, searched.values())) + len(pairs) * len(self.seeds)) > self.max_jobs:
             raise UserError(f"{jobs} jobs are more than hydra.sweeper.max_jobs={self.max_jobs}: raise it")
         with self.locked():
@@ -89,15 +91,16 @@ class StudySweeper(GridSweeper):
                 {
                     (*pair, value): merged(pairs[pair], [value, "test=false", f"seed={self.search['seed']}"])
                     for pair, values in searched.items()
-                    if self.search["setting"] in (None, pair[1])
                     for value in values
                 },
                 metric,
             )
+            if self.local is not None and self.local.fail_fast:
+                self.check_finished(search_runs.values())
             found = [studies.search_run(key, folder, metric) for key, folder in search_runs.items()]
-            chosen = {
-                pair: studies.best(found, pair[0], self.search["setting"] or pair[1], metric) for pair in pairs
-            } if any(searched.values()) else dict.fromkeys(pairs, "")  # fmt: skip
+            chosen: dict[Pair, str | None] = dict.fromkeys(pairs, "")
+            if self.search["factors"]:
+                chosen = {pair: studies.best(found, pair[0], where or pair[1], metric) for pair in pairs}
             seed_runs = self._train(
                 {
                     (*pair, seed): merged(pairs[pair], [value] if value else [], [f"seed={seed}"])

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lossfit.compare.table import format_number, line
+from lossfit.compare.table import line
 from lossfit.studies.statistic import cell
 
 Content = Mapping[str, Any]
@@ -62,7 +62,10 @@ def number(metric: str, value: float) -> str:
     """Return a value of a metric; shares in percent."""
     if is_share(metric):
         return f"{100 * value:.2f}"
-    return f"{value:.3g}" if abs(value) >= 10 or 0 < abs(value) < 0.001 else format_number(value, metric)
+    size = abs(value)
+    if size >= 1e5 or 0 < size < 0.001:
+        return f"{value:.2g}"
+    return f"{value:.0f}" if size >= 100 else f"{value:.3g}" if size >= 1 else f"{value:.4f}"
 
 
 def is_share(metric: str) -> bool:
