@@ -6,7 +6,7 @@
 
 A study is a sweep, `python train.py -m study=NAME`, whose folder has its results in study.json. They are copied to
 docs/studies/NAME.json, in the place of older ones. NAME.md, its pictures and the table of contents index.md are made of
-these files.
+these files. What the table says in words is written by hand in NAME.txt, which becomes part of the page.
 
 Exit status: 0, 1 if --check finds a difference, or 2 for a mistake.
 """
@@ -42,8 +42,7 @@ def main() -> int:
         content = read(folder / names.STUDY_RESULT)
         files.write_json(options.docs / f"{content['study']}.json", content)
     contents = [read(file) for file in sorted(options.docs.glob("*.json"))]
-    pages = {f"{one['study']}.md": studies.page(one, pictures_of(one, f"{one['study']}.png")) for one in contents}
-    pages[INDEX] = index(contents)
+    pages = {f"{one['study']}.md": page(one, options.docs) for one in contents} | {INDEX: index(contents)}
     if options.check:
         old = [name for name, text in pages.items() if _text(options.docs / name) != text]
         print(
@@ -55,6 +54,12 @@ def main() -> int:
     for content in contents:
         print(*draw(content, options.docs / f"{content['study']}.png"))
     return 0
+
+
+def page(content: dict[str, Any], docs: Path) -> str:
+    """Return the page of a study."""
+    name = content["study"]
+    return studies.page(content, pictures_of(content, f"{name}.png"), _text(docs / f"{name}.txt") or "")
 
 
 def index(contents: list[dict[str, Any]]) -> str:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from scipy import stats
 
-from lossfit import runs, studies
+from lossfit import option_files, runs, studies
+from lossfit.option_files import CONF
 from lossfit.runs import names
 from lossfit.studies.statistic import cell, chance, comparisons
+from lossfit.tasks import metric_names
 from tests import forks
 from tests.conftest import NO_PICTURES, QUICK, Command
 from tests.test_sweeps import swept
@@ -214,8 +217,8 @@ def test_a_row_is_compared_with_the_baseline_on_the_same_seeds() -> None:
 def test_the_table_has_difference_value_findings_and_runs() -> None:
     lines = studies.tables(content()).splitlines()
     assert lines[0] == "|  | accuracy, % | seconds | optimizer.lr | findings | runs that count |"
-    assert lines[2].startswith("| a | 75.00 ± 5.00 | 20 ± 10 | 0.1 (highest) |")
-    assert lines[3].startswith("| b | **81.00 ± 4.36 (+6.00 ± 1.15)** | 20 ± 10 | 0.01 (lowest) |")
+    assert lines[2].startswith("| a | 75.00 ± 5.00 | 20.00 ± 10.00 | 0.1 (highest) |")
+    assert lines[3].startswith("| b | **81.00 ± 4.36 (+6.00 ± 1.15)** | 20.00 ± 10.00 | 0.01 (lowest) |")
     assert lines[4].endswith("| divergence (1 of 3) | 2 of 3, 1 diverged |")
     several = studies.tables(content(settings={"all": [], "more": []})).splitlines()
     assert several[:3] == ["**accuracy, %**", "", "|  | all | more |"]
@@ -239,10 +242,13 @@ def test_pages_are_made_from_results_alone(script: Script, tmp_path: Path) -> No
     sweep, docs = tmp_path / "sweep", tmp_path / "docs"
     sweep.mkdir()
     (sweep / names.STUDY_RESULT).write_text(json.dumps(content()))
+    docs.mkdir()
+    (docs / "by_hand.txt").write_text("b is better than a.\n")
     assert script("studies", sweep, "--docs", docs)[0] == 0
     page = (docs / "by_hand.md").read_text()
     assert "    python train.py -m study=by_hand\n" in page
     assert "2026-01-02; a machine, 1 thread a run, 1 x cpu; lossfit 1, torch 2, lightning 3; commit 0123456789." in page
+    assert "\n\nThree rows.\n\nb is better than a.\n\n" in page
     assert "15 runs, 8 minutes of training in all" in page
     assert "with seed 0: 6 of the runs" in page
     assert "There are 2 comparisons. With 3 seeds, a row that is as good as a is bold in 9% of them by chance." in page
@@ -258,3 +264,21 @@ def test_pages_are_made_from_results_alone(script: Script, tmp_path: Path) -> No
     status, _, said = script("studies", tmp_path, "--docs", docs)
     assert status == 2
     assert "study.json does not exist: a study writes it when all of its runs are done" in said
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "study").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_rows_and_settings_of_a_study_are_options(file: Path) -> None:
+    sweeper = yaml.safe_load(file.read_text())["hydra"]["sweeper"]
+    for overrides in [*sweeper["rows"].values(), *sweeper.get("settings", {}).values()]:
+        for override in overrides.split():
+            group, _, option = override.partition("=")
+            assert option
+            assert not (CONF / group).is_dir() or option in option_files.options(group)
+    assert sweeper.get("baseline", "none") in ("none", *sweeper["rows"])
+    assert sweeper.get("search", {}).get("setting") in (None, *sweeper.get("settings", {}))
+    known = set(metric_names.evaluation_names()) | {"loss", "fit_s", "balanced_acc", "temperature", "gradient_ratio"}
+    assert {name.split("/recall/")[0].rpartition("/")[2] for name in sweeper["metrics"]} <= known | {"test"}
+
+
+def test_the_pages_in_docs_are_current(script: Script) -> None:
+    assert script("studies", "--check") == (0, "", "")

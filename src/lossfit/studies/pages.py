@@ -7,13 +7,14 @@ from lossfit.studies.statistic import ERRORS, chance, comparisons
 from lossfit.studies.tables import tables
 
 
-def page(content: Mapping[str, Any], pictures: list[str]) -> str:
-    """Return the page of a study; pictures: their paths from the page."""
+def page(content: Mapping[str, Any], pictures: list[str], found: str = "") -> str:
+    """Return the page of a study. pictures: their paths from the page. found: what the table says, in words."""
     name = content["study"]
     head = f"<!-- Written by scripts/studies.py from {name}.json: run the study again to change it. -->"
     images = "\n\n".join(f"![{path.removesuffix('.png')}]({path})" for path in pictures)
-    parts = [head, f"# {title(name)}", content["about"], command(content), how(content), images, tables(content)]
-    return "\n\n".join(filter(None, [*parts, reading(content)])) + "\n"
+    parts = [head, f"# {title(name)}", content["about"], found.strip(), images, tables(content)]
+    more = [reading(content), command(content), how(content)]
+    return "\n\n".join(filter(None, [*parts, *more])) + "\n"
 
 
 def title(name: str) -> str:

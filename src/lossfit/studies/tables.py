@@ -50,22 +50,22 @@ def shown(content: Content, metric: str, row: str, setting: str) -> str:
     one = cell(content, metric, row, setting)
     if not one.values:
         return "-"
-    text = f"{number(metric, one.mean)} ± {number(metric, one.deviation)}"
+    factor, form = form_of(metric, one.mean)
+    text = f"{factor * one.mean:{form}} ± {factor * one.deviation:{form}}"
     if one.difference is None or one.error is None:
         return text
-    sign = "+" if one.difference >= 0 else ""
-    text += f" ({sign}{number(metric, one.difference)} ± {number(metric, one.error)})"
+    text += f" ({factor * one.difference:+{form}} ± {factor * one.error:{form}})"
     return f"**{text}**" if one.ahead else text
 
 
-def number(metric: str, value: float) -> str:
-    """Return a value of a metric; shares in percent."""
+def form_of(metric: str, mean: float) -> tuple[float, str]:
+    """Return by what the values of a cell are multiplied, shares by 100, and their format."""
     if is_share(metric):
-        return f"{100 * value:.2f}"
-    size = abs(value)
-    if size >= 1e5 or 0 < size < 0.001:
-        return f"{value:.2g}"
-    return f"{value:.0f}" if size >= 100 else f"{value:.3g}" if size >= 1 else f"{value:.4f}"
+        return 100, ".2f"
+    size = abs(mean)
+    if size and not 1e-3 <= size < 1e5:
+        return 1, ".2g"
+    return 1, f".{4 - len(str(int(size))) if size >= 1 else 4}f" if size < 1000 else ".0f"
 
 
 def is_share(metric: str) -> bool:
