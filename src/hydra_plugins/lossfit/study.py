@@ -145,18 +145,21 @@ class StudySweeper(GridSweeper):
         return {key: folders[overrides] for key, overrides in jobs.items()}
 
     def _check_same(self, configs: Mapping[tuple[str, ...], Config]) -> None:
-        """Refuse to go on with jobs that were made with other values, as after a change of the study's file."""
+        """Refuse to go on with jobs that were made with other values, as after a change of the study's file.
+
+        A key that only one of them has was added or removed with the code, and says nothing.
+        """
         jobs = sweeps.SweepFolder(self.folder)
         for overrides, config in configs.items():
             folder = jobs.find(overrides)
             if folder is None or not (folder / names.CONFIG).exists():
                 continue
             before, now = options(runs.read_config(folder)), options(config)
-            for key in sorted(before.keys() | now.keys()):
-                if before.get(key) != now.get(key):
+            for key in sorted(before.keys() & now.keys()):
+                if before[key] != now[key]:
                     raise UserError(
-                        f"{folder} was trained with {key}={before.get(key)}, and now it is {now.get(key)}: for the "
-                        f"changed study choose another hydra.sweep.dir"
+                        f"{folder} was trained with {key}={before[key]}, and now it is {now[key]}: for the changed study "
+                        f"choose another hydra.sweep.dir"
                     )
 
     def _write(
