@@ -158,8 +158,8 @@ class StudySweeper(GridSweeper):
             for key in sorted(before.keys() & now.keys()):
                 if before[key] != now[key]:
                     raise UserError(
-                        f"{folder} was trained with {key}={before[key]}, and now it is {now[key]}: for the changed study "
-                        f"choose another hydra.sweep.dir"
+                        f"{folder} was trained with {key}={before[key]}, and now it is {now[key]}: for the changed "
+                        f"study choose another hydra.sweep.dir"
                     )
 
     def _write(
