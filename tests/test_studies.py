@@ -219,6 +219,7 @@ def test_the_table_has_difference_value_findings_and_runs() -> None:
     assert lines[0] == "|  | accuracy, % | seconds | optimizer.lr | findings | runs that count |"
     assert lines[2].startswith("| a | 75.00 ± 5.00 | 20.00 ± 10.00 | 0.1 (highest) |")
     assert lines[3].startswith("| b | **81.00 ± 4.36 (+6.00 ± 1.15)** | 20.00 ± 10.00 | 0.01 (lowest) |")
+    assert lines[4].startswith("| c | 75.00 ± 21.21, n=2 (+2.50 ± 12.50) |")
     assert lines[4].endswith("| divergence (1 of 3) | 2 of 3, 1 diverged |")
     several = studies.tables(content(settings={"all": [], "more": []})).splitlines()
     assert several[:3] == ["**accuracy, %**", "", "|  | all | more |"]

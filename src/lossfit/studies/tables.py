@@ -52,6 +52,8 @@ def shown(content: Content, metric: str, row: str, setting: str) -> str:
         return "-"
     factor, form = form_of(metric, one.mean)
     text = f"{factor * one.mean:{form}} ± {factor * one.deviation:{form}}"
+    if len(one.values) < len(content["seeds"]):
+        text += f", n={len(one.values)}"
     if one.difference is None or one.error is None:
         return text
     text += f" ({factor * one.difference:+{form}} ± {factor * one.error:{form}})"
