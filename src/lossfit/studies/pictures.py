@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -29,7 +29,7 @@ def draw(content: Mapping[str, Any], file: Path) -> list[Path]:
     """Write the picture of a study into a file, and beside it that of its curves if it has any; return their paths."""
     paths = [file.with_name(name) for name in pictures_of(content, file.name)]
     for path, figure in zip(paths, (dots, curves), strict=False):
-        with files.replacing(path) as part, rc_context({"text.parse_math": False}):
+        with files.replacing(path) as part:
             figure(content).savefig(part, dpi=DPI, format="png")
     return paths
 
