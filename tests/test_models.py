@@ -48,6 +48,24 @@ def test_the_activation_of_an_mlp(name: str) -> None:
     assert torch.equal(model(images), model[5](hidden))
 
 
+@pytest.mark.parametrize(("name", "gain"), [("relu", 2**0.5), ("tanh", 1.0)])
+def test_the_gain_of_an_mlps_weights_keeps_the_size_of_what_passes_through(name: str, gain: float) -> None:
+    def sizes(gain: float | None) -> list[float]:
+        torch.manual_seed(0)
+        model = MLP(10, (1, 16, 16), hidden=[256] * 12, activation=name, init_gain=gain)
+        value, found = torch.randn(64, 256), []
+        for layer in model[:-1]:
+            value = layer(value)
+            found += [value.square().mean().sqrt().item()] if not isinstance(layer, nn.Linear) else []
+        return found
+
+    kept, own = sizes(gain), sizes(None)
+    assert 0.3 < kept[-1] / kept[0] < 3
+    assert own[-1] < own[0] / 3, "torch's own weights are smaller"
+    weight = MLP(10, (1, 28, 28), init_gain=3.0)[1].weight
+    assert weight.std().item() == pytest.approx(3 / 28, rel=0.02)
+
+
 def test_mlp_is_the_quickstarts() -> None:
     model = MLP(10, (1, 28, 28))
     sizes = [(m.in_features, m.out_features) for m in model if isinstance(m, nn.Linear)]

@@ -86,6 +86,8 @@ def small(command: str) -> tuple[str, ...]:
             key, _, values = arguments[n].partition("=")
             one = n != lists[0] or ("ddp" in command and "launcher" not in command)  # ranks are slow to start
             arguments[n] = f"{key}={','.join(values.split(',')[-1 if one else -2 :])}"
+    if "study=" in command and "-m" in arguments:  # one run for each row
+        arguments += ["hydra.sweeper.seeds=[1]", "hydra.sweeper.search.factors=[]"]
     if {"optuna", "search"} & set(re.findall(r"\w+", command)):
         arguments = [a for a in arguments if "n_trials" not in a] + ["hydra.sweeper.n_trials=2"]
     return tuple(arguments)

@@ -30,8 +30,7 @@ from recipes_table import Runs, ablation_table, levels_table, recipe_table, warn
 from lossfit import cli, runs
 from lossfit.errors import RunError, UserError, exit_on_error
 from lossfit.system import files, locks
-
-BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512", "bf16": "Arm"}  # flag of /proc/cpuinfo -> what has it
+from lossfit.system.processors import machine, processors
 
 
 def main() -> None:
@@ -154,25 +153,8 @@ def read(file: Path) -> dict[str, Any] | None:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the processor's name, its cores, whether it computes in bfloat16 itself, the GPU, and the versions."""
-    words = {}
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        words = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = set(f"{words.get('flags', '')} {words.get('Features', '')}".split())
-    native = next((where for flag, where in BF16.items() if flag in flags), None)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = [words.get("model name", "processor"), f"{cores} cores", f"native bf16: {native or 'no'}"]
-    if gpu := gpu_name():
-        parts.append(gpu)
-    return {"machine": ", ".join(parts), "cores": cores, "versions": runs.versions()}
-
-
-def gpu_name() -> str | None:
-    """Return the name of the first GPU, which a run uses by default."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    """Return the machine, its cores, and the versions."""
+    return {"machine": machine(), "cores": processors(), "versions": runs.versions()}
 
 
 def warn_of_load() -> None:

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
@@ -11,6 +12,7 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra_plugins.lossfit.sweeper import RunFolderSweeper, with_hparams
 from lossfit import overrides as override_keys
 from lossfit import runs, sweeps
+from lossfit.config import Config
 from lossfit.errors import RunError, UserError
 from lossfit.sweeps.pool import Job
 from lossfit.tasks.metric_names import direction_of
@@ -40,26 +42,44 @@ class GridSweeper(RunFolderSweeper):
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(arguments)
         self._check_size(parsed)
         varying = {override_keys.key(override.get_key_element()) for override in parsed if override.is_sweep_override()}
+        if "study" in varying:
+            raise UserError("study: has several values, and studies are started one at a time: give one")
         composed = {tuple(overrides): self.composed(overrides) for overrides in combinations(parsed)}
         configs = {overrides: self.checked(config) for overrides, config in composed.items()}  # before any is trained
         metric = self.metric or self.headline_of(configs.values())
         self.rehearse(configs.values())
         with self.locked():
-            jobs = sweeps.SweepFolder(self.folder)
-            folders = {
-                jobs.prepare(overrides, with_hparams(config, [*varying])): as_text(overrides, varying)
-                for overrides, config in configs.items()
-            }
-            left = [Job(folder, text) for folder, text in folders.items() if runs.status(folder) not in runs.FINISHED]
-            print(f"{len(folders)} jobs in {self.folder}, {len(folders) - len(left)} of them done already")
-            self.train(iter(left), len(left), metric)
+            folders = self.train_missing(configs, varying, metric)
             self.table(self.metric)
-            lost = [folder for folder in folders if runs.status(folder) not in runs.FINISHED]
-            if lost:
-                raise RunError(
-                    f"{len(lost)} of {len(folders)} jobs failed or were not trained. To train only these: "
-                    f"{runs.resume_command(self.folder)}"
-                )
+            self.check_finished(folders.values())
+
+    def train_missing(
+        self, configs: Mapping[tuple[str, ...], Config], varying: set[str], metric: str
+    ) -> dict[tuple[str, ...], Path]:
+        """Train the jobs that are not finished, given the config of each one's overrides; return all run folders.
+
+        varying: the keys that name a job in the console, and that TensorBoard shows. metric: for the console.
+        """
+        jobs = sweeps.SweepFolder(self.folder)
+        folders = {
+            overrides: jobs.prepare(overrides, with_hparams(config, [*varying]))
+            for overrides, config in configs.items()
+        }
+        texts = {folder: as_text(overrides, varying) for overrides, folder in folders.items()}
+        left = [Job(folder, text) for folder, text in texts.items() if runs.status(folder) not in runs.FINISHED]
+        print(f"{len(texts)} jobs in {self.folder}, {len(texts) - len(left)} of them done already")
+        self.train(iter(left), len(left), metric)
+        return folders
+
+    def check_finished(self, folders: Iterable[Path]) -> None:
+        """Raise RunError if a job is not finished."""
+        every = set(folders)
+        lost = [folder for folder in every if runs.status(folder) not in runs.FINISHED]
+        if lost:
+            raise RunError(
+                f"{len(lost)} of {len(every)} jobs failed or were not trained. To train only these: "
+                f"{runs.resume_command(self.folder)}"
+            )
 
     def _check_size(self, overrides: Sequence[Override]) -> None:
         """Refuse a sweep with no jobs or too many; the jobs are counted without being listed."""

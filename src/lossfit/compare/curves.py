@@ -19,7 +19,7 @@ def mean_curve(setting: Setting, metric: str, x: str) -> list[tuple[float, float
 
     x is the mean over the runs too, since seeds may differ in seconds.
     """
-    curves = [(curve, _x_of_epochs(run.folder, x)) for run in setting.runs if (curve := runs.curve(run.folder, metric))]
+    curves = [(curve, x_of_epochs(run.folder, x)) for run in setting.runs if (curve := runs.curve(run.folder, metric))]
     epochs = sorted(set.intersection(*(set(curve) & set(places) for curve, places in curves))) if curves else []
     points = []
     for epoch in epochs:
@@ -29,7 +29,7 @@ def mean_curve(setting: Setting, metric: str, x: str) -> list[tuple[float, float
     return points
 
 
-def _x_of_epochs(folder: Path, x: str) -> dict[int, float]:
+def x_of_epochs(folder: Path, x: str) -> dict[int, float]:
     """Return where the end of each epoch lies on the x axis, as far as metrics.csv says it."""
     column = runs.curve(folder, X_AXES[x][0])
     if x != "seconds":

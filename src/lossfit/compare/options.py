@@ -14,7 +14,19 @@ from lossfit.errors import printable
 
 IGNORED_OPTIONS = frozenset(  # they cannot change the metrics of a completed run, or tell repetitions apart
     {
-        *("seed", "data.fold", "choices", "logger", "experiment", "debug", "search", "resume", "test", "metrics"),
+        *(
+            "seed",
+            "data.fold",
+            "choices",
+            "logger",
+            "experiment",
+            "debug",
+            "search",
+            "study",
+            "resume",
+            "test",
+            "metrics",
+        ),
         "data.eval_batch_size",
         *(f"data.{key}" for key in ("store", "cache_dir", "cache_limit", "memory_limit", "workers")),
         *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_model_summary", "detect_anomaly", "profiler")),

@@ -22,5 +22,9 @@ CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.ckpt"  # of the best epoch, for use
 LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last save, to go on from
 
+MEASURED = "measured.json"  # what a study measured of the run
+
+STUDY_RESULT = "study.json"  # of the folder of a study: all of its numbers
+STUDY_PICTURE = "study.png"
 STUDY = "study.db"  # of the folder of a search: Optuna's study
 COMMAND = "sweep.yaml"  # of a sweep folder: the overrides of its command

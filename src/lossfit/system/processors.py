@@ -1,14 +1,40 @@
-"""The processors of this machine, and whether more threads want them than there are."""
+"""The processors of this machine, what they are called, and whether more threads want them than there are."""
 
 import os
 from pathlib import Path
 
+BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512", "bf16": "Arm"}  # flag of /proc/cpuinfo -> what has it
 REMEDY = "start it with OMP_NUM_THREADS="
 
 
 def processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> str:
+    """Return the processor's name, how many cores this process may use, whether they have bfloat16, and the GPU."""
+    words = {}
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        words = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(f"{words.get('flags', '')} {words.get('Features', '')}".split())
+    native = next((where for flag, where in BF16.items() if flag in flags), None)
+    parts = [words.get("model name", "processor"), f"{processors()} cores", f"native bf16: {native or 'no'}"]
+    return ", ".join([*parts, gpu] if (gpu := _gpu_name()) else parts)
+
+
+def _gpu_name() -> str | None:
+    """Return the name of the first GPU, which a run uses by default."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def threads_of_each(jobs: int) -> int:
+    """Return how many threads each of several jobs at once has, if none says it by itself."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() else max(1, processors() // jobs)
 
 
 def too_many_threads(processes: int, threads: int, name: str) -> str | None:

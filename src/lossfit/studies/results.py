@@ -1,0 +1,78 @@
+"""The content of study.json: what the run folders of a study say, and which value of the search is the best."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from lossfit import runs
+from lossfit.compare.curves import X_AXES, x_of_epochs
+from lossfit.plain_values import float32_digits
+from lossfit.runs.result import git_revision
+from lossfit.studies.measured import measured
+from lossfit.system.processors import machine
+from lossfit.tasks.metric_names import direction_of
+
+
+def search_run(key: tuple[Any, ...], folder: Path, metric: str) -> dict[str, Any]:
+    """Return what a run of the search says; only a completed one has the metric.
+
+    key: row, setting, and the override that was tried.
+    """
+    row, setting, value = key
+    result = runs.read_result(folder)
+    status = result.get("status")
+    found = result.get("metrics", {}).get(metric) if status == "completed" else None
+    return {"row": row, "setting": setting, "value": value, "status": status, "metric": found, **_seconds(result)}
+
+
+def best(searched: Iterable[Mapping[str, Any]], row: str, setting: str, metric: str) -> str | None:
+    """Return the value with which a row's search run has the best metric; one that diverged has none.
+
+    None if no run has one, or as long as a run of the search is not finished.
+    """
+    own = [one for one in searched if (one["row"], one["setting"]) == (row, setting)]
+    if any(one["status"] not in runs.FINISHED for one in own):
+        return None
+    pick = max if direction_of(metric) == "max" else min
+    found = [one for one in own if one["metric"] is not None]
+    return pick(found, key=lambda one: one["metric"])["value"] if found else None
+
+
+def seed_run(folder: Path, metrics: Iterable[str], curves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run with a seed says, its metrics measured if it is completed, and its curve if one is asked for.
+
+    curves: metric, and x, the names of X_AXES. The curve is a list of [value, place on each x axis].
+    """
+    result = runs.read_result(folder)
+    found: dict[str, Any] = {"status": result.get("status"), "findings": result.get("findings"), **_seconds(result)}
+    found["metrics"] = measured(folder, metrics) if found["status"] == "completed" else {}
+    if curves:
+        values = runs.curve(folder, curves["metric"])
+        places = [x_of_epochs(folder, x) for x in curves["x"]]
+        known = [epoch for epoch in values if all(epoch in one for one in places)]
+        found["curve"] = [[float32_digits(one[epoch]) for one in (values, *places)] for epoch in known]
+    return found
+
+
+def _seconds(result: Mapping[str, Any]) -> dict[str, float]:
+    return {"seconds": result.get("timings", {}).get("total_s", 0.0)}
+
+
+def circumstances(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return when, where and with which code a study was made."""
+    results = [runs.read_result(folder) for folder in folders]
+    return {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "devices": sorted({result["devices"] for result in results if "devices" in result}),
+        "versions": runs.versions(),
+        "commits": sorted({str(result.get("git") or git_revision()) for result in results}),
+    }
+
+
+def check_curves(curves: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the curves that a study asks for."""
+    if curves and (set(curves) != {"metric", "x"} or not set(curves["x"]) <= set(X_AXES)):
+        return f"must have metric, and x from {', '.join(X_AXES)}, got {curves}"
+    return None
