@@ -100,10 +100,10 @@ def in_words(value: Values) -> str:
 def noise_in_words(noise: LabelNoise) -> str:
     """Return the estimate of the wrong labels, and what it is worth."""
     if noise.kind == "unknown":
-        return f"the share of wrong labels cannot be told from {noise.images:,} images by a cheap model"
-    words = "about" if noise.kind == "estimate" else "at most"
-    why = "" if noise.kind == "estimate" else ": hard images look the same"
-    return f"{words} {noise.share:.1%} wrong ({noise.low:.1%} to {noise.high:.1%}){why}"
+        return f"how many are wrong cannot be told by a cheap model on {noise.images:,} images"
+    if noise.kind == "at most":
+        return f"at most {noise.high:.1%} wrong: hard images look like wrong labels here"
+    return f"about {noise.share:.1%} wrong (95% interval {noise.low:.1%} to {noise.high:.1%})"
 
 
 if __name__ == "__main__":

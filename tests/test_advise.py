@@ -171,6 +171,7 @@ def test_nothing_is_said_of_labels_that_cannot_be_predicted_or_are_few() -> None
     shuffled = labels[torch.randperm(1000, generator=torch.Generator().manual_seed(1))]
     assert label_noise(features(images), shuffled, 5).kind == "unknown"
     assert label_noise(features(images[:200]), labels[:200], 5).kind == "unknown"
+    assert label_noise(features(torch.zeros_like(images)), labels, 5).kind == "unknown"
 
 
 def test_left_out_is_what_training_without_the_image_gives() -> None:

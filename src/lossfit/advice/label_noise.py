@@ -25,8 +25,8 @@ SIDE = 14  # pixels of the small pictures
 WIDTH = 0.5  # of the kernel, over the median of the squared distances
 PENALTY = 3.0  # of the ridge, for a kernel whose diagonal is 1
 SUREST = 0.15  # the share of the images in each of the two groups
-SURE = 1.64  # standard errors
-SKILL = 0.3  # the share of the way from guessing to always right that the model must go
+SURE = 2.0  # standard errors between the two groups, beyond which images are hard
+SKILL = 0.1  # the share of the way from guessing to always right that the model must go
 
 
 def label_noise(x: Tensor, labels: Tensor, classes: int) -> LabelNoise:
@@ -44,10 +44,11 @@ def label_noise(x: Tensor, labels: Tensor, classes: int) -> LabelNoise:
     group = int(SUREST * count)
     wrong = ~right[(top.values[:, 0] - top.values[:, 1]).argsort(descending=True)]
     first, second = wrong[:group].double().mean().item(), wrong[group : 2 * group].double().mean().item()
-    error = math.sqrt(2 * max(first * (1 - first), 1 / group) / group)
+    both = (first + second) / 2
+    error = math.sqrt(2 * both * (1 - both) / group)
     sample = proportion(int(wrong[:group].sum()), group)
     assert sample is not None
-    kind: Literal["estimate", "at most"] = "estimate" if second - first < SURE * error else "at most"
+    kind: Literal["estimate", "at most"] = "estimate" if second - first <= SURE * error else "at most"
     return LabelNoise(kind, first, sample["low"], sample["high"], count, agreement)
 
 
@@ -62,7 +63,7 @@ def features(images: Tensor) -> Tensor:
 def kernel(x: Tensor) -> Tensor:
     """Return how alike each two images are, from 0 to 1."""
     distances = torch.cdist(x, x).square_()
-    return torch.exp(-distances / (WIDTH * distances.median()))
+    return torch.exp(-distances / (WIDTH * distances.median().clamp_min(1e-9)))
 
 
 def left_out(x: Tensor, y: Tensor) -> Tensor:

@@ -89,10 +89,10 @@ def _loss_of_labels(facts: Facts) -> Choice:
     labels = len(facts.class_counts)
     rare = labels >= MANY_LABELS and (facts.labels_per_image or 0) < RARE_LABEL * labels
     if rare:
-        why = f"an image has {facts.labels_per_image:.1f} of {labels} labels: most answers are no (not measured here)"
+        why = f"an image has {facts.labels_per_image:.1f} of {labels} labels: most answers are no; not measured"
         return Choice("loss", ("loss=asymmetric_bce",), why, "docs/losses.md#asymmetric_bce")
     return Choice(
-        "loss", ("loss=bce",), "the first choice for several labels an image", "docs/losses.md#choosing-a-loss"
+        "loss", ("loss=bce",), "the first choice for several labels an image", "docs/choosing_a_loss.md#the-loss"
     )
 
 
@@ -127,21 +127,21 @@ def _model(facts: Facts) -> Iterator[Choice]:
     """Yield the model and its optimizer."""
     if _is_for_pretrained(facts):
         overrides = ("experiment=finetune", "model=timm", "model.name=resnet18", "model.weights=hub")
-        why = f"{facts.counts['train']:,} photographs are few: pretrained weights, and small steps of adamw"
+        why = f"{facts.counts['train']:,} photographs are few: pretrained weights, which are downloaded, and adamw"
         yield Choice("model", overrides, why, "docs/finetuning.md")
     elif facts.from_files or facts.side <= SMALL:
         why = f"airbench with muon, the defaults, are fast and accurate for images to {SMALL} pixels"
         yield Choice("model", (), why, "docs/speed.md#figures")
     elif facts.side <= MEDIUM:
         yield Choice(
-            "model", ("model=resnet",), f"{facts.side} pixels need more layers (not measured)", "docs/options.md"
+            "model", ("model=resnet",), f"{facts.side} pixels need more layers; not measured", "docs/options.md"
         )
     else:
         overrides = ("model=timm", "model.name=resnet18", "optimizer=adamw", "scheduler=one_cycle")
         yield Choice(
             "model",
             overrides,
-            f"{facts.side} pixels need a model for large images (not measured)",
+            f"{facts.side} pixels need a model for large images; not measured",
             "docs/finetuning.md",
         )
 
