@@ -113,10 +113,16 @@ def test_every_advice_is_a_command(name: str, tmp_path: Path) -> None:
 def test_what_the_user_has_chosen_gets_no_advice() -> None:
     noisy = replace(CLASSES, label_noise=WRONG)
     assert advised(noisy, ("loss",)) == []
+    assert advised(PHOTOS, ("experiment",)) == ["data.image_size=224"]
     assert advised(noisy, ("loss.smoothing", "model")) == []
     small = ["data.image_size=224", "trainer.max_epochs=60"]
     assert advised(PHOTOS, ("model",)) == small
     assert advised(PHOTOS, ("data.image_size", "trainer.max_epochs")) == FINE_TUNING
+
+
+def test_the_usual_epochs_are_those_of_the_options() -> None:
+    assert cli.composed()["trainer"]["max_epochs"] == rules.DEFAULT_EPOCHS
+    assert cli.composed("experiment=finetune")["trainer"]["max_epochs"] == rules.FINE_TUNING_EPOCHS
 
 
 def test_warnings() -> None:

@@ -44,6 +44,8 @@ def choices(facts: Facts, typed: Collection[str] = ()) -> list[Choice]:
     typed: the keys of the overrides that the user has chosen already, which get no advice.
     """
     decided = {*typed, *(key.split(".")[0] for key in typed if not key.startswith(("data", "trainer")))}
+    if "experiment" in typed:  # a recipe
+        decided |= {"model", "trainer.max_epochs"}
     parts = [*_loss(facts), *_size(facts), *_model(facts), *_augmentation(facts)]
     parts = [part for part in parts if part.key not in decided]
     fine_tuned = any("experiment=finetune" in part.overrides for part in parts)
@@ -158,7 +160,7 @@ def _length(facts: Facts, fine_tuning: bool) -> Iterator[Choice]:
     usual, least = (FINE_TUNING_EPOCHS, FINE_TUNING_STEPS) if fine_tuning else (DEFAULT_EPOCHS, STEPS)
     epochs = min(MOST_EPOCHS, max(usual, ceil(least / batches)))
     if epochs > usual:
-        why = f"{epochs * batches} steps: {train:,} images are only {batches} an epoch"
+        why = f"{epochs * batches} steps in all: {train:,} images make {batches} an epoch"
         yield Choice(
             "trainer.max_epochs",
             (f"trainer.max_epochs={epochs}",),
