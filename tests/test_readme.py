@@ -217,6 +217,7 @@ def test_the_options_of_a_sweep_exist(command: str) -> None:
         ("sweep_report", ["--runs", "30"], r"report of 30 runs: \d.* s, 0\.\d+ MB"),
         ("stream", ["data=sample", "--out", "out"], r"out: classification, images 1 x 28 x 28, 500 train, 100 val"),
         ("lr_find", ["loss=huber", "optimizer=sgd", "--low", "1e-4", *TINY], r"Suggestion  optimizer\.lr=\d"),
+        ("advise", ["data=sample"], r"\n    python train\.py data=sample trainer\.max_epochs=75\n"),
     ],
 )
 def test_scripts(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
@@ -485,6 +486,7 @@ def test_every_command_is_one_that_is_run_here() -> None:
         "diagnose",
         "diagnosis",
         "recipes",
+        "advise",
     }
     assert [c for c in COMMANDS if not c.startswith((*tested, "python scripts/"))] == []
     assert {Path(name).stem for name in SCRIPTS} == scripts

@@ -1,4 +1,4 @@
-"""Validation images that are in the training split as well."""
+"""Images that are in a split twice, or in the training split as well."""
 
 import torch
 from torch import Tensor
@@ -28,6 +28,19 @@ def shared_images(train: Images, other: Images) -> int | None:
             shared[part] = (other[part] == train[order[place[part]]]).flatten(1).all(1)
         place[rows] += 1
     return int(shared.sum())
+
+
+def repeated_images(images: Images) -> int | None:
+    """Return how many images have the pixels of another one before them; None if they are not in memory."""
+    if not isinstance(images, Tensor):
+        return None
+    middles = _numbers(_middle(images))
+    _, group, sizes = middles.unique(return_inverse=True, return_counts=True)
+    images = images[sizes[group] > 1]  # of equal middles
+    numbers, order = _numbers(images).sort(stable=True)
+    pairs = (numbers[1:] == numbers[:-1]).nonzero()[:, 0]
+    parts = pairs.split(_images_at_a_time(images)) if len(pairs) else ()
+    return sum(int((images[order[part]] == images[order[part + 1]]).flatten(1).all(1).sum()) for part in parts)
 
 
 def _middle(images: Tensor) -> Tensor:
