@@ -50,12 +50,13 @@ def translations(path: Path) -> list[Path]:
 
 
 def with_code_of(notebook: NotebookNode, original: NotebookNode) -> NotebookNode:
-    """Return a notebook with the code cells of another, which has as many, in the same places between the text."""
+    """Give a notebook the code cells of another, which has as many, in the same places between the text."""
     kinds = [[cell.cell_type for cell in one.cells] for one in (notebook, original)]
     if kinds[0] != kinds[1]:
         raise SystemExit("the cells of the two notebooks differ: add, move or remove text and code in both alike")
     pairs = zip(notebook.cells, original.cells, strict=True)
-    return notebook | {"cells": [old if old.cell_type == "markdown" else new for old, new in pairs]}
+    notebook.cells = [old if old.cell_type == "markdown" else new for old, new in pairs]
+    return notebook
 
 
 def main() -> None:
