@@ -44,7 +44,8 @@ def page_of_notebook(notebook: Mapping[str, Any], name: str) -> tuple[str, dict[
         blocks.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for output in cell.get("outputs", []):
             if output["output_type"] == "stream":
-                blocks.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+                text = "".join(output["text"]).rstrip()
+                blocks.append(f"```{{ .text .output }}\n{text}\n```")
             elif "image/png" in output.get("data", {}):
                 picture = f"{name}_{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode("".join(output["data"]["image/png"]))

@@ -76,7 +76,7 @@ def test_the_page_of_a_notebook_has_its_text_code_and_outputs(path: Path) -> Non
     assert page.count("```python\n") == len(cells(path))
     assert all("".join(cell["source"]) in page for cell in cells(path, "markdown"))
     shown = [kind for cell in cells(path) for kind in kinds(cell["outputs"])]
-    assert page.count("```text\n") == shown.count("stdout")
+    assert page.count("```{ .text .output }\n") == shown.count("stdout")
     assert set(re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)) == set(pictures)
     assert len(pictures) == shown.count("image/png")
     assert all(content.startswith(b"\x89PNG") for content in pictures.values())
