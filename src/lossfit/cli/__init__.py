@@ -8,7 +8,7 @@ No other part of lossfit imports Hydra.
 """
 
 from lossfit.cli.command_line import arguments, check_ranks, quoted
-from lossfit.cli.composing import VERSION, composed, plain, register_resolvers, resolved, swept
+from lossfit.cli.composing import VERSION, composed, composed_run, plain, register_resolvers, resolved, swept
 from lossfit.cli.messages import exit_on_job_error, explain, hydra_exit_on_error
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "arguments",
     "check_ranks",
     "composed",
+    "composed_run",
     "exit_on_job_error",
     "explain",
     "hydra_exit_on_error",

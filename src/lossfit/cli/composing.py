@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,20 @@ def swept() -> bool:
 
 def composed(*overrides: str) -> Config:
     """Return the plain config that overrides compose, for scripts and notebooks."""
+    return plain(_composed(overrides))
+
+
+def composed_run(*overrides: str) -> tuple[Config, Path]:
+    """Return the plain config that overrides compose, and the new run folder that train.py would make for them."""
+    cfg = _composed(overrides)
+    folder = Path(cfg.hydra.run.dir)
+    return plain(cfg), folder
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(option_files.CONF), **VERSION):
-        cfg = compose("config", [readable(override) for override in overrides], return_hydra_config=True)
-    return plain(cfg)
+        return compose("config", [readable(override) for override in overrides], return_hydra_config=True)
 
 
 def plain(cfg: DictConfig) -> Config:
