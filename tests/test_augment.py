@@ -382,9 +382,9 @@ def test_images_on_another_device_are_changed_there() -> None:
 # ---- the options
 
 
-def test_the_default_of_fashion_mnist_is_what_it_was() -> None:
+def test_the_default_of_fashion_mnist() -> None:
     node = compose()["data"]["augment"]
-    assert node == {"_target_": "lossfit.data.Augment", "flip": 0.5, "translate": 1, "erase": 0}
+    assert node == {"_target_": "lossfit.data.Augment", "flip": "alternating", "translate": 0, "erase": 0}
     assert compose("data.augment.flip=0")["data"]["augment"] == {**node, "flip": 0}
 
 

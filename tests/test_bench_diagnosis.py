@@ -64,10 +64,14 @@ def test_the_halves_differ_in_their_seeds(table: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("group", ["loss", "optimizer", "scheduler", "model", "data/augment", "data/mix"])
-def test_a_healthy_run_has_each_option(group: str, table: list[Any], default: dict[str, Any]) -> None:
+def test_a_healthy_run_has_each_option(
+    group: str, table: list[Any], default: dict[str, Any], bench: dict[str, ModuleType]
+) -> None:
     options = {file.stem for file in (CONF / group).glob("*.yaml")} - {"custom"}
     used = {
-        override_keys.by_key(run.overrides).get(group, f"={default['choices'][group]}") for run in table if run.healthy
+        override_keys.by_key((*bench["runs"].SETTING, *run.overrides)).get(group, f"={default['choices'][group]}")
+        for run in table
+        if run.healthy
     }
     assert options <= {text.partition("=")[2] for text in used}
 

@@ -179,7 +179,7 @@ def test_augmented_images_of_values_are_told(images: Path, tmp_path: Path) -> No
     table = [f"data.dir={photos.table(tmp_path / 'photos', rows)}", "data.table=labels.csv", "loss=mse"]
 
     def notes(*more: str) -> list[str]:
-        return build_run(compose(*overrides(images, *more)), tmp_path / "run").notes
+        return build_run(compose(*overrides(images, *more), "trainer.max_epochs=99"), tmp_path / "run").notes
 
     assert notes(*table, "data/augment=rand") == [
         "Warning: data/augment=rand mirrors, shifts or crops training images: right only if that does not change "

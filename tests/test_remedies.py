@@ -129,7 +129,7 @@ def test_overfitting_gets_what_the_run_does_not_have_yet() -> None:
         "data/augment=small model.dropout=0.3",
         "+callbacks=early_stopping",
     ]
-    assert offered("overfitting", run, "model=linear", "+callbacks=early_stopping") == ["data.augment.translate=3"]
+    assert offered("overfitting", run, "model=linear", "+callbacks=early_stopping") == ["data.augment.translate=2"]
     assert offered("overfitting", run, "data=digits", "model=linear")[0] == "data/augment=shift"
     assert "early_stopping" in offered("overfitting", run, "+callbacks=ema")[1]
 
@@ -220,11 +220,14 @@ def test_a_loss_that_is_not_finite_all_at_once_is_not_answered_by_smaller_steps(
     assert offered("non_finite", seldom)[0].startswith("optimizer.lr=")
 
 
+CNN = ["model=cnn", "optimizer=adamw"]
+
+
 def test_units_that_are_dead_before_the_first_step_are_not_answered_by_smaller_steps() -> None:
     dead = {"dead": [1.0, 1.0]}
-    assert "optimizer.lr=0.001" in offered("dead_units", history(evaluations=dead))
+    assert "optimizer.lr=0.001" in offered("dead_units", history(evaluations=dead), *CNN)
     born = history(steps={"grad": [0.0] * 5 + [0.1]}, evaluations=dead)
-    assert offered("dead_units", born) == ["model=resnet"]
+    assert offered("dead_units", born, *CNN) == ["model=resnet"]
 
 
 def test_explosions_get_fewer_layers_before_clipped_gradients() -> None:
@@ -246,7 +249,7 @@ def test_a_temperature_is_fitted_where_there_are_mistakes() -> None:
 
 
 def test_a_loss_that_never_fell_gets_less_dropout_and_no_learning_rate() -> None:
-    assert offered("plateau", SICK["nothing learned"][1], "model.dropout=0.9") == ["model.dropout=0.2"]
+    assert offered("plateau", SICK["nothing learned"][1], *CNN, "model.dropout=0.9") == ["model.dropout=0.2"]
     assert offered("plateau", SICK["nothing learned"][1]) == []
     assert offered("plateau", SICK["stays high"][1])[0].startswith("optimizer.lr=")
 

@@ -26,7 +26,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
     ("arguments", "expected"),
     [
         (["--help"], r"(?s)optimizer=.*adam  .*\n.*Groups|Groups.*optimizer=\n.*  adam  "),
-        (["--cfg", "job"], r"_target_: lossfit\.models\.cnn\.CNN"),
+        (["--cfg", "job"], r"_target_: lossfit\.models\.airbench\.Airbench"),
         (["optimizer=adm"], r"Error: optimizer=adm: no such option \(did you mean 'adam'\?\)"),
         (["optimizer.lrr=1"], r"Error: optimizer\.lrr: no such key \(did you mean 'lr'\?\)"),
         (["optimzer=adam"], r"Error: optimzer: no such key \(did you mean 'optimizer'\?\)"),
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_written_is_named(train_py: Run, tmp_path: Path)
 
 
 def test_two_runs_started_together_get_two_folders_and_print_them(tmp_path: Path) -> None:
-    command = [str(ROOT / "train.py"), *QUICK, f"data.dir={ROOT}/tests/data"]
+    command = [str(ROOT / "train.py"), *QUICK, f"data.dir={ROOT}/tests/data", "trainer.max_epochs=13"]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     started = [forks.Forked(command, cwd=tmp_path, **streams) for _ in range(2)]
     said = [process.communicate(timeout=300)[0] for process in started]
@@ -104,8 +104,8 @@ def test_two_runs_started_together_get_two_folders_and_print_them(tmp_path: Path
         accuracy = json.loads((tmp_path / folder / "result.json").read_text())["metrics"]["test/acc"]
         assert f"Test accuracy {accuracy:.4f}" in text
         assert text.rstrip().endswith(f"tensorboard --logdir {folder}")
-        assert len(text.splitlines()) == 5, "one line of summary, one an epoch, three at the end"
-        assert (tmp_path / folder / "train.log").read_text().count("\n") == 5
+        assert len(text.splitlines()) == 17, "one line of summary, one an epoch, three at the end"
+        assert (tmp_path / folder / "train.log").read_text().count("\n") == 17
 
 
 def test_a_sweep_trains_every_combination(train_py: Run, tmp_path: Path) -> None:
