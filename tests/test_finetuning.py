@@ -170,7 +170,9 @@ def test_the_rates_of_timms_models_are_timms(name: str) -> None:
 
 
 def test_both_rates_of_muon_are_scaled() -> None:
-    optimizer = make_optimizer(option("muon", "optimizer.lr=1", "optimizer.adamw_lr=0.1", "optimizer.head_lr=null"), small_cnn(layer_decay=0.5))
+    optimizer = make_optimizer(
+        option("muon", "optimizer.lr=1", "optimizer.adamw_lr=0.1", "optimizer.head_lr=null"), small_cnn(layer_decay=0.5)
+    )
     rates = {("betas" in group, round(group["lr"], 9)) for group in optimizer.param_groups}
     assert rates == {(False, 1.0), (False, 0.5), (False, 0.25), (True, 0.1), (True, 0.05), (True, 0.025)}
 

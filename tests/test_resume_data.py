@@ -29,7 +29,14 @@ from tests.test_resume import assert_same, last
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and workers that the kernel ends")
 
 LOSSES = {"classes": "cross_entropy", "sets": "bce", "values": "huber", "rotation": "huber"}
-SHORT = ["optimizer=adamw", "scheduler=one_cycle", "trainer=cpu", "trainer.max_epochs=2", "callbacks=[checkpoint]", "logger=[csv]"]
+SHORT = [
+    "optimizer=adamw",
+    "scheduler=one_cycle",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "callbacks=[checkpoint]",
+    "logger=[csv]",
+]
 CNN = ["model=cnn", "model.widths=[4]", "model.strides=[2]"]  # with dropout, which draws from the global random state
 STEPS = 7  # in an epoch
 KILLED_AT = 12  # the last checkpoint is then of step 10, since there is one after each epoch and after 3 more steps

@@ -268,7 +268,10 @@ def test_runs_of_two_tasks_are_compared_by_a_given_metric_only(
 VALUE_LOSSES = "gaussian_nll, huber, log_cosh, mae, mse, quantile, custom"
 MISTAKES = [
     ([*ROTATION, "loss=cross_entropy"], f"loss: CrossEntropy is for .*regression: take one of {VALUE_LOSSES}$"),
-    (["data=sample", "loss=quantile"], r"loss: Quantile is for regression, .*: take one of asymmetric, balanced_softmax, bce, .*custom$"),
+    (
+        ["data=sample", "loss=quantile"],
+        r"loss: Quantile is for regression, .*: take one of asymmetric, balanced_softmax, bce, .*custom$",
+    ),
     (["SETS", "loss=ldam"], r"loss: LDAM .*multilabel: take one of asymmetric_bce, bce, focal_bce, hinge_ovr, custom$"),
     ([*ROTATION, "loss=huber", "loss.weights=balanced"], r"loss\.weights must be null for values, .*, got 'balanced'$"),
     (["SETS", "loss.weights=balanced"], r"loss\.weights must be null where an image has several labels"),
