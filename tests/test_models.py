@@ -54,7 +54,7 @@ def test_the_gain_of_an_mlps_weights_keeps_the_size_of_what_passes_through(name:
         torch.manual_seed(0)
         model = MLP(10, (1, 16, 16), hidden=[256] * 12, activation=name, init_gain=gain)
         value, found = torch.randn(64, 256), []
-        for layer in model[:-1]:
+        for layer in list(model)[:-1]:
             value = layer(value)
             found += [value.square().mean().sqrt().item()] if not isinstance(layer, nn.Linear) else []
         return found
