@@ -52,7 +52,7 @@ def pretrained_notes(config: Config) -> list[str]:
 
 def short_training_notes(trainer: Trainer, data: ImageDataModule) -> list[str]:
     """Warn of an epoch count that means few steps, as the default one does for few images."""
-    limited = trainer.fast_dev_run or trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
+    limited = trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
     if limited or isinstance(data.batch_size, str) or not trainer.max_epochs or trainer.max_epochs < 1:
         return []
     images = len(data.splits["train"][1])
