@@ -16,9 +16,11 @@ Exit status: 0, or 2 for a mistake and for a curve from which no rate can be sug
 import argparse
 import csv
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -60,7 +62,13 @@ def main() -> None:
         raise UserError(f"the loss did not fall between --low {options.low} and --high {options.high}")
     if test.suggestion == test.rates[-1] and len(test.rates) == options.steps:
         raise UserError(f"the loss was still falling at --high {options.high:g}: give a larger --high")
-    print(f"Suggestion  optimizer.lr={two_digits(test.suggestion)}  (for a constant rate, about a third of it)")
+    print(f"Suggestion  {rates(config['optimizer'], test.suggestion)}  (for a constant rate, about a third of it)")
+
+
+def rates(optimizer: Mapping[str, Any], found: float) -> str:
+    """Return the override of the lr, and those of an optimizer's other rates, which were raised with it."""
+    keys = [key for key in optimizer if key == "lr" or (key.endswith("_lr") and optimizer[key])]
+    return " ".join(f"optimizer.{key}={two_digits(optimizer[key] * found / optimizer['lr'])}" for key in keys)
 
 
 def draw(test: RangeTest) -> Figure:

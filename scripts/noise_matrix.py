@@ -58,6 +58,12 @@ def main() -> None:
     matrix = from_anchors(probabilities, percentile / 100).tolist()
     print(f"{len(images):,} validation images, percentile {percentile:g}; rows are classes, columns labels")
     print("\n".join(table(matrix, model.names)))
+    for name, row in zip(model.names, matrix, strict=True):
+        if (other := model.names[row.index(max(row))]) != name:
+            print(
+                f"Warning: the anchor of {name} is taken for {other}: the share of {name} may be too small for this "
+                "percentile; give a --percentile nearer to 100"
+            )
     file = folder / names.NOISE
     files.write_json(file, by_names(matrix, model.names))
     print(f"\n{file}\nTrain with loss=forward_correction loss.noise={file}")

@@ -37,7 +37,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.check and options.folders:
         parser.error("--check takes no SWEEP")
-    options.docs.mkdir(parents=True, exist_ok=True)
+    if not options.check:
+        options.docs.mkdir(parents=True, exist_ok=True)
     for folder in options.folders:
         content = read(folder / names.STUDY_RESULT)
         files.write_json(options.docs / f"{content['study']}.json", content)
@@ -45,9 +46,8 @@ def main() -> int:
     pages = {f"{one['study']}.md": page(one, options.docs) for one in contents} | {INDEX: index(contents)}
     if options.check:
         old = [name for name, text in pages.items() if _text(options.docs / name) != text]
-        print(
-            "\n".join(f"{options.docs / name} is not what `python scripts/studies.py` writes" for name in old), end=""
-        )
+        for name in old:
+            print(f"{options.docs / name} is not what `python scripts/studies.py` writes")
         return int(bool(old))
     for name, text in pages.items():
         files.write(options.docs / name, text)

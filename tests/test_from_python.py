@@ -95,3 +95,9 @@ def test_data_are_read_and_split() -> None:
 def test_importing_lossfit_imports_no_torch_and_no_hydra() -> None:
     code = "import lossfit, sys; assert not {'torch', 'hydra', 'lightning'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_new_run_resumes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^resume=old: lossfit\.train begins a new run"):
+        lossfit.train("data=sample", "resume=old", folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

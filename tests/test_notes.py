@@ -14,8 +14,8 @@ from tests.conftest import QUICK, compose
     [
         (
             ["trainer.max_epochs=3"],
-            "Warning: 12 steps teach a network little (500 images in batches of 128, trainer.max_epochs=3): "
-            "add trainer.max_epochs=50",
+            "Warning: 12 steps of the optimizer are few for a network (500 images in batches of 128, "
+            "trainer.max_epochs=3): add trainer.max_epochs=50",
         ),
         (["trainer.max_epochs=13"], None),  # 52 steps
         (["data.batch_size=all", "trainer.max_epochs=20"], None),
@@ -26,13 +26,15 @@ from tests.conftest import QUICK, compose
 )
 def test_a_training_of_few_steps_is_warned_of(overrides: list[str], expected: str | None, tmp_path: Path) -> None:
     run = build_run(compose(*QUICK, "callbacks=[]", "logger=[]", *overrides), tmp_path)
-    assert [note for note in run.notes if "steps teach" in note] == ([expected] if expected else [])
+    assert [note for note in run.notes if "steps of the optimizer" in note] == ([expected] if expected else [])
 
 
 def test_accumulation_makes_fewer_steps(tmp_path: Path) -> None:
     options = ["trainer.max_epochs=20", "trainer.accumulate_grad_batches=4"]
     run = build_run(compose(*QUICK, "callbacks=[]", "logger=[]", *options), tmp_path)
-    assert any(note.startswith("Warning: 20 steps teach") for note in run.notes)
+    (note,) = [note for note in run.notes if "steps of the optimizer" in note]
+    assert note.startswith("Warning: 20 steps")
+    assert note.endswith("add trainer.max_epochs=200")
 
 
 def test_muon_with_its_large_steps_is_warned_of_for_pretrained_weights() -> None:
@@ -44,5 +46,6 @@ def test_muon_with_its_large_steps_is_warned_of_for_pretrained_weights() -> None
     assert pretrained_notes(compose(*pretrained)) == expected
     assert pretrained_notes(compose(*pretrained, "experiment=finetune")) == []
     assert pretrained_notes(compose(*pretrained, "optimizer.lr=0.01")) == []
+    assert pretrained_notes(compose("init_from=RUN")) == expected
     assert pretrained_notes(compose("model=timm")) == []
     assert pretrained_notes(compose()) == []

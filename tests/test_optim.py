@@ -342,6 +342,11 @@ def test_without_a_head_lr_the_groups_are_as_for_other_optimizers() -> None:
     assert not any("is_head" in group for group in optimizer.param_groups)
 
 
+def test_the_only_matrix_is_the_steps_of_lr_also_with_a_head_lr() -> None:
+    optimizer = make_optimizer(partial(Muon, lr=0.3, head_lr=0.01, adamw_lr=0.02), nn.Linear(4, 3))
+    assert [("betas" in group, group["lr"]) for group in optimizer.param_groups] == [(False, 0.3), (True, 0.02)]
+
+
 def test_more_newton_schulz_steps_bring_singular_values_nearer_to_1() -> None:
     matrix = torch.randn(20, 40, generator=torch.Generator().manual_seed(0))
     spread = [torch.linalg.svdvals(orthogonalised(matrix, steps)).min().item() for steps in (1, 3, 5)]

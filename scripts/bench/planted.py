@@ -70,7 +70,7 @@ class Bytes(nn.Module):
 
 
 def scaled_cnn(num_classes: int, image_shape: tuple[int, int, int], scale: float = 1.0, bias: float = 0.0) -> nn.Module:
-    """Return the default CNN with its convolutions' weights times `scale`, and its batch norms' biases plus `bias`."""
+    """Return model=cnn with its convolutions' weights times `scale`, and its batch norms' biases plus `bias`."""
     model = CNN(num_classes, image_shape)
     with torch.no_grad():
         for layer in model.modules():

@@ -6,7 +6,7 @@
 
 (a) The loop of PyTorch's quickstart (torchvision's dataset, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64.
 (b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on tensors in memory: MLP and CNN.
-(c) A training step of the default CNN with each loss over the same step with cross-entropy.
+(c) A training step of the default model with each loss over the same step with cross-entropy.
 (d) A sweep of --jobs short runs, the whole command `python train.py -m`, over as many times one such run in a process
     that has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
 (e) lossfit with its diagnosis over lossfit without it: MLP and CNN.

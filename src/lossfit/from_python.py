@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossfit import cli, runs
+from lossfit import overrides as override_keys
 from lossfit.diagnosis import History
 from lossfit.errors import UserError
 from lossfit.runs import diagnosed
@@ -52,7 +53,10 @@ class TrainedRun:
         return self._diagnosed.history
 
     def findings(self) -> list[str]:
-        """Return what the diagnosis found, in words, each finding with what to type against it; empty if nothing."""
+        """Return what the diagnosis found, in words, each finding with what to type against it; empty if nothing.
+
+        Raises UserError for a run without a diagnosis.
+        """
         return [line for found in self._diagnosed.found for line in self._diagnosed.lines(found)]
 
     def model(self) -> "TrainedModel":
@@ -74,14 +78,16 @@ def train(*overrides: str, folder: str | os.PathLike[str] | None = None, show: b
     is `python train.py optimizer=adam loss=focal loss.gamma=1`. folder: the new run folder; None for the same folder as
     train.py makes, below logs/train/runs of the current directory. show: print what train.py prints.
 
-    Raises ConfigError for overrides that are refused, before a folder is made; RunError for a run that fails, and
-    Diverged, a RunError, for one whose loss does not stay finite: TrainedRun(folder) then has what was recorded. torch
-    stays seeded, and deterministic if the config says so, after the call.
+    Raises UserError, or ConfigError which is one, for overrides that are refused, before a folder is made; RunError for
+    a run that fails, and Diverged, a RunError, for one whose loss does not stay finite: TrainedRun(folder) then has
+    what was recorded. torch stays seeded, and deterministic if the config says so, after the call.
     """
     from rich import get_console
 
     from lossfit.training import engine
 
+    if command := [word for word in overrides if override_keys.key(word) in override_keys.COMMAND_KEYS]:
+        raise UserError(f"{command[0]}: lossfit.train begins a new run; to resume one, use python train.py resume=RUN")
     with _in_plain_words():
         config, default = cli.composed_run(*overrides)
     folder = default if folder is None else Path(folder)

@@ -27,8 +27,8 @@ class StudySweeper(GridSweeper):
     """Searches one value for each row in each setting, and trains each row with it and several seeds.
 
     rows, settings: overrides by name. baseline: the row with which the others are compared, or none. search: key, the
-    factors of the row's own value, the setting in which it is searched (null for each), and the seed, which should be
-    none of `seeds`. metric: decides the search. metrics: what is measured, name -> words. curves: metric and x of a
+    factors of the row's own value, the setting in which it is searched (null for each), and the seed, none of
+    `seeds`. metric: decides the search. metrics: what is measured, name -> words. curves: metric and x of a
     picture.
     """
 
@@ -65,6 +65,10 @@ class StudySweeper(GridSweeper):
             raise UserError(
                 f"hydra.sweeper.search must have {', '.join(sorted(SEARCH))}, and as setting null or one of "
                 f"{', '.join(self.settings)}, got {self.search}"
+            )
+        if self.search["factors"] and self.search["seed"] in self.seeds:
+            raise UserError(
+                f"hydra.sweeper.search.seed={self.search['seed']} is one of seeds={self.seeds}: take another"
             )
         if mistake := studies.check_curves(self.curves):
             raise UserError(f"hydra.sweeper.curves {mistake}")

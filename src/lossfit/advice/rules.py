@@ -48,6 +48,8 @@ def choices(facts: Facts, typed: Collection[str] = ()) -> list[Choice]:
         decided |= {"model", "trainer.max_epochs"}
     parts = [*_loss(facts), *_size(facts), *_model(facts), *_augmentation(facts)]
     parts = [part for part in parts if part.key not in decided]
+    if decided & {"model", "optimizer", "scheduler"}:  # large images and large models are advised together
+        parts = [part for part in parts if part.key not in ("data.image_size", "model")]
     fine_tuned = any("experiment=finetune" in part.overrides for part in parts)
     return parts + [part for part in _length(facts, fine_tuned) if part.key not in decided]
 

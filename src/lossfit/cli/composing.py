@@ -25,6 +25,8 @@ from lossfit.system import files
 # Hydra 1.3 must be given the version whose defaults to use; 1.4, which brings OmegaConf 2.4, warns about it
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
+FORWARD_CORRECTION = "lossfit.losses.noise.ForwardCorrection"
+
 
 def register_resolvers() -> None:
     """Register the resolvers that conf/ uses.
@@ -94,12 +96,14 @@ def _plain(cfg: DictConfig, choices: Mapping[str, str]) -> Config:
     assert isinstance(config, dict)
     own = {str(key): value for key, value in config.items() if key not in override_keys.COMMAND_KEYS}
     chosen = {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
-    return {**own, "loss": _with_noise(own.get("loss")), "choices": chosen}
+    return {**own, **({"loss": _with_noise(own["loss"])} if "loss" in own else {}), "choices": chosen}
 
 
 def _with_noise(loss: Any) -> Any:
     """Return a loss's node with the shares in the place of the file that has them, so that a run folder has all."""
-    if not isinstance(loss, dict) or not isinstance(path := loss.get("noise"), str):
+    if not isinstance(loss, dict) or loss.get("_target_") != FORWARD_CORRECTION:
+        return loss
+    if not isinstance(path := loss.get("noise"), str):
         return loss
     try:
         return {**loss, "noise": json.loads(files.read_text(Path(path).expanduser()))}

@@ -20,7 +20,7 @@ class LDAM(HardLabelLoss):
     one is refused (set model.cosine_scale=30). max_margin >= 0: the rarest class's margin, in units of the cosine; 0
     is cross-entropy. The margins act in training only. weights_from: the fraction of the training, 0 to 1, from which
     the weights act; before it all classes weigh the same, so that the features are learned from what is frequent (the
-    paper's deferred re-weighting). With equal counts all margins are equal, which only slows the training down. Takes
+    paper's deferred re-weighting). Do not use it for classes of equal size: it only trains more slowly. Takes
     class indices only.
     """
 

@@ -16,12 +16,12 @@ class ForwardCorrection(Loss):
     """-sum_k q_k log (T^t p)_k, p = softmax(z), T[i, k] the share of class i that is labelled k (1609.03683).
 
     T^t p is the distribution of the labels as they are given, wrong ones included. It is fitted to them, and p then is
-    that of the right labels: with the right T and enough data, the minimum is that of cross-entropy on right labels.
-    T acts in training only: in validation the loss is cross-entropy. noise: the share of wrong labels in [0, 1], any
-    other class equally often; or {true class: {label: share}} for what is not 0 beside the diagonal; or a JSON file
-    with such a mapping, which scripts/noise_matrix.py estimates from a run; null for that of data.label_noise. 0 is
-    cross-entropy. Not where the noise is not known: a wrong T misleads, and gce or sce need none. A step needs C times
-    the memory of the logits.
+    that of the right labels: with the right T and enough data, the minimum is that of cross-entropy on right labels. T
+    acts in training only: in validation the loss is cross-entropy. noise: the share of wrong labels in [0, 1], any
+    other class equally often; or {true class: {label: share}} of the wrong labels, those left out being 0; or a JSON
+    file with such a mapping, which scripts/noise_matrix.py estimates from a run; null for that of data.label_noise. 0
+    is cross-entropy. Not where the noise is not known: a wrong T misleads, and gce or sce need none. A step needs C
+    times the memory of the logits.
     """
 
     @checked
@@ -42,9 +42,8 @@ class ForwardCorrection(Loss):
         names = class_names or [str(k) for k in range(num_classes)]
         matrix = torch.tensor(noise_matrix if noise is None else transitions(noise, names)).double()
         if torch.linalg.matrix_rank(matrix, rtol=1e-6) < num_classes:
-            raise ValueError(
-                f"noise must have a matrix that is not singular, so that labels tell classes apart, got {noise}"
-            )
+            of = "data.label_noise" if noise is None else noise
+            raise ValueError(f"noise must leave labels that tell the classes apart, got {of}, whose matrix is singular")
         self.log_t = matrix.log().float()  # (C true, C given)
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ def transitions(noise: float | Mapping[str, Mapping[str, float]], classes: Seque
         if not isinstance(shares, Mapping):
             raise ValueError(f"noise must be {{true class: {{label: share}}}}, got {true}: {shares!r}")
         for given, share in shares.items():
-            if given == true:
+            if str(given) == str(true):
                 raise ValueError(f"noise must have the other labels of {true} only: leave out {true}.{given}")
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ValueError(f"noise must have shares from 0 to 1, got {share!r} for {true}.{given}")
@@ -78,9 +77,10 @@ def transitions(noise: float | Mapping[str, Mapping[str, float]], classes: Seque
     return matrix
 
 
-def _number(name: str, classes: Sequence[str]) -> int:
+def _number(name: object, classes: Sequence[str]) -> int:
+    name = str(name)  # a class 0 is a number in YAML
     if name not in classes:
-        raise ValueError(f"noise must have names of classes, got {name}{did_you_mean(str(name), classes)}")
+        raise ValueError(f"noise must have names of classes, got {name}{did_you_mean(name, classes)}")
     return classes.index(name)
 
 

@@ -1,4 +1,4 @@
-"""The default model: a small convolutional network that trains in minutes on a laptop's CPU."""
+"""A small convolutional network that trains in minutes on a laptop's CPU."""
 
 from collections.abc import Sequence
 from math import ceil

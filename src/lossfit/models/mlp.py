@@ -26,8 +26,8 @@ class MLP(nn.Sequential):
     that the gradients of the first layers vanish in a deep network. dropout: the probability of zeroing a hidden unit
     in training. cosine_scale: see `head`. init_gain: the hidden weights begin as normal numbers with the standard
     deviation init_gain / sqrt(inputs); null for torch's uniform ones, with 0.58 / sqrt(inputs). With sqrt(2) and relu
-    (1502.01852), or 1 and tanh, activations and gradients have the same size in all layers; with less they vanish in a
-    deep network, with more they explode. For small images: the first layer has 77 million weights at 224 pixels RGB.
+    (1502.01852), or 5/3 and tanh, activations and gradients have the same size in all layers; with less they vanish in
+    a deep network, with more they explode. For small images: the first layer has 77 million weights at 224 pixels RGB.
     """
 
     @checked

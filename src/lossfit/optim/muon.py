@@ -21,9 +21,9 @@ class Muon(Optimizer):
     `ns_steps` Newton-Schulz steps in bfloat16; three are enough for kernels of small networks. A kernel (out, in,
     height, width) is used as the matrix (out, in height width), which torch.optim.Muon refuses. lr is of the matrices,
     and much the same for all networks; adamw_lr, betas and eps are of the vectors: biases, gains, and tensors with one
-    axis longer than 1. head_lr: the learning rate with which AdamW steps the matrix of the model's last layer, too;
-    null to use it as the other matrices. Needs few epochs, and somewhat more time for a step (Jordan 2024,
-    kellerjordan.github.io/posts/muon; head as in cifar10-airbench).
+    axis longer than 1. head_lr: the learning rate with which AdamW steps the matrix of the model's last nn.Linear, too,
+    if the model has other matrices; null to use it as the other matrices. Needs few epochs, and somewhat more time for
+    a step (Jordan 2024, kellerjordan.github.io/posts/muon; head as in cifar10-airbench).
     """
 
     @checked
@@ -42,6 +42,8 @@ class Muon(Optimizer):
     ) -> None:
         groups = [dict(group) for group in as_groups(params)]
         heads = [group for group in groups if group.pop("is_head", False)] if head_lr is not None else []
+        if all(_is_vector(p) for group in groups if not any(group is head for head in heads) for p in group["params"]):
+            heads = []  # the last layer has the model's only matrix
         groups = [group for group in groups if not any(group is head for head in heads)]
         others = [{**group, "params": [p for p in group["params"] if _is_vector(p)]} for group in groups]
         others += [{"lr": head_lr} | head for head in heads]

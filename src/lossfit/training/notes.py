@@ -10,10 +10,12 @@ from lossfit import option_files
 from lossfit.config import Config
 from lossfit.data import ImageDataModule
 from lossfit.errors import first_ten
+from lossfit.overrides import PRETRAINED
 from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks.task import Task
 
 FEW_STEPS = 50
+MUON, LARGE = "lossfit.optim.muon.Muon", 0.02  # learning rate: above it, weights are soon replaced
 
 
 def processor_notes(trainer: Trainer) -> list[str]:
@@ -40,12 +42,12 @@ def augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str
 
 def pretrained_notes(config: Config) -> list[str]:
     """Warn of Muon's default steps, which are for new weights: a few of them replace pretrained ones."""
-    if not config["model"].get("weights") or not config["optimizer"]["_target_"].endswith(".Muon"):
-        return []
-    if config["optimizer"]["lr"] <= 0.02:
+    pretrained = any(PRETRAINED.search(key) and value for key, value in config["model"].items())
+    lr = config["optimizer"].get("lr", 0)
+    if not (pretrained or config.get("init_from")) or config["optimizer"]["_target_"] != MUON or lr <= LARGE:
         return []
     return [
-        f"Warning: optimizer.lr={config['optimizer']['lr']} of muon replaces pretrained weights within a few steps: "
+        f"Warning: optimizer.lr={lr} of muon replaces pretrained weights within a few steps: "
         "add experiment=finetune, or optimizer=adamw optimizer.lr=1e-3"
     ]
 
@@ -57,10 +59,12 @@ def short_training_notes(trainer: Trainer, data: ImageDataModule) -> list[str]:
         return []
     images = len(data.splits["train"][1])
     batches = ceil(images / (data.batch_size * trainer.world_size))
-    steps = ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    each = ceil(batches / trainer.accumulate_grad_batches)
+    steps = each * trainer.max_epochs
     if steps >= FEW_STEPS:
         return []
     return [
-        f"Warning: {steps} steps teach a network little ({images:,} images in batches of {data.batch_size}, "
-        f"trainer.max_epochs={trainer.max_epochs}): add trainer.max_epochs={ceil(4 * FEW_STEPS / batches)}"
+        f"Warning: {steps} steps of the optimizer are few for a network ({images:,} images in batches of "
+        f"{data.batch_size}, trainer.max_epochs={trainer.max_epochs}): "
+        f"add trainer.max_epochs={ceil(4 * FEW_STEPS / each)}"
     ]
