@@ -19,6 +19,7 @@ from lossfit.errors import ConfigError
 from lossfit.models.closed import from_checkpoint
 from lossfit.models.cnn import CNN
 from lossfit.models.head import logit_scale
+from lossfit.models.lenet import LeNet
 from lossfit.models.mlp import MLP
 from lossfit.models.resnet import ResNet
 from lossfit.models.timm_model import timm_model
@@ -64,6 +65,19 @@ def test_the_gain_of_an_mlps_weights_keeps_the_size_of_what_passes_through(name:
     assert own[-1] < own[0] / 3, "torch's own weights are smaller"
     weight = MLP(10, (1, 28, 28), init_gain=3.0)[1].weight
     assert weight.std().item() == pytest.approx(3 / 28, rel=0.02)
+
+
+def test_lenet_has_the_parameters_of_the_paper_and_the_spread_that_is_asked_for() -> None:
+    layers = [6 * (25 + 1), 16 * (6 * 25 + 1), 120 * (400 + 1), 84 * (120 + 1), 10 * (84 + 1)]
+    assert sum(p.numel() for p in LeNet(10, (1, 28, 28)).parameters()) == sum(layers)
+    torch.manual_seed(0)
+    weight = LeNet(10, (1, 28, 28), init_std=0.1)[7].weight
+    assert weight.abs().max() <= 0.2
+    kept = 0.8796  # the standard deviation of a standard normal number within -2 and 2
+    assert weight.std().item() == pytest.approx(0.1 * kept, rel=0.02)
+    assert LeNet(3, (3, 12, 15))(torch.randn(2, 3, 12, 15)).shape == (2, 3)
+    with pytest.raises(ConfigError, match="model: LeNet needs images of at least 12 x 12 pixels, got 11 x 30"):
+        build(compose("model=lenet")["model"], "model", num_classes=10, image_shape=(1, 11, 30))
 
 
 def test_mlp_is_the_quickstarts() -> None:

@@ -169,7 +169,7 @@ def test_muon_is_torchs_on_matrices_and_on_kernels_as_matrices(nesterov: bool) -
     torch.manual_seed(0)
     w = [nn.Parameter(torch.randn(shape)) for shape in ((6, 4), (4, 9), (8, 2, 3, 3))]
     v = [nn.Parameter(p.detach().flatten(1).clone()) for p in w]
-    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1, "nesterov": nesterov}
+    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1, "nesterov": nesterov, "ns_steps": 5}
     compare(Muon(w, **options), torch.optim.Muon(v, **options), w, v)
     for a, b in zip(w, v, strict=True):
         torch.testing.assert_close(a.detach().flatten(1), b.detach(), atol=1e-6, rtol=1e-5)

@@ -30,15 +30,15 @@ class Muon(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: NonNegative = 0.02,
-        momentum: From0Below1 = 0.95,
+        lr: NonNegative = 0.2,
+        momentum: From0Below1 = 0.6,
         nesterov: bool = True,
         weight_decay: NonNegative = 0.01,
-        adamw_lr: NonNegative = 1e-3,
+        adamw_lr: NonNegative = 0.01,
         betas: tuple[From0Below1, From0Below1] = (0.9, 0.999),
         eps: NonNegative = 1e-8,
-        ns_steps: Count = 5,
-        head_lr: NonNegative | None = None,
+        ns_steps: Count = 3,
+        head_lr: NonNegative | None = 0.01,
     ) -> None:
         groups = [dict(group) for group in as_groups(params)]
         heads = [group for group in groups if group.pop("is_head", False)] if head_lr is not None else []

@@ -75,6 +75,7 @@ class RunFacts:
             "seconds": ", ".join(f"{name.removesuffix('_s')} {n}" for name, n in _mapping(self.result.get("timings"))),
             "data": self.result.get("source"),
             "images": ", ".join(f"{_count(count)} {split}" for split, count in _mapping(images)),
+            "machine": self.result.get("machine"),
             "devices": self.result.get("devices"),
             "versions": ", ".join(f"{package} {version}" for package, version in _mapping(versions)),
             "code": self.result.get("git"),

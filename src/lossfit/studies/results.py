@@ -1,16 +1,13 @@
 """The content of study.json: what the run folders of a study say, and which value of the search is the best."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from lossfit import runs
 from lossfit.compare.curves import X_AXES, x_of_epochs
 from lossfit.plain_values import float32_digits
-from lossfit.runs.result import git_revision
 from lossfit.studies.measured import measured
-from lossfit.system.processors import machine
 from lossfit.tasks.metric_names import direction_of
 
 
@@ -60,14 +57,22 @@ def _seconds(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def circumstances(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return when, where and with which code a study was made."""
+    """Return when, where and with which code the runs of a study were made, as their results say."""
     results = [runs.read_result(folder) for folder in folders]
+
+    def every(key: str) -> list[str]:
+        return sorted({str(result[key]) for result in results if result.get(key)})
+
+    days = [started[:10] for started in every("started")]
+    versions = [result["versions"] for result in results if result.get("versions")]
     return {
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "devices": sorted({result["devices"] for result in results if "devices" in result}),
-        "versions": runs.versions(),
-        "commits": sorted({str(result.get("git") or git_revision()) for result in results}),
+        "date": " to ".join(sorted({days[0], days[-1]})) if days else "",
+        "machine": "; ".join(every("machine")),
+        "devices": every("devices"),
+        "versions": {
+            name: ", ".join(sorted({one[name] for one in versions if name in one})) for name in runs.versions()
+        },
+        "commits": every("git"),
     }
 
 

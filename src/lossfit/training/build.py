@@ -78,7 +78,8 @@ def build_run(
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
-    notes = [*processor_notes(trainer), *notes, *([] if checkpoint else short_training_notes(trainer, data))]
+    notes = [*processor_notes(trainer), *notes]
+    notes += [] if checkpoint else short_training_notes(trainer, data, facts["batches_per_epoch"])
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 

@@ -13,6 +13,7 @@ from lossfit.data import ImageDataModule
 from lossfit.option_files import chosen
 from lossfit.runs.checkpoint_schema import Checkpoint
 from lossfit.system import files
+from lossfit.system.processors import machine
 from lossfit.tasks import metric_names
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def warn_of_missing_callbacks(config: Config) -> None:
 
 
 def circumstances(config: Config, data: ImageDataModule, trainer: Trainer) -> dict[str, Any]:
-    """Return what result.json says of the data, the devices and the test: each split's images, where they were found.
+    """Return what result.json says of the data, the machine and the test: each split's images, where they were found.
 
     tta, over which views of each image the test is averaged, is in it if there is one.
     """
@@ -47,6 +48,7 @@ def circumstances(config: Config, data: ImageDataModule, trainer: Trainer) -> di
         **({"tta": tta} if tta else {}),
         "images": {split: len(labels) for split, (_, labels) in data.splits.items()},
         "source": data.source,
+        "machine": machine(),
         "devices": f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}",
     }
 

@@ -52,14 +52,16 @@ def pretrained_notes(config: Config) -> list[str]:
     ]
 
 
-def short_training_notes(trainer: Trainer, data: ImageDataModule) -> list[str]:
-    """Warn of an epoch count that means few steps, as the default one does for few images."""
+def short_training_notes(trainer: Trainer, data: ImageDataModule, batches: int) -> list[str]:
+    """Warn of an epoch count that means few steps, as the default one does for few images.
+
+    batches: of an epoch, which the processes share.
+    """
     limited = trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
     if limited or isinstance(data.batch_size, str) or not trainer.max_epochs or trainer.max_epochs < 1:
         return []
     images = len(data.splits["train"][1])
-    batches = ceil(images / (data.batch_size * trainer.world_size))
-    each = ceil(batches / trainer.accumulate_grad_batches)
+    each = ceil(ceil(batches / trainer.world_size) / trainer.accumulate_grad_batches)
     steps = each * trainer.max_epochs
     if steps >= FEW_STEPS:
         return []
