@@ -7,8 +7,8 @@
 (a) The loop of PyTorch's quickstart (torchvision's dataset, ToTensor, DataLoader) over lossfit: MLP, SGD, batch 64.
 (b) lossfit, with its loggers, callbacks and checkpoints, over a bare loop on tensors in memory: MLP and CNN.
 (c) A training step of the default model with each loss over the same step with cross-entropy.
-(d) A sweep of --jobs short runs, the whole command `python train.py -m`, over as many times one such run in a process
-    that has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
+(d) A sweep of --jobs short runs, the whole command `python train.py -m`, over the same runs in one process that
+    has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
 (e) lossfit with its diagnosis over lossfit without it: MLP and CNN.
 (f) The start: `python train.py` to the end of its first step, over a process that imports Lightning. CPU time.
 (g) A training step with trainer.precision=bf16-mixed over the same step with 32-true: linear model, MLP and CNN.
@@ -102,9 +102,9 @@ def main() -> None:
     if "d" in options.parts:
         short, jobs, at_once = [*MLP, *shared], options.jobs, processors()
         name = f"sweep of {jobs} runs / {jobs} runs in one process, MLP"
-        figures[name] = compare(
-            name, lambda: sweep(short, jobs, 1), lambda: jobs * alone(short), options.repeats, 1, "s"
-        )
+        single = [[*short, f"seed={seed}"] for seed in range(1, jobs + 1)]
+        pair = (lambda: sweep(short, jobs, 1)), (lambda: sum(map(alone, single)))
+        figures[name] = compare(name, *pair, options.repeats, 1, "s")
         name = f"{at_once} jobs at once / one job, MLP"
         pair = (lambda: sweep(short, jobs, at_once)), (lambda: sweep(short, jobs, 1))
         figures[name] = compare(name, *pair, options.repeats, 1, "s")

@@ -32,6 +32,8 @@ def mean_curve(setting: Setting, metric: str, x: str) -> list[tuple[float, float
 def x_of_epochs(folder: Path, x: str) -> dict[int, float]:
     """Return where the end of each epoch lies on the x axis, as far as metrics.csv says it."""
     column = runs.curve(folder, X_AXES[x][0])
+    if x == "step":
+        return {epoch: step + 1 for epoch, step in column.items()}  # the first step of metrics.csv is 0
     if x != "seconds":
         return column
     without_gap = itertools.takewhile(column.__contains__, itertools.count(1))
