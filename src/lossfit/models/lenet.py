@@ -12,9 +12,9 @@ SMALLEST = 12  # pixels: the second convolution then has one position
 class LeNet(nn.Sequential):
     """Two 5x5 convolutions with 2x2 average pooling, then linear layers 120-84-num_classes, with ReLU between them.
 
-    61,706 parameters for images of 1 x 28 x 28 and ten classes. There is no batch norm and no dropout. cosine_scale: see `head`.
-    init_std: the weights of all layers begin as normal numbers with this standard deviation, cut off at twice of it;
-    null for torch's own. ValueError for images of less than 12 x 12 pixels.
+    61,706 parameters for images of 1 x 28 x 28 and ten classes. There is no batch norm and no dropout. cosine_scale:
+    see `head`. init_std: the weights of all layers begin as normal numbers with this standard deviation, cut off at
+    twice of it; null for torch's own. ValueError for images of less than 12 x 12 pixels.
     """
 
     @checked
