@@ -62,7 +62,7 @@ computed in float32 whatever the precision of the outputs.
 Every loss with `weights` takes "balanced", {beta: 0.999} or a list of one number per class, scaled to a mean of 1 over
 the training samples. `weights` and `smoothing` act in training only. Weights are for classes, and smoothing is for
 classes and labels. `loss.KEY=VALUE` sets an option; a value with braces, brackets or spaces needs quotes:
-`'loss.weights={beta: 0.999}'`.
+`'loss.weights={beta: 0.999}'`. [In Python](api.md#losses) a loss is a class, whose name ends its entry.
 """
 TASKS = {"classification": "classes", "multilabel": "several labels an image", "regression": "values"}
 EXAMPLES = {  # data of a task, as typed
@@ -186,6 +186,8 @@ def entry(file: Path) -> str:
     command = " ".join(["python train.py", *EXAMPLES[target.tasks[0]], f"loss={file.stem}", *needed])
     soft = soft if "classification" in target.tasks else ""
     lines += [f"{rest}\n", f"`{command}` for {tasks}; options {options or 'none'}{soft}.\n"]
+    if file.stem != "custom":
+        lines.append(f"In Python `{target.__module__}.{target.__name__}`.\n")
     return "\n".join(lines)
 
 

@@ -40,6 +40,8 @@ Nobody needs them.
 Takes class indices only.
 
 `python train.py loss=cubic` for classes; options `weights={beta: 0.5}`; class indices only.
+
+In Python `lossfit.losses.cubic.Cubic`.
 """
 
 

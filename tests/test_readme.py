@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,6 +160,7 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path, request: py
         runs.write_signed(tmp_path / "old" / "sweep.yaml", [*SMALL, "trainer=cpu", "model=linear", "seed=1,2"])
     elif "RUN" in command:
         shutil.copytree(trained, tmp_path / "old")
+        (tmp_path / "old" / "noise.json").write_text('{"Shirt": {"Coat": 0.1}}')  # of scripts/noise_matrix.py
     arguments = [re.sub(r"logs/train/\w+/(RUN|SWEEP)", str(tmp_path / "old"), argument) for argument in arguments]
     if "init_from=" in command:
         arguments += ["model=linear"]
@@ -256,6 +258,7 @@ def test_commands_on_a_trained_run(command: str, trained: Path, tmp_path: Path) 
         "export": r"0 predictions differ",
         "report": r"run/report\.html  0\.\d+ MB",
         "diagnose": r"by 16 rules on 1 evaluation and \d+ recorded steps",
+        "noise_matrix": r"Train with loss=forward_correction loss\.noise=\S+/run/noise\.json",
     }
     assert re.search(expected[Path(arguments[0]).stem], done.stdout), done.stdout
 
@@ -437,6 +440,14 @@ def test_the_runs_of_the_diagnosis_have_their_findings(command: str, names: list
     assert set(names) <= set(runs.read_result(tmp_path / "run")["findings"])
 
 
+def test_the_code_with_losses() -> None:
+    (code,) = [code for code in python_blocks(PAGES["docs/api.md"]) if "lossfit.losses" in code]
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["logits"].grad.abs().sum() > 0
+    assert list(scope["rare"].eval().state_dict()) == []
+
+
 LOADING = [code for page in PAGES.values() for code in python_blocks(page) if "= lossfit.load" in code]
 
 
@@ -487,6 +498,7 @@ def test_every_command_is_one_that_is_run_here() -> None:
         "diagnosis",
         "recipes",
         "advise",
+        "noise_matrix",
         "studies",  # in test_studies.py
     }
     assert [c for c in COMMANDS if not c.startswith((*tested, "python scripts/"))] == []

@@ -11,6 +11,7 @@ from lossfit.advice.facts import Facts
 from lossfit.tasks.metric_names import CLASSIFICATION, MULTILABEL
 
 TAIL = 10.0  # imbalance from which the loss is for rare classes
+UNEVEN = 2.0  # imbalance from which it is said why the loss is not for rare classes
 NOISY = 0.15  # share of wrong labels from which a robust loss is expected to gain more than it costs
 OUTLIERS, MANY_OUTLIERS = 0.001, 0.05  # shares of values
 ONE_SIDED = 0.95  # share of the outliers that are on one side: a skewed value rather than mistakes
@@ -81,12 +82,11 @@ def _loss_of_classes(facts: Facts) -> Choice:
             f"rare classes count as much as frequent ones, 1:{facts.imbalance:.0f}; leave it out for most images right"
         )
         return Choice("loss", ("loss=logit_adjusted",), why, DEFECTS)
-    return Choice(
-        "loss",
-        (),
-        "cross_entropy is the first choice for one class an image, and no other loss is clearly better",
-        LOSSES,
-    )
+    why = "cross_entropy is the first choice for one class an image, and no other loss is clearly better"
+    if facts.imbalance >= UNEVEN:
+        why += f"; loss=logit_adjusted, for rare classes, is advised from {TAIL:.0f} to 1 on, here it is "
+        why += f"{facts.imbalance:.3g} to 1"
+    return Choice("loss", (), why, LOSSES)
 
 
 def _loss_of_labels(facts: Facts) -> Choice:

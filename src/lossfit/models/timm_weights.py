@@ -130,7 +130,7 @@ def _where(name: str, source: Mapping[str, Any], path: Path | None = None) -> st
         return f"timm has no weights for {name}" + (f", only for {', '.join(names)}" if names else "")
     if path is not None:
         return f"fetch {address} and put it there"
-    return f"fetch {address} on a machine with a network, and give its path as weights=FILE.safetensors"
+    return f"fetch {address} on a machine with a network, and give its path as model.weights=FILE.safetensors"
 
 
 def _check_network(source: Mapping[str, Any]) -> None:

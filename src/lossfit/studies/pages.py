@@ -1,6 +1,8 @@
 """A study as a page of the documentation."""
 
+import shlex
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from lossfit.studies.statistic import ERRORS, chance, comparisons
@@ -13,7 +15,7 @@ def page(content: Mapping[str, Any], pictures: list[str], found: str = "") -> st
     head = f"<!-- Written by scripts/studies.py from {name}.json: run the study again to change it. -->"
     images = "\n\n".join(f"![{path.removesuffix('.png')}]({path})" for path in pictures)
     parts = [head, f"# {title(name)}", content["about"], found.strip(), images, tables(content)]
-    more = [reading(content), command(content), how(content)]
+    more = [reading(content), command(content), one_run(content), how(content)]
     return "\n\n".join(filter(None, [*parts, *more])) + "\n"
 
 
@@ -27,15 +29,32 @@ def command(content: Mapping[str, Any]) -> str:
     return f"    python train.py -m {' '.join(content['command'])}"
 
 
+def one_run(content: Mapping[str, Any]) -> str:
+    """Return the command that repeats the last run; empty if none was completed."""
+    completed = [one for one in content["results"] if one["status"] == "completed"]
+    if not completed:
+        return ""
+    last = completed[-1]
+    row, setting, seed = last["row"], last["setting"], last["seed"]
+    typed = [one for one in content["command"] if not one.startswith("hydra")]
+    own = [*(content["settings"][setting] or ()), *(content["rows"][row] or ()), *filter(None, [last["value"]])]
+    words = shlex.join([*typed, *own, f"seed={seed}"])
+    where = f" in the setting {setting}" if len(content["settings"]) > 1 else ""
+    return (
+        f"One run alone, here that of {row}{where} with seed {seed}, with as many threads as in the study:\n\n"
+        f"    OMP_NUM_THREADS={content['threads']} python train.py {words}"
+    )
+
+
 def how(content: Mapping[str, Any]) -> str:
     """Say with how many runs, how long, where and when it was made, and how values were chosen."""
     runs = [*content["results"], *content["search"]["runs"]]
-    minutes = sum(one["seconds"] for one in runs) / 60
+    seconds = median(one["seconds"] for one in runs)  # not their sum: a run may have been suspended
     versions = ", ".join(f"{name} {content['versions'][name]}" for name in ("lossfit", "torch", "lightning"))
     made = (
         f"{content['date']}; {content['machine']}, {content['threads']} thread{'s' * (content['threads'] != 1)} a run, "
         f"{' and '.join(content['devices'])}; {versions}; commit {', '.join(one[:10] for one in content['commits'])}. "
-        f"{len(runs)} runs, {minutes:.0f} minutes of training in all."
+        f"{len(runs)} runs; the training of the median run took {seconds:.0f} s."
     )
     return f"{made} {choice(content)}"
 
