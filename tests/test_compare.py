@@ -414,7 +414,7 @@ def test_curves_over_epochs_steps_and_seconds(tmp_path: Path, script: Script) ->
         (folder / "metrics.csv").write_text(text)
     (setting,) = board(tmp_path).settings
     spread = statistics.stdev([0.5, 1.0])
-    for x, places in (("epoch", (1, 2)), ("step", (4, 8)), ("seconds", (3, 6))):
+    for x, places in (("epoch", (1, 2)), ("step", (5, 9)), ("seconds", (3, 6))):
         assert mean_curve(setting, "val/acc", x) == [(places[0], 0.75, spread), (places[1], 0.375, spread / 2)], x
         assert script("compare", tmp_path, "--png", tmp_path / f"{x}.png", "--x", x)[0] == 0
     assert (tmp_path / "step.png").read_bytes() != (tmp_path / "seconds.png").read_bytes()

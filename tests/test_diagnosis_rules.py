@@ -196,7 +196,7 @@ SICK: dict[str, tuple[str, History]] = {
     "dead": ("dead_units", history(evaluations={"dead": [0.02, 0.75]})),
     "large updates": (
         "update_ratio",
-        history(steps={"update": updates(50), "loss": 1.5}, evaluations={"sample_loss": 1.5}),
+        history(steps={"update": updates(50), "loss": 1.5}, evaluations={"sample_loss": 1.5, "val_loss": 1.5}),
     ),
     "small updates of some layers": (
         "update_ratio",
@@ -285,6 +285,14 @@ def test_a_fault_is_found_and_told_in_a_sentence(name: str) -> None:
     assert 0 <= finding.step <= run.facts["total_steps"]
     columns = [f"{part}.{name}" for part in ("steps", "evaluations") for name in getattr(run, part)]
     assert set(finding.series) <= {*columns}
+
+
+def test_large_updates_are_no_fault_if_the_validation_loss_is_low_as_with_wrong_labels_alone() -> None:
+    def run(val_loss: float) -> History:
+        return history(steps={"update": updates(50), "loss": 1.5}, evaluations={"val_loss": val_loss})
+
+    assert rules.update_ratio(run(1.5)) is not None
+    assert rules.update_ratio(run(0.5)) is None
 
 
 def test_every_rule_is_tested() -> None:

@@ -50,6 +50,8 @@ def main() -> None:
     if not options.score:
         prepare(table, chosen)
         train_all(map(job_of, chosen), options.jobs)
+    elif not any(job_of(run).done for run in chosen):
+        raise UserError("--score: no run is complete; without --score they are trained")
     rules = current_rules()
     for half in HALVES:
         complete = [run for run in chosen if run.half == half and job_of(run).done]

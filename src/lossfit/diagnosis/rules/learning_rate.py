@@ -85,7 +85,7 @@ def update_ratio(
     """Updates have the wrong size relative to the weights: in all layers too large, or in some much too small.
 
     Too large: the median over the matrices and kernels, and over `rows` rows after the first ones, is above `high`, and
-    the loss is still above `level` of where it started after `after` steps. Too small: at this
+    training and validation loss are still above `level` of where it started after `after` steps. Too small: at this
     rate, most layers move by less than `path` of their norm in the whole training, while another layer moves `apart`
     times as much; updates that are too small in all layers are the finding lr_too_small. 0.001 is usual.
     """
@@ -97,7 +97,8 @@ def update_ratio(
     typical = series.medians(ratios, 1)[2:]  # without the first steps, which adapt
     smooth = series.smoothed(np.where(np.isfinite(typical), typical, 0.0), rows)
     at = int(smooth.argmax())
-    if steps["step"][-1] >= after and smooth[at] > high and series.median(steps["loss"][-10:]) > level * start:
+    reached = min([series.median(steps["loss"][-10:]), *history.evaluations["val_loss"][-1:]])
+    if steps["step"][-1] >= after and smooth[at] > high and reached > level * start:
         layers = np.nan_to_num(series.medians(ratios[at + 2 : at + 2 + rows], 0))
         largest, lr = int(layers.argmax()), float(steps["lr"][at + 1 + rows])
         text = (
