@@ -12,7 +12,7 @@ import pytest
 
 from lossfit.config import Config, check
 from lossfit.diagnosis import Finding, History, replay, rules
-from lossfit.diagnosis.changes import rounded
+from lossfit.diagnosis.changes import more_epochs, rounded
 from lossfit.diagnosis.remedies import CALIBRATE, remedies, with_folder
 from tests.conftest import compose
 from tests.histories import history
@@ -132,6 +132,13 @@ def test_overfitting_gets_what_the_run_does_not_have_yet() -> None:
     assert offered("overfitting", run, "model=linear", "+callbacks=early_stopping") == ["data.augment.translate=2"]
     assert offered("overfitting", run, "data=digits", "model=linear")[0] == "data/augment=shift"
     assert "early_stopping" in offered("overfitting", run, "+callbacks=ema")[1]
+
+
+def test_more_epochs_are_three_times_as_many_and_at_least_200_steps() -> None:
+    config = {"trainer": {"max_epochs": 4}}
+    assert more_epochs(config, history(total_steps=1000)) == ["trainer.max_epochs=12"]
+    assert more_epochs(config, history(total_steps=24)) == ["trainer.max_epochs=34"]
+    assert more_epochs({"trainer": {"max_epochs": -1}}, history()) == []
 
 
 def test_values_are_not_augmented_and_get_robust_losses() -> None:

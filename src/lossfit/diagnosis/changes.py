@@ -5,7 +5,7 @@ set must be keys of the new one too, since they are still typed.
 """
 
 from collections.abc import Mapping
-from math import isfinite
+from math import ceil, isfinite
 from typing import Any
 
 from lossfit import option_files
@@ -15,6 +15,7 @@ Config = Mapping[str, Any]
 Remedy = list[str]
 
 LONGER = 3  # times: an offer of more epochs
+LEAST_STEPS = 200  # of a training that can be judged: an offer of more epochs has so many
 EARLY_STOPPING = (
     "++callbacks.early_stopping={_target_:lightning.pytorch.callbacks.EarlyStopping,"
     "monitor:val/loss,mode:min,patience:5}"
@@ -48,10 +49,12 @@ def _finds_step_sizes(config: Config) -> bool:
     return bool({"line_search_fn", "step_sizes"} & config["optimizer"].keys())
 
 
-def more_epochs(config: Config) -> Remedy:
-    """Return the override that trains LONGER times as long."""
-    epochs = config["trainer"].get("max_epochs")
-    return [f"trainer.max_epochs={LONGER * epochs}"] if isinstance(epochs, int) and epochs > 0 else []
+def more_epochs(config: Config, history: History) -> Remedy:
+    """Return the override that trains LONGER times as long, and LEAST_STEPS at least."""
+    epochs, steps = config["trainer"].get("max_epochs"), history.facts.get("total_steps") or LEAST_STEPS
+    if not isinstance(epochs, int) or epochs < 1:
+        return []
+    return [f"trainer.max_epochs={max(LONGER * epochs, ceil(epochs * LEAST_STEPS / steps))}"]
 
 
 def warm_up(config: Config) -> Remedy:

@@ -84,10 +84,10 @@ def _was_calm(history: History) -> bool:
 
 def _larger_lr(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:
     if evidence.get("ended"):
-        return [usual_schedule(config) or schedule(config), more_epochs(config)]
+        return [usual_schedule(config) or schedule(config), more_epochs(config, history)]
     ratio = evidence.get("ratio") or USUAL / 10
     path = (evidence.get("path") or 0.0) / max(series.progress(history), 1e-9)  # of the whole training
-    longer = more_epochs(config) if LONGER * path >= ENOUGH else []
+    longer = more_epochs(config, history) if LONGER * path >= ENOUGH else []
     return [scaled_lr(config, min(1e4, max(3.0, USUAL / ratio))), longer]
 
 
@@ -108,7 +108,7 @@ def _against_plateau(evidence: Mapping[str, Any], history: History, config: Conf
     if evidence.get("stuck") and 0.1 * USUAL <= ratio <= 4 * USUAL:
         return [less_dropout(config), exchanged(config, "loss", "cross_entropy", history)]
     lr = scaled_lr(config, 0.1 if ratio > USUAL else 3.0)
-    other = exchanged(config, "loss", "cross_entropy", history) or schedule(config) or more_epochs(config)
+    other = exchanged(config, "loss", "cross_entropy", history) or schedule(config) or more_epochs(config, history)
     return [less_dropout(config), lr, other]
 
 
@@ -150,7 +150,7 @@ def _against_collapse(evidence: Mapping[str, Any], history: History, config: Con
         balanced = (exchanged(config, "loss", name, history) for name in ("logit_adjusted", "class_balanced"))
         return [remedy for remedy in balanced if remedy]
     most = 2 * len(evidence.get("classes", ())) > history.evaluations["recall"].shape[-1]
-    return [exchanged(config, "loss", "cross_entropy", history), [] if most else more_epochs(config)]
+    return [exchanged(config, "loss", "cross_entropy", history), [] if most else more_epochs(config, history)]
 
 
 def _against_unused(evidence: Mapping[str, Any], history: History, config: Config) -> list[Remedy]:

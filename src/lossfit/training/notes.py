@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lossfit import option_files
 from lossfit.config import Config
 from lossfit.data import ImageDataModule
+from lossfit.diagnosis.changes import LEAST_STEPS
 from lossfit.errors import first_ten
 from lossfit.overrides import PRETRAINED
 from lossfit.system.processors import busy_processors, too_many_threads
@@ -68,5 +69,5 @@ def short_training_notes(trainer: Trainer, data: ImageDataModule, batches: int) 
     return [
         f"Warning: {steps} steps of the optimizer are few for a network ({images:,} images in batches of "
         f"{data.batch_size}, trainer.max_epochs={trainer.max_epochs}): "
-        f"add trainer.max_epochs={ceil(4 * FEW_STEPS / each)}"
+        f"add trainer.max_epochs={ceil(LEAST_STEPS / each)}"
     ]
