@@ -46,6 +46,8 @@ def test_the_views_are_the_image_and_two_crops_and_their_mirror_images() -> None
     assert all(view(images).equal(one) for view, one in zip(VIEWS["crops"], six(images), strict=True))
     assert [view(images).tolist() for view in VIEWS["mirror"]] == [images.tolist(), images.flip(3).tolist()]
     assert VIEWS["crops"][2](images.byte()).dtype == torch.uint8
+    pixel = images[:, :, :1, :1]
+    assert all(view(pixel).equal(pixel) for view in VIEWS["crops"]), "an image of one pixel has one view"
 
 
 @pytest.mark.parametrize("large", [1, 40])
@@ -108,3 +110,8 @@ def test_values_and_misspelt_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tta must be one of mirror, crops or null, got 'flip'"):
         fit(tmp_path / "run", "tta=flip")
     assert not (tmp_path / "run").exists()
+
+
+def test_misspelt_kinds_are_refused_when_a_model_is_loaded(run: Path) -> None:
+    with pytest.raises(UserError, match=r"tta=crop: there are no such views \(did you mean 'crops'\?\)"):
+        lossfit.load(run, tta="crop")

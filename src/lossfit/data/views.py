@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossfit.errors import UserError
+from lossfit.errors import UserError, did_you_mean
 from lossfit.tasks.task import Task
 
 Kind = Literal["mirror", "crops"]
@@ -31,12 +31,12 @@ def mirror(images: Tensor) -> Tensor:
 
 def down_right(images: Tensor) -> Tensor:
     """Move the images by a pixel down and right."""
-    return F.pad(images[:, :, :-1, :-1], (1, 0, 1, 0), mode="replicate")
+    return F.pad(images, (1, 0, 1, 0), mode="replicate")[:, :, :-1, :-1]
 
 
 def up_left(images: Tensor) -> Tensor:
     """Move the images by a pixel up and left."""
-    return F.pad(images[:, :, 1:, 1:], (0, 1, 0, 1), mode="replicate")
+    return F.pad(images, (0, 1, 0, 1), mode="replicate")[:, :, 1:, 1:]
 
 
 VIEWS: dict[str, tuple[View, ...]] = {
@@ -60,6 +60,10 @@ def outputs_for(model: Callable[[Tensor], Tensor], images: Tensor, tta: Kind | N
 
 
 def check(tta: str | None, task: Task, key: str = "tta") -> None:
-    """Raise UserError if views of an image have no meaning for a task. key: what the user typed."""
-    if tta is not None and not task.mirrors:
+    """Raise UserError if there are no such views, or they have no meaning for a task. key: what the user typed."""
+    if tta is None:
+        return
+    if tta not in VIEWS:
+        raise UserError(f"{key}: there are no such views{did_you_mean(str(tta), VIEWS)}")
+    if not task.mirrors:
         raise UserError(f"{key} is for classes only: the values of an image and of its mirror image may differ")
