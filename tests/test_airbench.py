@@ -104,6 +104,8 @@ def test_mistakes() -> None:
         Airbench(10, (1, 8, 8), whiten_kernel=9)
     with pytest.raises(ValueError, match="widths must have at least one"):
         Airbench(10, (1, 8, 8), widths=())
+    with pytest.raises(ValueError, match="norm_momentum must be above 0 and at most 1, got 0"):
+        Airbench(10, (1, 8, 8), norm_momentum=0)  # its running statistics would never be those of images
 
 
 def test_biases_can_have_a_rate_of_their_own_which_layer_decay_keeps() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lossfit.models.finetuning import Freeze, fine_tuned
 from lossfit.models.head import head
 from lossfit.models.whitening import Whitening
-from lossfit.ranges import Between0And1, Count, From0To1, Positive, checked
+from lossfit.ranges import Between0And1, Count, Positive, Range, checked
 
 Activation = Literal["gelu", "relu", "silu"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -105,7 +105,7 @@ class Airbench(nn.Module):
         whiten_eps: Positive = 5e-4,
         dirac: bool = True,
         norm_scale: bool = False,
-        norm_momentum: From0To1 = 0.4,
+        norm_momentum: Annotated[float, Range(0, 1, low_open=True)] = 0.4,
         bias_lr: Positive = 1.0,
         activation: Activation = "gelu",
         cosine_scale: Positive | None = None,
