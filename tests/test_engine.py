@@ -204,6 +204,8 @@ def test_failed_and_interrupted_runs_have_that_status(
         (["trainer.limit_val_batches=0"], r"callbacks\.checkpoint\.monitor=val/acc needs the validation"),
         (["trainer.max_epochs=-5"], r"trainer\.max_epochs must be >= 1, or -1 for no limit, got -5"),
         (["callbacks.checkpoint.mode=most"], r"callbacks\.checkpoint: .*most"),
+        (["model=lenet", "model.init_std=1e30"], r"model: its outputs for two random images are not finite"),
+        (["data=digits", "model=airbench", "data.subset=129"], r"data\.batch_size: a batch of an epoch has one image"),
     ],
 )  # fmt: skip
 def test_parts_that_cannot_be_built_are_refused_before_training(
@@ -225,6 +227,8 @@ def test_parts_that_cannot_be_built_are_refused_before_training(
         ["debug=profiler"],
         ["data.batch_size=all", "optimizer=sgd"],
         ["data.batch_size=1", "data.subset=20"],
+        ["data=digits", "model=airbench", "data.subset=129", "trainer.limit_train_batches=1"],
+        ["data=digits", "model=cnn", "data.subset=129", "trainer.precision=64-true"],
         ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=3"],
         ["trainer.precision=bf16-mixed"],
         ["callbacks=[checkpoint,early_stopping,ema,lr_monitor]"],

@@ -87,6 +87,11 @@ def nan(logits, target):
     return logits.sum() * float("nan")
 
 
+def in_place(logits, target):
+    logits.sub_(logits.logsumexp(1, keepdim=True))
+    return -logits.gather(1, target[:, None])[:, 0]
+
+
 def leaves(logits, target):
     raise SystemExit(3)
 """
@@ -188,6 +193,7 @@ def test_own_metrics_are_logged_watched_and_in_the_result(tmp_path: Path) -> Non
         ),
         (["loss=custom", "loss.function=mine.whole"], r"loss: its value has dtype torch\.int64"),
         (["loss=custom", "loss.function=mine.nan"], r"loss: its value is nan for the untrained model's outputs"),
+        (["loss=custom", "loss.function=mine.in_place"], r"loss: its gradient cannot be computed: .* inplace"),
         (["callbacks.checkpoint.monitor=val/top3"], r"callbacks\.checkpoint\.monitor must be one of"),
         (
             ["metrics=custom", "metrics.custom.function=mine.top3", "callbacks.checkpoint.monitor=val/top3"],

@@ -12,6 +12,7 @@ from torch import nn
 
 import lossfit
 from lossfit import runs
+from lossfit.errors import ConfigError
 from lossfit.inference import evaluation
 from lossfit.report.defaults import differing
 from lossfit.training import engine
@@ -161,3 +162,11 @@ def test_a_resumed_run_in_bf16_ends_in_the_same_bits(model: tuple[str, ...], tmp
     whole, resumed = whole_and_resumed(tmp_path, BF16, "scheduler=none", *model)
     assert_same(whole, resumed)
     assert any(tensor.bfloat16().float().ne(tensor).any() for tensor in whole.values()), "weights are float32"
+
+
+def test_a_convolution_of_which_torch_has_no_gradient_in_bfloat16_is_refused(tmp_path: Path) -> None:
+    small = [*QUICK, "data=digits", "model=torchvision"]  # the last convolutions of resnet18 get 1 x 1 pixels
+    with pytest.raises(ConfigError, match=r"a stride larger than the 1 x 1 pixels that it gets, .*precision=32-true"):
+        build_run(compose(*small, BF16), tmp_path)
+    build_run(compose(*small), tmp_path)
+    build_run(compose(*QUICK, "data=digits", "model=resnet", BF16), tmp_path)

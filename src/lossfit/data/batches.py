@@ -99,6 +99,11 @@ class Batches:
     def __len__(self) -> int:
         return len(self._bounds())
 
+    @property
+    def sizes(self) -> list[int]:
+        """The number of samples of each batch; with `shuffle`, over all ranks."""
+        return [stop - start for start, stop in self._bounds()]
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch = self.epoch()
         first = self.resumed["given"] if self.resumed.get("epoch") == epoch else 0

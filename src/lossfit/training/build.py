@@ -27,10 +27,10 @@ from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.initial_weights import Start, check_same_model, of_another_run, show_training_images
 from lossfit.training.module import TrainingModule
 from lossfit.training.notes import augment_notes, pretrained_notes, processor_notes, short_training_notes
-from lossfit.training.precision import precision_notes, with_precision
+from lossfit.training.precision import precision_notes, refusing_wrong_gradients, with_precision
 from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.step_costs import NoProfiler
-from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_optimizer
+from lossfit.training.trials import check_accelerator, check_loss, try_loss, try_model, try_one_image, try_optimizer
 
 DOUBLE = ("64-true", 64, "64")  # trainer.precision
 HALF = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
@@ -78,6 +78,8 @@ def build_run(
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
+    if trainer.world_size == 1 and 1 in data.train_dataloader().sizes[: _batches(trainer, facts["batches_per_epoch"])]:
+        try_one_image(module.model, data.image_shape)
     notes = [*processor_notes(trainer), *notes]
     notes += [] if checkpoint else short_training_notes(trainer, data, facts["batches_per_epoch"])
     return Run(config, folder, data, module, trainer, checkpoint, notes)
@@ -164,7 +166,8 @@ def _build_module(
         model.load_state_dict(start.weights, strict=False)
     loss = build(config["loss"], "loss", **facts, logit_scale=logit_scale(model))
     task.take_loss(loss)
-    outputs = try_model(model, data.image_shape, task)
+    with refusing_wrong_gradients(model, config["trainer"]):
+        outputs = try_model(model, data.image_shape, task)
     if checkpoint is not None:
         check_same_model(model, checkpoint)
     try_loss(deepcopy(loss), outputs, task, mixed=data.mix is not None)
@@ -214,6 +217,12 @@ def _build_trainer(
             f"there are {trainer.world_size} now; go on with as many, or start anew with init_from"
         )
     return trainer
+
+
+def _batches(trainer: Trainer, count: int) -> int:
+    """Return how many of the batches of an epoch are trained."""
+    limit = trainer.limit_train_batches
+    return int(limit * count) if isinstance(limit, float) else limit
 
 
 def _enabled(options: dict[str, Any] | None) -> list[Any]:

@@ -1,9 +1,16 @@
 """trainer.precision=auto: bfloat16 where the device of a run computes with it itself, float32 elsewhere."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import Tensor, nn
 
 from lossfit.config import Config
 from lossfit.config.trainer_bounds import AUTO, BFLOAT16, FLOAT32
+from lossfit.errors import ConfigError
+
+EXACT = (None, "32-true", "32", 32, "64-true", "64", 64)  # precisions that round nothing to 16 bits
 
 
 def with_precision(config: Config) -> Config:
@@ -30,6 +37,36 @@ def precision_notes(config: Config) -> list[str]:
         f"Warning: trainer.precision={trainer['precision']}: this {name} does not compute with bfloat16, and torch "
         f"emulates it, which is slower than trainer.precision=32-true"
     ]
+
+
+@contextmanager
+def refusing_wrong_gradients(model: nn.Module, trainer: Config) -> Iterator[None]:
+    """Raise ConfigError if torch cannot train a convolution that the model applies in the block in 16 bits on a CPU.
+
+    In bfloat16, of a padded convolution of images smaller than its stride, oneDNN leaves the weights' gradient
+    unwritten where a weight meets the padding alone (torch 2.15): it has whatever was in memory.
+    """
+    wrong: list[str] = []
+
+    def look(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        size = inputs[0].shape[2:]
+        if any(layer.padding) and any(side < stride for side, stride in zip(size, layer.stride, strict=True)):
+            wrong.append(" x ".join(map(str, size)))
+
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    rounds = trainer.get("precision") not in EXACT and _device(trainer) == "cpu"
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers if rounds]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if wrong:
+        raise ConfigError(
+            f"trainer.precision={trainer['precision']}: a convolution of this model has a stride larger than the "
+            f"{wrong[0]} pixels that it gets, and torch computes wrong gradients of it in bfloat16 on a processor: "
+            f"take trainer.precision=32-true, or larger images"
+        )
 
 
 def has_bfloat16(device: str) -> bool:

@@ -1,6 +1,7 @@
 """Small trials of a run's parts before training starts, so that a part that cannot work is refused by its key."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from lossfit import option_files, schedules
 from lossfit.config import Config, call, locate
-from lossfit.errors import ConfigError
+from lossfit.errors import ConfigError, one_line
 from lossfit.optim import traits
 from lossfit.optim.traits import Traits
 from lossfit.tasks.task import Task
@@ -65,13 +66,27 @@ def try_model(model: nn.Module, image_shape: tuple[int, ...], task: Task) -> tor
         got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         wanted = f"{'logits' if classes else 'outputs'} (N, {task.outputs})"
         raise ConfigError(f"model: must give {wanted}, got {got} for two images")
+    if not outputs.isfinite().all():
+        raise ConfigError("model: its outputs for two random images are not finite: its weights are too large")
     if classes and (outputs >= 0).all() and torch.allclose(outputs.sum(1), torch.ones(2)):
         raise ConfigError("model: gives probabilities, and the loss needs logits: leave out its last softmax")
     return outputs
 
 
+def try_one_image(model: nn.Module, image_shape: tuple[int, ...]) -> None:
+    """Raise ConfigError for a model that cannot be trained on a batch of one image, as a batch norm of one pixel."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # of dropout
+        try:
+            deepcopy(model).float().train()(torch.zeros(1, *image_shape))
+        except ValueError as error:
+            raise ConfigError(
+                f"data.batch_size: a batch of an epoch has one image, on which the model cannot be trained "
+                f"({one_line(error)}): take another data.batch_size"
+            ) from error
+
+
 def try_loss(loss: nn.Module, outputs: torch.Tensor, task: Task, mixed: bool) -> None:
-    """Compute the loss of two samples; raise ConfigError unless it is finite and has a gradient."""
+    """Compute the loss of two samples and its gradient; raise ConfigError unless it is finite and has one."""
     target = task.encode(task.trial_target())
     if mixed and target.ndim == 1:
         target = F.one_hot(target, len(task.names)).float()
@@ -86,6 +101,10 @@ def try_loss(loss: nn.Module, outputs: torch.Tensor, task: Task, mixed: bool) ->
         )
     if not value.isfinite():
         raise ConfigError(f"loss: its value is {value.item():g} for the untrained model's outputs of two images")
+    try:
+        value.backward()
+    except RuntimeError as error:  # such as after an in-place change of the outputs
+        raise ConfigError(f"loss: its gradient cannot be computed: {one_line(error)}") from error
 
 
 def try_optimizer(optimizer: Callable[..., Any], scheduler: Any) -> Traits:
