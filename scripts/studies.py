@@ -82,11 +82,11 @@ def read(file: Path) -> dict[str, Any]:
         content = json.loads(files.read_text(file))
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist: a study writes it when all of its runs are done; resume it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict) or not {"study", "rows", "settings", "results"} <= set(content):
-        raise UserError(f"{file} has no results of a study")
-    return content
+    if wrong := studies.problem(content):
+        raise UserError(f"{file} has no results of a study: {wrong}")
+    return dict(content)
 
 
 def _text(file: Path) -> str | None:

@@ -132,6 +132,21 @@ def test_a_study_that_is_killed_is_resumed_to_the_same_results(study: Path, tmp_
         (["hydra.sweeper.metric=test/acc"], "nothing is chosen on the test split"),
         (["hydra.sweeper.max_jobs=11"], "12 jobs are more than hydra.sweeper.max_jobs=11"),
         (["++hydra.sweeper.curves={metric:val/acc,x:[hour]}"], "x from epoch, step, seconds"),
+        (["++hydra.sweeper.curves={metric:val/acc,x:3}"], "x from epoch, step, seconds"),
+        (["++hydra.sweeper.curves={metric:val/ac,x:[epoch]}"], "curves.metric=val/ac: no run has this metric (did you"),
+        (["hydra.sweeper.metric=val/my_acc"], "metric=val/my_acc: no run has this metric (did you mean 'val/acc'?)"),
+        (
+            ["hydra.sweeper.seeds=[1,one]"],
+            "hydra.sweeper.seeds[1] must be a whole number from 0 to 2**32 - 1, got 'one'",
+        ),
+        (["hydra.sweeper.seeds=[1,1]"], "hydra.sweeper.seeds must be different, got [1, 1]"),
+        (["hydra.sweeper.seeds=3"], "hydra.sweeper.seeds must be a list, got 3"),
+        (["hydra.sweeper.search.factors=[1,-1]"], "search.factors[1] must be a finite number > 0, got -1"),
+        (["hydra.sweeper.search.key=null"], "hydra.sweeper.search.key must be a text, got None"),
+        (
+            ["++hydra.sweeper.rows.ce=3"],
+            "hydra.sweeper.rows.ce must be overrides, as a text or a list of texts or null",
+        ),
     ],
 )
 def test_a_mistake_is_reported_before_anything_is_made(
@@ -267,6 +282,51 @@ def test_pages_are_made_from_results_alone(script: Script, tmp_path: Path) -> No
     status, _, said = script("studies", tmp_path, "--docs", docs)
     assert status == 2
     assert "study.json does not exist: a study writes it when all of its runs are done" in said
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The study by hand with another value at a path, such as results.0.seed."""
+    found = json.loads(json.dumps(content()))
+    *parents, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
+    inner = found
+    for part in parents:
+        inner = inner[part]
+    inner[last] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("damaged", "expected"),
+    [
+        ([], "it must be a mapping, got []"),
+        ({}, "study is missing"),
+        ({key: value for key, value in content().items() if key != "search"}, "search is missing"),
+        (changed("study", "../index"), "study must be a name for a file, got '../index'"),
+        (changed("results", {}), "results must be a list, got {}"),
+        (
+            changed("results.1.metrics", {"test/acc": math.nan}),
+            "results[1].metrics.test/acc must be a finite number, got",
+        ),
+        (changed("results.1.seed", 9), "results[1].seed must be one of seeds, got 9"),
+        (changed("results.1.row", "d"), "results[1].row must be one of rows, got 'd'"),
+        (changed("results.1.value", ""), "results[1].value must be an override with a number, got ''"),
+        (changed("results.1.findings", [3]), "results[1].findings must be a list of texts or null, got [3]"),
+        (changed("settings", {}), "settings must not be empty"),
+        (changed("curves", {"metric": "val/acc", "x": ["hour"]}), "curves must have metric, and x from"),
+        (changed("curves", {"metric": "val/acc", "x": ["epoch"]}), "results[0].curve must be a list, got None"),
+    ],
+)
+def test_a_damaged_file_takes_the_place_of_no_page(script: Script, tmp_path: Path, damaged: Any, expected: str) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    before = json.dumps(content())
+    (docs / "by_hand.json").write_text(before)
+    (tmp_path / names.STUDY_RESULT).write_text(json.dumps(damaged))
+    status, _, said = script("studies", tmp_path, "--docs", docs)
+    assert status == 2
+    assert f"study.json has no results of a study: {expected}" in said
+    assert [path.name for path in docs.iterdir()] == ["by_hand.json"]
+    assert (docs / "by_hand.json").read_text() == before
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "study").glob("*.yaml")), ids=lambda file: file.stem)

@@ -1,7 +1,8 @@
-"""Values from files that are not trusted: which are plain, and how one is shown in a message; float32's digits."""
+"""Values from files that are not trusted: which are plain or of a shape, how a message shows one; float32's digits."""
 
 import math
 import reprlib
+from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 20
@@ -52,3 +53,43 @@ def float32_digits(value: float) -> float:
 def shown(value: Any) -> str:
     """Return a value for a message: in one line, escaped and shortened, whatever its depth."""
     return _SHORT.repr(value).encode("ascii", "backslashreplace").decode()
+
+
+Shape = tuple[str, Callable[[Any], bool]] | list[Any] | dict[str, Any]
+EVERY = "*"  # a key of a shape: of all keys of a mapping, whose names are free
+
+
+def or_null(shape: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[Any], bool]]:
+    """Return the shape of a value that may also be null."""
+    words, fits = shape
+    return f"{words} or null", lambda value: value is None or fits(value)
+
+
+COUNT: Shape = ("a whole number >= 0", lambda value: type(value) is int and 0 <= value < 2**53)
+NUMBER = ("a finite number", is_moderate)
+TEXT = ("a text", lambda value: isinstance(value, str))
+ANYTHING = ("anything", lambda value: True)
+
+
+def mistake(value: Any, shape: Shape, where: str = "") -> str | None:
+    """Return the first thing in which a value, read from JSON, differs from a shape; None if there is none.
+
+    A shape is what the value must be, in words and as a function; or [shape], for a list of such values; or a mapping
+    from each key that there must be, or from EVERY, to the shape of its value. where: the place of the value, for the
+    message.
+    """
+    if isinstance(shape, tuple):
+        words, fits = shape
+        return None if fits(value) else f"{where or 'it'} must be {words}, got {shown(value)}"
+    kind = "a list" if isinstance(shape, list) else "a mapping"
+    if not isinstance(value, type(shape)):
+        return f"{where or 'it'} must be {kind}, got {shown(value)}"
+    if isinstance(value, list):
+        items = ((item, shape[0], f"{where}[{i}]") for i, item in enumerate(value))  # type: ignore[index]
+        return next(filter(None, (mistake(*item) for item in items)), None)
+    start = f"{where}." if where else ""
+    if EVERY in shape:
+        shape = dict.fromkeys(value, shape[EVERY])
+    if missing := next((key for key in shape if key not in value), None):
+        return f"{start}{missing} is missing"
+    return next(filter(None, (mistake(value[key], shape[key], f"{start}{key}") for key in shape)), None)

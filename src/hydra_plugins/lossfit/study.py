@@ -11,8 +11,9 @@ from hydra_plugins.lossfit.grid import GridSweeper
 from lossfit import overrides as override_keys
 from lossfit import runs, studies, sweeps
 from lossfit.compare.options import options
-from lossfit.config import Config
-from lossfit.errors import UserError
+from lossfit.config import Config, watchable
+from lossfit.errors import UserError, did_you_mean
+from lossfit.plain_values import ANYTHING, EVERY, TEXT, Shape, is_moderate, mistake, or_null
 from lossfit.runs import names
 from lossfit.system import files
 from lossfit.system.processors import threads_of_each
@@ -21,6 +22,19 @@ from lossfit.tasks.metric_names import direction_of
 NONE = "none"  # as a baseline: rows are not compared
 SEARCH = {"key", "factors", "setting", "seed"}
 Pair = tuple[str, str]  # row and setting
+SEED = "a whole number from 0 to 2**32 - 1", lambda value: type(value) is int and 0 <= value < 2**32
+FACTOR = "a finite number > 0", lambda value: is_moderate(value) and value > 0
+WORDS = "overrides, as a text or a list of texts", lambda value: isinstance(value, str) or not mistake(value, [TEXT])
+MAPPING = "a mapping", lambda value: isinstance(value, dict)
+SHAPE: Shape = {  # of the arguments
+    "about": TEXT,
+    "rows": {EVERY: or_null(WORDS)},
+    "settings": {EVERY: or_null(WORDS)},
+    "seeds": [SEED],
+    "search": {"key": TEXT, "factors": [FACTOR], "setting": ANYTHING, "seed": SEED},
+    "metrics": {EVERY: ANYTHING},
+    "curves": MAPPING,
+}
 
 
 class StudySweeper(GridSweeper):
@@ -47,6 +61,10 @@ class StudySweeper(GridSweeper):
         max_jobs: int = 1000,
     ) -> None:
         super().__init__(metric, extend, max_jobs)
+        given = {"about": about, "rows": rows, "settings": settings, "seeds": seeds, "search": search}
+        plain = OmegaConf.to_object(OmegaConf.create(given | {"metrics": metrics, "curves": curves}))
+        if wrong := mistake(plain, SHAPE, "hydra.sweeper"):
+            raise UserError(wrong)
         self.about = " ".join(about.split())
         self.rows, self.settings = (
             {str(k): words(v) for k, v in one.items()} for one in (rows, settings or {"all": ""})
@@ -55,6 +73,8 @@ class StudySweeper(GridSweeper):
         self.search: dict[str, Any] = OmegaConf.to_object(OmegaConf.create(dict(search)))  # type: ignore[assignment]
         self.curves: dict[str, Any] = OmegaConf.to_object(OmegaConf.create(dict(curves)))  # type: ignore[assignment]
         self.baseline = next(iter(self.rows), "") if baseline is None else str(baseline)
+        if len({*self.seeds}) < len(self.seeds):
+            raise UserError(f"hydra.sweeper.seeds must be different, got {self.seeds}")
         if not (self.rows and self.seeds and self.metrics):
             raise UserError("hydra.sweeper.rows, seeds and metrics must not be empty: choose a study=NAME")
         if self.baseline not in (*self.rows, NONE):
@@ -70,8 +90,8 @@ class StudySweeper(GridSweeper):
             raise UserError(
                 f"hydra.sweeper.search.seed={self.search['seed']} is one of seeds={self.seeds}: take another"
             )
-        if mistake := studies.check_curves(self.curves):
-            raise UserError(f"hydra.sweeper.curves {mistake}")
+        if wrong := studies.check_curves(self.curves):
+            raise UserError(f"hydra.sweeper.curves {wrong}")
 
     def sweep(self, arguments: list[str]) -> None:
         """Train the jobs of the search that are not finished, then those of the seeds; write table and picture."""
@@ -85,6 +105,10 @@ class StudySweeper(GridSweeper):
         metric = self.metric or self.headline_of(configs.values())
         if metric.startswith("test/"):
             raise UserError(f"hydra.sweeper.metric={metric}: nothing is chosen on the test split; take val/acc")
+        known = {name for config in configs.values() for name in watchable(config)}
+        for key, name in {"metric": metric, "curves.metric": self.curves.get("metric", metric)}.items():
+            if name not in known:
+                raise UserError(f"hydra.sweeper.{key}={name}: no run has this metric{did_you_mean(name, known)}")
         self.rehearse(configs.values())
         where = self.search["setting"]
         searched = {pair: self._candidates(configs[pair]) for pair in pairs if where in (None, pair[1])}
@@ -196,6 +220,12 @@ class StudySweeper(GridSweeper):
         }
         files.write_json(self.folder / names.STUDY_RESULT, content)
         print(studies.tables(content))
+        for name in self.metrics:
+            if any(one["metrics"] for one in results) and not any(name in one["metrics"] for one in results):
+                print(
+                    f"Warning: no run has {name}, a metric of hydra.sweeper.metrics: correct it, and resume the sweep, "
+                    f"which trains nothing again"
+                )
         from lossfit.studies.pictures import draw  # matplotlib is imported only here
 
         print(self.folder / names.STUDY_RESULT, *draw(content, self.folder / names.STUDY_PICTURE))

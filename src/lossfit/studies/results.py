@@ -6,7 +6,7 @@ from typing import Any
 
 from lossfit import runs
 from lossfit.compare.curves import X_AXES, x_of_epochs
-from lossfit.plain_values import float32_digits
+from lossfit.plain_values import float32_digits, is_moderate
 from lossfit.studies.measured import measured
 from lossfit.tasks.metric_names import direction_of
 
@@ -53,7 +53,8 @@ def seed_run(folder: Path, metrics: Iterable[str], curves: Mapping[str, Any]) ->
 
 
 def _seconds(result: Mapping[str, Any]) -> dict[str, float]:
-    return {"seconds": result.get("timings", {}).get("total_s", 0.0)}
+    seconds = result.get("timings", {}).get("total_s")
+    return {"seconds": seconds if is_moderate(seconds) else 0.0}
 
 
 def circumstances(folders: Sequence[Path]) -> dict[str, Any]:
@@ -78,6 +79,8 @@ def circumstances(folders: Sequence[Path]) -> dict[str, Any]:
 
 def check_curves(curves: Mapping[str, Any]) -> str | None:
     """Return what is wrong with the curves that a study asks for."""
-    if curves and (set(curves) != {"metric", "x"} or not set(curves["x"]) <= set(X_AXES)):
+    axes = curves.get("x")
+    known = isinstance(axes, list) and axes and all(x in [*X_AXES] for x in axes)
+    if curves and not (set(curves) == {"metric", "x"} and isinstance(curves["metric"], str) and known):
         return f"must have metric, and x from {', '.join(X_AXES)}, got {curves}"
     return None
