@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print facts and advice as JSON")
     options = parser.parse_intermixed_args()
     config = cli.composed(*options.overrides)
+    check(config)
     with runs.quiet():
         data = load_data(config, config["seed"] or 0)
     task = deepcopy(data.task)

@@ -101,3 +101,26 @@ def test_a_new_run_resumes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^resume=old: lossfit\.train begins a new run"):
         lossfit.train("data=sample", "resume=old", folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_overrides_are_texts_and_data_are_checked_before_they_are_read() -> None:
+    for call in (lossfit.train, lossfit.load_data):
+        with pytest.raises(UserError, match=r"^overrides must be texts, .* got \['data=sample'\]; a list of them"):
+            call(["data=sample"])
+    for override, message in {
+        "data.val_size=x": "data.val_size must be a whole number, got 'x'",
+        "seed=-1": "seed must be from 0 to 2**32 - 1, got -1",
+        "trainer.devices=x": "trainer.devices must be a number >= 1, -1 or auto for all, or a list of indices, got 'x'",
+        "~data": "data must be a mapping with a _target_, got None: choose one with data=OPTION",
+    }.items():
+        with pytest.raises(UserError) as refused:
+            lossfit.load_data("data=sample", override) if override != "~data" else lossfit.load_data(override)
+        assert str(refused.value) == message
+
+
+def test_a_result_with_parts_of_a_wrong_type_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    fit(tmp_path / "run", "model=linear")
+    run = lossfit.TrainedRun(tmp_path / "run")
+    for damage in ('{"metrics": [1]}', '{"metrics": {}, "timings": null}', "[]", "{"):
+        (run.folder / "result.json").write_text(damage)
+        assert (run.metrics, run.status) == ({}, None)

@@ -1,7 +1,7 @@
 """Train from Python: what `train.py` does from a shell, for notebooks and scripts."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lossfit import cli, runs
 from lossfit import overrides as override_keys
+from lossfit.config import check
 from lossfit.diagnosis import History
 from lossfit.errors import UserError
+from lossfit.plain_values import shown
 from lossfit.runs import diagnosed
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ def train(*overrides: str, folder: str | os.PathLike[str] | None = None, show: b
 
     from lossfit.training import engine
 
+    _check_texts(overrides, "train")
     if command := [word for word in overrides if override_keys.key(word) in override_keys.COMMAND_KEYS]:
         raise UserError(f"{command[0]}: lossfit.train begins a new run; to resume one, use python train.py resume=RUN")
     with _in_plain_words():
@@ -104,13 +107,26 @@ def load_data(*overrides: str) -> "ImageDataModule":
     """Return the data that the overrides choose, read and split.
 
     `load_data("data=sample").splits["train"]` is the images, uint8 (N, C, H, W), and the targets; the other splits are
-    val and test. A data set that is not on this machine is downloaded, if the option can do that.
+    val and test. A data set that is not on this machine is downloaded, if the option can do that. Raises UserError for
+    overrides that are refused.
     """
     from lossfit.training.build import load_data as of_config
 
+    _check_texts(overrides, "load_data")
     with _in_plain_words():
         config: dict[str, Any] = runs.with_seed(cli.composed(*overrides))
+    check(config)
     return of_config(config, config["seed"])
+
+
+def _check_texts(overrides: Sequence[object], function: str) -> None:
+    """Raise UserError for overrides that are not texts, such as one list of them."""
+    for word in overrides:
+        if not isinstance(word, str):
+            raise UserError(
+                f"overrides must be texts, lossfit.{function}('data=sample', 'loss=focal'), got {shown(word)}; a list "
+                f"of them is given as lossfit.{function}(*overrides)"
+            )
 
 
 @contextmanager

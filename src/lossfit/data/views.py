@@ -63,7 +63,7 @@ def check(tta: str | None, task: Task, key: str = "tta") -> None:
     """Raise UserError if there are no such views, or they have no meaning for a task. key: what the user typed."""
     if tta is None:
         return
-    if tta not in VIEWS:
+    if tta not in [*VIEWS]:
         raise UserError(f"{key}: there are no such views{did_you_mean(str(tta), VIEWS)}")
     if not task.mirrors:
         raise UserError(f"{key} is for classes only: the values of an image and of its mirror image may differ")

@@ -31,7 +31,9 @@ def read_result(folder: Path) -> dict[str, Any]:
         found = json.loads(files.read_text(folder / names.RESULT))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    parts = ("metrics", "timings", "versions")
+    whole = isinstance(found, dict) and all(isinstance(found.get(part, {}), dict) for part in parts)
+    return found if whole else {}
 
 
 def status(folder: Path) -> str | None:
