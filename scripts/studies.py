@@ -38,7 +38,10 @@ def main() -> int:
     if options.check and options.folders:
         parser.error("--check takes no SWEEP")
     if not options.check:
-        options.docs.mkdir(parents=True, exist_ok=True)
+        try:
+            options.docs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--docs {options.docs} cannot be made: {error.strerror}") from error
     for folder in options.folders:
         content = read(folder / names.STUDY_RESULT)
         files.write_json(options.docs / f"{content['study']}.json", content)

@@ -212,6 +212,7 @@ def test_the_report_says_the_command_and_the_hardware(bench: dict[str, ModuleTyp
     [
         (["--only", "defalt"], "--only defalt: no recipe has this name (did you mean 'default'?)"),
         (["--ablate", "cnm"], "--ablate cnm: no recipe has this name (did you mean 'cnn'?)"),
+        (["--ablate", ""], "--ablate : no recipe has this name"),
         (["--ablate", "cnn", "--only", "cnn"], "--ablate and --only exclude each other"),
         (["--seeds", "0"], "--seeds must be >= 1"),
         (["--table", "none.json"], "--table none.json: there is no such file"),
@@ -230,6 +231,30 @@ def test_mistakes(
     assert status == 2
     assert said in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        ([], "it must be a mapping, got []"),
+        ({}, "ablated is missing"),
+        ({"runs": {}}, "runs must be a list, got {}"),
+        ({"hardware": {"machine": "a machine"}}, "hardware.cores is missing"),
+        ({"runs": [made_up("fast"), made_up("fast", 2, val="0.9")]}, "runs[1].val must be a finite number, got '0.9'"),
+        ({"runs": [made_up("fast", test=float("nan"))]}, "runs[0].test must be a finite number or null, got nan"),
+        ({"runs": [made_up("fast", seconds=0)]}, "runs[0].seconds must be a number > 0, got 0"),
+        ({"runs": [made_up("fast", curve=[[1.0]])]}, "runs[0].curve[0] must be [seconds, accuracy], got [1.0]"),
+    ],
+)
+def test_a_damaged_file_of_results(damaged: Any, said: str, bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    content = {"ablated": None, "overrides": [], "hardware": bench["recipes"].hardware(), "runs": [made_up("fast")]}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(content))
+    assert bench["recipes"].read(file) == content
+    file.write_text(json.dumps(content | damaged if damaged else damaged))
+    with pytest.raises(UserError) as refused:
+        bench["recipes"].show(file)
+    assert str(refused.value) == f"{file} is not a file of results of recipes.py: {said}"
 
 
 def test_two_benchmarks_in_one_folder_exclude_each_other(

@@ -110,6 +110,22 @@ def test_the_shares_of_a_file_stand_in_the_config(tmp_path: Path) -> None:
             composed("loss=forward_correction", f"loss.noise={file}")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "maximum recursion depth"),
+        (" " * 2**24 + "0", "noise.json is no file of at most 16,777,216 bytes"),
+    ],
+)
+def test_a_file_that_is_no_noise_is_refused_before_it_is_read_for_long(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "noise.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=rf"^loss\.noise={file} must be a share, .*{message}"):
+        composed("loss=forward_correction", f"loss.noise={file}")
+
+
 def test_anchors_are_the_images_at_the_percentile_of_each_class() -> None:
     p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3], [0.3, 0.7]])
     torch.testing.assert_close(from_anchors(p, 1.0), torch.tensor([[0.9, 0.1], [0.2, 0.8]]))

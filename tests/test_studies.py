@@ -282,6 +282,8 @@ def test_pages_are_made_from_results_alone(script: Script, tmp_path: Path) -> No
     status, _, said = script("studies", tmp_path, "--docs", docs)
     assert status == 2
     assert "study.json does not exist: a study writes it when all of its runs are done" in said
+    status, _, said = script("studies", sweep, "--docs", docs / "by_hand.txt")
+    assert (status, said.splitlines()[0]) == (2, f"Error: --docs {docs}/by_hand.txt cannot be made: File exists")
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

@@ -25,10 +25,11 @@ from typing import Any
 
 import recipes_runs
 from recipes_runs import FOLDER, Recipe
-from recipes_table import Runs, ablation_table, levels_table, recipe_table, warnings
+from recipes_table import RESULTS, Runs, ablation_table, levels_table, recipe_table, warnings
 
 from lossfit import cli, runs
 from lossfit.errors import RunError, UserError, exit_on_error
+from lossfit.plain_values import mistake
 from lossfit.system import files, locks
 from lossfit.system.processors import machine, processors
 
@@ -45,17 +46,19 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     if options.seeds < 1:
         parser.error("--seeds must be >= 1")
-    if options.ablate and options.only:
+    if None not in (options.ablate, options.only):
         parser.error("--ablate and --only exclude each other")
     if options.table:
         if not options.table.exists():
             raise UserError(f"--table {options.table}: there is no such file")
         show(options.table)
         return
-    file = options.json or FOLDER / (f"ablation_{options.ablate}.json" if options.ablate else "recipes.json")
+    file = options.json or FOLDER / (
+        f"ablation_{options.ablate}.json" if options.ablate is not None else "recipes.json"
+    )
     FOLDER.mkdir(parents=True, exist_ok=True)
     with locks.held(FOLDER):  # two benchmarks at once would slow each other down
-        if options.ablate:
+        if options.ablate is not None:
             recipes = recipes_runs.ablated(options.ablate, options.overrides)
         else:
             recipes = recipes_runs.chosen(options.only, options.overrides)
@@ -142,14 +145,14 @@ def report(content: dict[str, Any]) -> str:
 def read(file: Path) -> dict[str, Any] | None:
     """Return the content of a file of results; None if there is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(file))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict) or not {"ablated", "overrides", "hardware", "runs"} <= set(content):
-        raise UserError(f"{file} is not a file of results of recipes.py")
-    return content
+    if wrong := mistake(content, RESULTS):
+        raise UserError(f"{file} is not a file of results of recipes.py: {wrong}")
+    return dict(content)
 
 
 def hardware() -> dict[str, Any]:

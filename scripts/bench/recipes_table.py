@@ -4,9 +4,29 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lossfit.plain_values import COUNT, EVERY, NUMBER, TEXT, Shape, or_null
+
 Runs = Sequence[Mapping[str, Any]]
 LEVELS = (0.85, 0.88, 0.90, 0.91, 0.92, 0.93, 0.94, 0.95)  # validation accuracies whose seconds are shown
 BUSY = 0.5  # load average above the number of cores from which on other programs have run too
+BOOL = "true or false", lambda value: isinstance(value, bool)
+POSITIVE = "a number > 0", lambda value: NUMBER[1](value) and value > 0
+POINT = "[seconds, accuracy]", lambda value: isinstance(value, list) and len(value) == 2 and all(map(NUMBER[1], value))
+RUN: Shape = {
+    **dict.fromkeys(("recipe", "digest", "precision"), TEXT),
+    **dict.fromkeys(("seed", "epochs", "parameters"), COUNT),
+    **dict.fromkeys(("fit_s", "test_s", "val", "load"), NUMBER),
+    "seconds": POSITIVE,  # the picture's axis is logarithmic
+    "test": or_null(NUMBER),
+    "rival": BOOL,
+    "curve": [POINT],
+}
+RESULTS: Shape = {  # of recipes.py
+    "ablated": or_null(TEXT),
+    "overrides": [TEXT],
+    "hardware": {"machine": TEXT, "cores": COUNT, "versions": {EVERY: TEXT}},
+    "runs": [RUN],
+}
 
 
 def by_recipe(runs: Runs) -> dict[str, list[Mapping[str, Any]]]:

@@ -26,6 +26,7 @@ from lossfit.system import files
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 FORWARD_CORRECTION = "lossfit.losses.noise.ForwardCorrection"
+MOST_NOISE = 2**24  # bytes of its file: the shares of 700 classes among each other
 
 
 def register_resolvers() -> None:
@@ -106,8 +107,8 @@ def _with_noise(loss: Any) -> Any:
     if not isinstance(path := loss.get("noise"), str):
         return loss
     try:
-        return {**loss, "noise": json.loads(files.read_text(Path(path).expanduser()))}
-    except (OSError, ValueError) as error:
+        return {**loss, "noise": json.loads(files.read_text(Path(path).expanduser(), MOST_NOISE))}
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"loss.noise={path} must be a share, {{true class: {{label: share}}}} or a JSON file of these, such as "
             f"scripts/noise_matrix.py writes: {one_line(error)}"
