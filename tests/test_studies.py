@@ -314,6 +314,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         (changed("results.1.value", ""), "results[1].value must be an override with a number, got ''"),
         (changed("results.1.findings", [3]), "results[1].findings must be a list of texts or null, got [3]"),
         (changed("settings", {}), "settings must not be empty"),
+        (changed("results", []), "results must not be empty"),
+        (changed("rows.b", 3), "rows.b must be a list of texts or null, got 3"),
         (changed("curves", {"metric": "val/acc", "x": ["hour"]}), "curves must have metric, and x from"),
         (changed("curves", {"metric": "val/acc", "x": ["epoch"]}), "results[0].curve must be a list, got None"),
     ],

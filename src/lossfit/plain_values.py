@@ -2,7 +2,7 @@
 
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 MAX_DEPTH = 20
@@ -78,18 +78,21 @@ def mistake(value: Any, shape: Shape, where: str = "") -> str | None:
     from each key that there must be, or from EVERY, to the shape of its value. where: the place of the value, for the
     message.
     """
-    if isinstance(shape, tuple):
-        words, fits = shape
-        return None if fits(value) else f"{where or 'it'} must be {words}, got {shown(value)}"
-    kind = "a list" if isinstance(shape, list) else "a mapping"
-    if not isinstance(value, type(shape)):
-        return f"{where or 'it'} must be {kind}, got {shown(value)}"
-    if isinstance(value, list):
-        items = ((item, shape[0], f"{where}[{i}]") for i, item in enumerate(value))  # type: ignore[index]
-        return next(filter(None, (mistake(*item) for item in items)), None)
-    start = f"{where}." if where else ""
-    if EVERY in shape:
-        shape = dict.fromkeys(value, shape[EVERY])
-    if missing := next((key for key in shape if key not in value), None):
-        return f"{start}{missing} is missing"
-    return next(filter(None, (mistake(value[key], shape[key], f"{start}{key}") for key in shape)), None)
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where or 'it'} must be a list, got {shown(value)}"
+        return _first(mistake(one, shape[0], f"{where}[{i}]") for i, one in enumerate(value))
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{where or 'it'} must be a mapping, got {shown(value)}"
+        start = f"{where}." if where else ""
+        of_keys = dict.fromkeys(value, shape[EVERY]) if EVERY in shape else shape
+        if missing := next((key for key in of_keys if key not in value), None):
+            return f"{start}{missing} is missing"
+        return _first(mistake(value[key], inner, f"{start}{key}") for key, inner in of_keys.items())
+    words, fits = shape
+    return None if fits(value) else f"{where or 'it'} must be {words}, got {shown(value)}"
+
+
+def _first(mistakes: Iterator[str | None]) -> str | None:
+    return next(filter(None, mistakes), None)

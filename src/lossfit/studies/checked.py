@@ -10,15 +10,15 @@ from lossfit.studies.results import check_curves
 
 FILE_NAME = "a name for a file", lambda one: is_name(one) and not re.search(r"^\.|[/\\]", one)
 OVERRIDE = "an override with a number", lambda one: isinstance(one, str) and _is_number(one.partition("=")[2])
-FINDINGS = "a list of texts or null", lambda one: one is None or not mistake(one, [TEXT])
+TEXTS = "a list of texts or null", lambda one: one is None or not mistake(one, [TEXT])
 RUN: dict[str, Shape] = {"row": TEXT, "setting": TEXT, "seconds": NUMBER, "status": or_null(TEXT)}
 SHAPE: dict[str, Shape] = {
     "study": FILE_NAME,  # of its page
     "about": TEXT,
     "command": [TEXT],
     "threads": COUNT,
-    "rows": {EVERY: ANYTHING},
-    "settings": {EVERY: ANYTHING},
+    "rows": {EVERY: TEXTS},
+    "settings": {EVERY: TEXTS},
     "baseline": TEXT,
     "seeds": [COUNT],
     "search": {
@@ -36,7 +36,7 @@ SHAPE: dict[str, Shape] = {
     "devices": [TEXT],
     "versions": {"lossfit": TEXT, "torch": TEXT, "lightning": TEXT},
     "commits": [TEXT],
-    "results": [RUN | {"value": ANYTHING, "seed": COUNT, "findings": FINDINGS, "metrics": {EVERY: NUMBER}}],
+    "results": [RUN | {"value": TEXT, "seed": COUNT, "findings": TEXTS, "metrics": {EVERY: NUMBER}}],
 }
 
 
@@ -47,7 +47,7 @@ def problem(content: Any) -> str | None:
 
 def _among_its_parts(content: Any) -> Iterator[str]:
     """Yield where the parts of a study, each of the right shape, do not go together."""
-    for key in ("rows", "settings", "metrics"):
+    for key in ("rows", "settings", "metrics", "results"):
         if not content[key]:
             yield f"{key} must not be empty"
     if wrong := check_curves(content["curves"]):
