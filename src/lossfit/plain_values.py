@@ -86,7 +86,7 @@ def mistake(value: Any, shape: Shape, where: str = "") -> str | None:
         if not isinstance(value, dict):
             return f"{where or 'it'} must be a mapping, got {shown(value)}"
         start = f"{where}." if where else ""
-        of_keys = dict.fromkeys(value, shape[EVERY]) if EVERY in shape else shape
+        of_keys: dict[str, Any] = dict.fromkeys(value, shape[EVERY]) if EVERY in shape else shape
         if missing := next((key for key in of_keys if key not in value), None):
             return f"{start}{missing} is missing"
         return _first(mistake(value[key], inner, f"{start}{key}") for key, inner in of_keys.items())
