@@ -61,7 +61,7 @@ CASES: dict[str, tuple[Facts, list[str]]] = {
     ),
     "prices, and a tail": (replace(CLASSES, class_counts={"cat": 1000, "dog": 10}, costs=True), []),
     "values": (VALUES, ["loss=mse"]),
-    "a few outliers": (replace(VALUES, values=[ANGLE, replace(ANGLE, outliers=0.01)]), ["loss=huber"]),
+    "a few outliers": (replace(VALUES, values=[ANGLE, replace(ANGLE, outliers=0.01)]), ["loss=mae"]),
     "many outliers": (replace(VALUES, values=[replace(ANGLE, outliers=0.1)]), ["loss=mae"]),
     "values of photographs": (
         replace(VALUES, from_files=True, file_size=(64, 64), shape=(1, 64, 64)),
@@ -225,7 +225,7 @@ def test_the_script(advise: Script) -> None:
     status, said, err = advise("data=sample", "data.imbalance=10")
     assert status == 0, err
     assert "\n    python train.py data=sample data.imbalance=10 loss=logit_adjusted trainer.max_epochs=" in said
-    assert "docs/losses.md#" in said
+    assert "docs/studies/long_tail.md" in said
 
 
 def test_the_script_as_json(advise: Script) -> None:

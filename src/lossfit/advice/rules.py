@@ -13,7 +13,7 @@ from lossfit.tasks.metric_names import CLASSIFICATION, MULTILABEL
 TAIL = 10.0  # imbalance from which the loss is for rare classes
 UNEVEN = 2.0  # imbalance from which it is said why the loss is not for rare classes
 NOISY = 0.15  # share of wrong labels from which a robust loss is expected to gain more than it costs
-OUTLIERS, MANY_OUTLIERS = 0.001, 0.05  # shares of values
+OUTLIERS = 0.001  # share of values
 ONE_SIDED = 0.95  # share of the outliers that are on one side: a skewed value rather than mistakes
 MANY_LABELS, RARE_LABEL = 20, 0.1  # labels, and the share of them that an image has
 STEPS, FINE_TUNING_STEPS, MOST_EPOCHS = 300, 100, 300
@@ -22,8 +22,7 @@ SMALL, MEDIUM, PRETRAINED = 64, 128, 224  # pixels
 MANY_PHOTOS = 20_000  # training images of files from which a network of its own has enough to learn from
 FEW_OF_A_CLASS = 20  # training images
 
-LOSSES, OUTLIERS_MEASURED = "docs/losses.md#measured", "docs/data.md#regression-the-angle-of-an-image"
-DEFECTS = "docs/losses.md#wrong-labels-rare-classes-and-costs"
+LOSSES, STUDIES = "docs/losses.md#measured", "docs/studies"
 
 
 @dataclass(frozen=True)
@@ -69,19 +68,20 @@ def _loss_of_classes(facts: Facts) -> Choice:
     if noise is not None and noise.kind == "estimate" and noise.share >= NOISY:
         weights = ("loss.weights=balanced",) if tail else ()
         also = f"; weights for the 1:{facts.imbalance:.0f} tail" if tail else ""
-        return Choice("loss", ("loss=sce", *weights), f"about {noise.share:.0%} of the labels are wrong{also}", DEFECTS)
+        why = f"about {noise.share:.0%} of the labels are wrong{also}"
+        return Choice("loss", ("loss=sce", *weights), why, f"{STUDIES}/label_noise.md")
     if facts.costs:
         return Choice(
             "loss",
             (),
             "cross_entropy, with decisions by expected cost, costs least: the costs need no other loss",
-            DEFECTS,
+            f"{STUDIES}/costs.md",
         )
     if tail:
         why = (
             f"rare classes count as much as frequent ones, 1:{facts.imbalance:.0f}; leave it out for most images right"
         )
-        return Choice("loss", ("loss=logit_adjusted",), why, DEFECTS)
+        return Choice("loss", ("loss=logit_adjusted",), why, f"{STUDIES}/long_tail.md")
     why = "cross_entropy is the first choice for one class an image, and no other loss is clearly better"
     if facts.imbalance >= UNEVEN:
         why += f"; loss=logit_adjusted, for rare classes, is advised from {TAIL:.0f} to 1 on, here it is "
@@ -102,11 +102,10 @@ def _loss_of_labels(facts: Facts) -> Choice:
 
 def _loss_of_values(facts: Facts) -> Choice:
     share = max(value.outliers for value in facts.values)
-    if share >= MANY_OUTLIERS:
-        return Choice("loss", ("loss=mae",), f"{share:.1%} of the values are outliers", OUTLIERS_MEASURED)
+    page = f"{STUDIES}/outliers.md"
     if share >= OUTLIERS:
-        return Choice("loss", ("loss=huber",), f"{share:.1%} of the values are outliers", OUTLIERS_MEASURED)
-    return Choice("loss", ("loss=mse",), "the values have no outliers", OUTLIERS_MEASURED)
+        return Choice("loss", ("loss=mae",), f"{share:.1%} of the values are outliers", page)
+    return Choice("loss", ("loss=mse",), "the values have no outliers", page)
 
 
 def _is_for_pretrained(facts: Facts) -> bool:
