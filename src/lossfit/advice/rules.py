@@ -74,7 +74,7 @@ def _loss_of_classes(facts: Facts) -> Choice:
         return Choice(
             "loss",
             (),
-            "cross_entropy, with decisions by expected cost, costs least: the costs need no other loss",
+            "decisions by expected cost lower the cost most, also with cross_entropy: costs need no loss of their own",
             f"{STUDIES}/costs.md",
         )
     if tail:
