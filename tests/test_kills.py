@@ -124,10 +124,11 @@ def bits(folder: Path) -> dict[str, Any]:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder; of folders, none."""
+    """The digest of every file below a folder; of folders, and of files that TensorBoard's threads append to, none."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        fixed = path.is_file() and ".tfevents." not in path.name
+        found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest() if fixed else ""
     return found
 
 

@@ -40,7 +40,7 @@ DIAGNOSIS = PAGES["docs/diagnosis.md"]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROGRAMS = ("python", "pip", "pytest", "tensorboard", "torchrun", "ruff", "mypy", "mkdocs", "git")
 SMALL = ["data=sample", "trainer.max_epochs=1", "data.subset=200"]
-SMALL_FOLDER = ["data.image_size=16", "data.workers=0", "trainer.max_epochs=1"]
+SMALL_FOLDER = ["data.image_size=32", "data.workers=0", "trainer.max_epochs=1"]
 NEEDED = {  # as the entry of this loss says
     "python train.py loss=custom": ["loss.function=my_losses.tempered"],
     "python train.py 'data.classes=[Shirt,Pullover]' loss=bce": ["data.val_size=20", "data.subset=80"],
