@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from lossfit.data.batches import Batches, Normalize
 from lossfit.data.dataset_files import DataError
 from lossfit.data.pictures import Decoder
 from lossfit.data.statistics import channel_statistics
-from lossfit.data.stream.cache import CachedFiles
+from lossfit.data.stream.cache import CachedFiles, FileInfo
 from lossfit.data.stream.images import StreamImages
 from lossfit.data.stream.module import size_in_bytes
 from lossfit.data.stream.writing import write_stream
@@ -267,6 +268,26 @@ def test_only_a_few_chunks_are_kept_and_each_is_fetched_once_an_epoch(
     order = images.order(seeded(2))
     assert torch.cat(list(images.stream(order.split(8)))).equal(expected[order])
     assert 0 < len(fetched) <= len(images.chunks)
+
+
+def test_a_part_that_is_renamed_while_the_cache_is_listed_counts_against_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {f"train/{name}.bin": FileInfo(100, sha256(bytes(100)).hexdigest()) for name in "ab"}
+    place = SimpleNamespace(url="s3://images", blocks=lambda name: [bytes(100)])
+    cache = CachedFiles(place, known, tmp_path, limit=150)
+    part, first = tmp_path / "train/.a.bin.part1", tmp_path / "train/a.bin"
+    part.write_bytes(bytes(100))
+    glob = Path.glob
+
+    def renamed_after(folder: Path, pattern: str) -> Iterator[Path]:
+        yield from glob(folder, pattern)
+        if folder == tmp_path and part.exists():
+            part.rename(first)
+
+    monkeypatch.setattr(Path, "glob", renamed_after)
+    assert cache.path("train/b.bin").read_bytes() == bytes(100)
+    assert not first.exists()
 
 
 def test_a_batch_of_more_chunks_than_may_be_kept_is_read_all_the_same(

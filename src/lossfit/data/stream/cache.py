@@ -175,14 +175,15 @@ class CachedFiles:
     def _reserve(self, part: Path, size: int) -> None:
         """Make the part with its full size; if there is no room, remove what was used longest ago, `near` last."""
         with locks.held(self.folder, WAIT):
-            found = []
-            for path in [*self.folder.glob("*/*.bin"), *self.folder.glob("*/.*.bin.part*")]:
-                with suppress(OSError):
-                    status = path.stat()
-                    found.append((status.st_mtime, status.st_size, path))
-            total = size + sum(nbytes for _, nbytes, _ in found)
+            found = {}  # by the inode: a part that is complete is renamed at any time
+            for pattern in ("*/.*.bin.part*", "*/*.bin"):  # in this order, in which no file is left out
+                for path in self.folder.glob(pattern):
+                    with suppress(OSError):
+                        status = path.stat()
+                        found[status.st_ino] = (status.st_mtime, status.st_size, path)
+            total = size + sum(nbytes for _, nbytes, _ in found.values())
             in_use = {self.folder / name for near in self.near.values() for name in near}
-            for used, nbytes, path in sorted(found, key=lambda one: (one[2] in in_use, one[0])):
+            for used, nbytes, path in sorted(found.values(), key=lambda one: (one[2] in in_use, one[0])):
                 if self.limit is None or total <= self.limit:
                     break
                 if path.name.startswith(".") and time.time() - used < STALE:  # a part that is being written
