@@ -15,9 +15,9 @@ class CrossEntropy(Loss):
     """-sum_k q_k log p_k with p = softmax(z): the negative log-likelihood of the labels.
 
     The default choice: its gradient p - q is large exactly where the model is confidently wrong. With two
-    classes it is binary cross-entropy on the difference of the logits. smoothing > 0 keeps the model from
-    becoming over-confident and helps calibration and accuracy a little (1512.00567), but its minimum is then
-    not 0 (0.500 for smoothing 0.1 and 10 classes). weights make rare classes count. Not for labels that are
+    classes it is binary cross-entropy on the difference of the logits. smoothing > 0 lowers the probabilities of the
+    predicted classes (1512.00567), which helps a model that is much too sure and makes others not sure enough. Its
+    minimum is then not 0 (0.500 for smoothing 0.1 and 10 classes). weights make rare classes count. Not for labels that are
     often wrong: it fits them.
     """
 

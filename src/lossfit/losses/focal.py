@@ -13,8 +13,8 @@ class Focal(Loss):
     """-sum_k q_k (1 - p_k)^gamma log p_k with p = softmax(z) (1708.02002).
 
     Well-classified samples count for less: at p_y = 0.9 and gamma = 2 a hundredth of cross-entropy. For data
-    in which many easy samples outweigh a few hard ones; also known to calibrate better. gamma >= 0: the
-    strength; 0 is cross-entropy. For rare classes give `weights` too. Not for wrong labels: they are the
+    in which many easy samples outweigh a few hard ones. Its probabilities are lower than cross-entropy's, often
+    too low. gamma >= 0: the strength; 0 is cross-entropy. For rare classes give `weights` too. Not for wrong labels: they are the
     hardest samples of all.
     """
 
