@@ -17,8 +17,8 @@ class CrossEntropy(Loss):
     The default choice: its gradient p - q is large exactly where the model is confidently wrong. With two
     classes it is binary cross-entropy on the difference of the logits. smoothing > 0 lowers the probabilities of the
     predicted classes (1512.00567), which helps a model that is much too sure and makes others not sure enough. Its
-    minimum is then not 0 (0.500 for smoothing 0.1 and 10 classes). weights make rare classes count. Not for labels that are
-    often wrong: it fits them.
+    minimum is then not 0 (0.500 for smoothing 0.1 and 10 classes). weights make rare classes count. Not for
+    labels that are often wrong: it fits them.
     """
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:

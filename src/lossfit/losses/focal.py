@@ -14,8 +14,8 @@ class Focal(Loss):
 
     Well-classified samples count for less: at p_y = 0.9 and gamma = 2 a hundredth of cross-entropy. For data
     in which many easy samples outweigh a few hard ones. Its probabilities are lower than cross-entropy's, often
-    too low. gamma >= 0: the strength; 0 is cross-entropy. For rare classes give `weights` too. Not for wrong labels: they are the
-    hardest samples of all.
+    too low. gamma >= 0: the strength; 0 is cross-entropy. For rare classes give `weights` too. Not for wrong
+    labels: they are the hardest samples of all.
     """
 
     @checked
