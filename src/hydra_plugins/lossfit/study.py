@@ -198,6 +198,7 @@ class StudySweeper(GridSweeper):
         seed_runs: Mapping[tuple[Any, ...], Path],
     ) -> None:
         """Measure the runs, write study.json and its picture into the sweep's folder, and print the table."""
+        print(f"measuring {', '.join(self.metrics)} of {len(seed_runs)} runs", flush=True)
         results = [
             {"row": row, "setting": setting, "value": chosen[row, setting], "seed": seed}
             | studies.seed_run(folder, self.metrics, self.curves)

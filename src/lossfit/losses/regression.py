@@ -20,7 +20,7 @@ class MSE(Loss):
     """mean_k of (z_k - q_k)^2, values or one-hot; scaled: [k (z_y - M)^2 + sum_{j != y} z_j^2] / C (2006.07322).
 
     An error weighs by its square, and its gradient grows with it, so a few outliers decide. For values it is the
-    choice for noise without outliers: the mean of the targets minimises it. With outliers take huber or mae.
+    choice for noise without outliers: the mean of the targets minimises it. With outliers take mae or huber.
 
     For classes it is the same regression, of the logits onto one-hot rows. Competitive with cross-entropy on few
     classes; with many, use the scaled form. k > 0: weight of the true class's term; M > 0: target value of its logit;
