@@ -22,7 +22,7 @@ SMALL, MEDIUM, PRETRAINED = 64, 128, 224  # pixels
 MANY_PHOTOS = 20_000  # training images of files from which a network of its own has enough to learn from
 FEW_OF_A_CLASS = 20  # training images
 
-LOSSES, STUDIES = "docs/losses.md#measured", "docs/studies"
+STUDIES = "docs/studies"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _loss_of_classes(facts: Facts) -> Choice:
     if facts.imbalance >= UNEVEN:
         why += f"; loss=logit_adjusted, for rare classes, is advised from {TAIL:.0f} to 1 on, here it is "
         why += f"{facts.imbalance:.3g} to 1"
-    return Choice("loss", (), why, LOSSES)
+    return Choice("loss", (), why, f"{STUDIES}/clean.md")
 
 
 def _loss_of_labels(facts: Facts) -> Choice:
