@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from lossfit.data.augment.geometry import boxes, flip
 from lossfit.data.batches import Batches, Normalize
 from lossfit.data.statistics import channel_statistics
 from lossfit.errors import ConfigError
-from tests.conftest import compose
+from tests.conftest import compose, fit
 
 OFF: dict[str, Any] = {"scale": (1, 1), "flip": 0, "erase": 0}  # of what all augmentations of photographs have
 PLAIN: dict[str, Any] = {**OFF, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
@@ -428,6 +429,33 @@ def test_values_out_of_range_are_refused_in_a_line(override: str, message: str) 
         check(compose("data/augment=photo", *override.split()))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("experiment=fast_94 data=digits", "data.augment must be null, got {'translate': 1}"),
+        ("experiment=fast_94 data=folder data.dir=x", "data.augment.translate: lossfit.data.augment.Photo has no such"),
+    ],
+)
+def test_values_of_another_option_are_refused_with_the_options_that_have_them(command: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(compose(*command.split()))
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith("; options that have it: data/augment=mirror, shift, small")
+
+
+@pytest.mark.parametrize(("option", "largest"), [("erase", 7), ("translate", 7)])
+def test_what_can_take_a_whole_image_away_is_refused(option: str, largest: int) -> None:
+    Augment(**{option: largest}).check(8, 9)
+    with pytest.raises(ValueError, match=f"^{option} must be smaller than the images, which have 8 x 9 pixels, got 8$"):
+        Augment(**{option: largest + 1}).check(8, 9)
+
+
+def test_a_run_refuses_it_before_it_has_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.augment\.erase must be smaller than the images"):
+        fit(tmp_path / "run", "data=digits", "data/augment=mirror", "data.augment.erase=8")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_constructor_refuses_them_too() -> None:

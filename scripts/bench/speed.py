@@ -11,7 +11,10 @@
     has imported everything; and the sweep with one job for each CPU core at once over one job at a time.
 (e) lossfit with its diagnosis over lossfit without it: MLP and CNN.
 (f) The start: `python train.py` to the end of its first step, over a process that imports Lightning. CPU time.
-(g) A training step with trainer.precision=bf16-mixed over the same step with 32-true: linear model, MLP and CNN.
+(g) A training step with trainer.precision=bf16-mixed over the same step with 32-true: linear model, MLP, CNN and
+    the default model.
+(h) A training step with compile=true over the same step without it: the default recipe, fast_94 and best, in their
+    own precision. Neither has the compilation itself.
 
 In (a) and (b) both sides train and validate on the same images, in float32. The bare loop uses lossfit's optimizer,
 fused where the device supports it; the quickstart loop uses the tutorial's. A repeat times both sides one after the
@@ -49,7 +52,7 @@ from lossfit.training.build import build_run
 
 MLP = ["experiment=quickstart"]
 CNN = ["experiment=cnn", "scheduler=none", "data.augment=null"]
-STEPS = 20  # in one timing of (c) and (g)
+STEPS = 20  # in one timing of (c), (g) and (h)
 PRECISIONS = ("bf16-mixed", "32-true")
 
 
@@ -62,7 +65,7 @@ def main() -> None:
         "--losses", default=",".join(LOSSES), metavar="LIST", help="the losses of (c), with commas (default all)"
     )
     parser.add_argument("--jobs", type=int, default=16, help="how many runs the sweep of (d) has (default 16)")
-    parser.add_argument("--parts", default="abcdefg", help="the parts to time, such as ab (default abcdefg)")
+    parser.add_argument("--parts", default="abcdefgh", help="the parts to time, such as ab (default abcdefgh)")
     parser.add_argument("overrides", nargs="*", help="overrides of train.py for all runs, such as trainer=gpu")
     parser.add_argument("--json", type=Path, help="also write all times and ratios to this file")
     options = parser.parse_intermixed_args()
@@ -95,9 +98,14 @@ def main() -> None:
         ours, plain = map(steps, configs)
         name = f"{loss} / cross_entropy, CNN"
         figures[name] = compare(name, ours, plain, options.repeats, STEPS / 1000, "ms a step")
-    for model in ("linear", "mlp", "cnn") if "g" in options.parts else ():
+    for model in ("linear", "mlp", "cnn", "airbench") if "g" in options.parts else ():
         sides = [cli.composed(*shared, f"model={model}", f"trainer.precision={kind}") for kind in PRECISIONS]
         name = f"bf16-mixed / 32-true, {model}"
+        figures[name] = compare(name, *map(steps, sides), options.repeats, STEPS / 1000, "ms a step")
+    for recipe in ("default", "fast_94", "best") if "h" in options.parts else ():
+        words = ["trainer=cpu", *([] if recipe == "default" else [f"experiment={recipe}"]), *options.overrides]
+        sides = [cli.composed(*words, f"compile={choice}") for choice in ("true", "false")]
+        name = f"compiled / not compiled, {recipe}"
         figures[name] = compare(name, *map(steps, sides), options.repeats, STEPS / 1000, "ms a step")
     if "d" in options.parts:
         short, jobs, at_once = [*MLP, *shared], options.jobs, processors()

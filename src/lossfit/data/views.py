@@ -66,4 +66,5 @@ def check(tta: str | None, task: Task, key: str = "tta") -> None:
     if tta not in [*VIEWS]:
         raise UserError(f"{key}: there are no such views{did_you_mean(str(tta), VIEWS)}")
     if not task.mirrors:
-        raise UserError(f"{key} is for classes only: the values of an image and of its mirror image may differ")
+        why = "the values of an image and of its mirror image may differ"
+        raise UserError(f"{key} is for classes only: {why}. Leave it out, or set it to null")

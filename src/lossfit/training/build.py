@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from lossfit.config import Config, build, call, check_monitors, metric_name, own_metrics, with_monitors
 from lossfit.data import ImageDataModule, views
+from lossfit.data.augment import Augment
 from lossfit.errors import ConfigError, UserError
 from lossfit.models.closed import without_pretrained
 from lossfit.models.head import logit_scale
@@ -95,6 +96,8 @@ def load_data(config: Config, seed: int, download: bool = True) -> ImageDataModu
     except ConfigError as error:
         note = "" if download else "\n(nothing is downloaded for a run folder from elsewhere without trust_code=true)"
         raise ConfigError(f"{error}{note}") from error
+    if isinstance(data.augment, Augment):
+        call(data.augment.check, "data.augment", *data.image_shape[1:])
     return data
 
 

@@ -24,6 +24,14 @@ class Augment:
     def __init__(self, flip: Flip = 0.0, translate: Pixels = 0, erase: Pixels = 0) -> None:
         self.flip, self.translate, self.erase = flip, translate, erase
 
+    def check(self, height: int, width: int) -> None:
+        """Raise ValueError if a shift or a square can take a whole image of height x width pixels away."""
+        for name, pixels in (("translate", self.translate), ("erase", self.erase)):
+            if pixels >= min(height, width):
+                raise ValueError(
+                    f"{name} must be smaller than the images, which have {height} x {width} pixels, got {pixels}"
+                )
+
     def __call__(self, images: Tensor, generator: torch.Generator, turn: Tensor | None = None) -> Tensor:
         """Return the augmented batch; all random numbers come from the generator, on the images' device.
 
