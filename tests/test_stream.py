@@ -625,16 +625,22 @@ def test_a_model_trained_on_a_stream_of_image_files_resizes_as_the_files_were(sc
     assert opened(out).resize is None
 
 
-def test_an_address_in_a_runs_config_is_not_read_by_itself(
+def test_an_address_in_the_config_of_a_run_from_elsewhere_is_not_read(
     server: str, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"s3://{BUCKET}/sample"
     words = overrides(url, f"data.endpoint_url={server}", f"data.cache_dir={tmp_path}/cache", "trainer.max_epochs=1")
     engine.start(tmp_path / "run", compose(*words), words)
     monkeypatch.chdir(tmp_path)
+    status, said, err = script("evaluate", tmp_path / "run")
+    assert status == 0, err
+    assert "200 images" in said
+    assert not (tmp_path / "data").exists(), "the run's own cache is used"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another account"))
+    monkeypatch.setattr(trust, "_composed", set())
     status, _, err = script("evaluate", tmp_path / "run")
     assert status == 2
-    assert f"the run streamed from {url}, and an address in a run's config is not read by itself" in err
+    assert f"the run streamed from {url}, and an address in the config of a run from elsewhere is not read" in err
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server)
     status, said, err = script("evaluate", tmp_path / "run", "--data", url)
     assert status == 0, err

@@ -62,13 +62,14 @@ class ImageDataModule(LightningDataModule):
         return "classification"
 
     @classmethod
-    def from_elsewhere(cls, options: dict[str, Any], place: str | None) -> dict[str, Any]:
+    def from_elsewhere(cls, options: dict[str, Any], place: str | None, own: bool = False) -> dict[str, Any]:
         """Return the options with which the data of a run's config are read again; the config may come from anyone.
 
-        place: where the data are now, if the user says it. Raises UserError if the data have no place.
+        place: where the data are now, if the user says it. own: this account composed the config on this machine.
+        Raises UserError if the data have no place.
         """
-        own = [vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind)]
-        if place is not None and not any("dir" in signature(init).parameters for init in own):
+        inits = [vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind)]
+        if place is not None and not any("dir" in signature(init).parameters for init in inits):
             raise UserError(f"--data {place}: the data of this run ({cls.__name__}) are in no folder; leave it out")
         return {**options, **cls.only_reading, **({} if place is None else {"dir": place})}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import lossfit.data
+from lossfit import runs
 from lossfit.config import call
 from lossfit.data import ImageDataModule, InMemoryDataModule
 from lossfit.data.stores.images import Images, stream
@@ -29,7 +30,8 @@ def split(
 
     name: train, val or test. folder: where the data's files are now; None for the folder of the run's config. run: the
     run folder, whose list of images says which were in which split. The config may come from anyone: only lossfit's
-    data modules are built, with plain values, and files are read, not downloaded.
+    data modules are built, with plain values, and files are read, not downloaded. A stream's server is asked only if
+    this account made the run folder, with these data, or if the user names it with `folder`.
 
     Raises UserError if the data cannot be read, do not have the model's image shape and names, or are not those of the
     run: if images were added, a split drawn anew has images that the model was trained on. With `folder` the user has
@@ -51,7 +53,8 @@ def split(
         plain = digests or names or (is_plain(value, depth=0) and str(value).isprintable())
         if not plain or not is_name(key) or not key.isidentifier():
             raise UserError(f"the run's data have {shown(key)}: {shown(value)}, which is not a plain value")
-    node = modules[target].from_elsewhere(node, None if folder is None else str(folder))
+    own = run is not None and runs.composed_here(run, "data", model.config["data"])
+    node = modules[target].from_elsewhere(node, None if folder is None else str(folder), own)
     try:
         data: ImageDataModule = call(modules[target], "data", **node)
         call(data.setup, "data")

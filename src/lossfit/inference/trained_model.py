@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -172,7 +171,9 @@ def load(
         with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
             if model is not None:
                 made = model
-            elif str(node.get("_target_")) not in builders() and (trust_code or _composed_here(file, node)):
+            elif str(node.get("_target_")) not in builders() and (
+                trust_code or runs.composed_here(checkpoints.home(file), "model", node)
+            ):
                 made = build(node, "model", **facts)
             else:
                 made = from_checkpoint(node, weights, **facts)
@@ -189,12 +190,3 @@ def load(
     if calibrated:
         trained.temperature = calibration.read(path, trained.of_task)
     return trained
-
-
-def _composed_here(file: Path, node: dict[str, Any]) -> bool:
-    """Whether a checkpoint lies in a run folder that this account made, and the folder's config has the same model."""
-    folder = checkpoints.home(file)
-    try:
-        return runs.is_trusted(folder) and runs.read_config(folder).get("model") == node
-    except UserError:
-        return False

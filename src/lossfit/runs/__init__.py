@@ -12,6 +12,7 @@ The names are in names.py. Only the modules of checkpoints import torch.
 from lossfit.runs.curves import curve
 from lossfit.runs.folder import (
     check_free,
+    composed_here,
     create,
     is_made_for,
     is_run,
@@ -42,6 +43,7 @@ __all__ = [
     "FINISHED",
     "apply_resume",
     "check_free",
+    "composed_here",
     "create",
     "curve",
     "folder_of",

@@ -150,6 +150,14 @@ def read_config(folder: Path) -> Config:
     raise UserError(f"{path} has more than {MAX_NODES} values, which no config of a run has")
 
 
+def composed_here(folder: Path, key: str, node: Any) -> bool:
+    """Whether this account made a run folder on this machine, with this node as a key of its config."""
+    try:
+        return is_trusted(folder) and read_config(folder).get(key) == node
+    except UserError:
+        return False
+
+
 def read_overrides(folder: Path) -> list[str]:
     """Read the overrides that were typed for a run."""
     return read_list(folder / names.OVERRIDES)

@@ -48,16 +48,19 @@ class StreamDataModule(ImageDataModule):
         self.cache_limit = None if cache_limit is None else size_in_bytes("cache_limit", cache_limit)
 
     @classmethod
-    def from_elsewhere(cls, options: dict[str, Any], place: str | None) -> dict[str, Any]:
-        """Return the options of a run's config without those that make this machine talk to a server.
+    def from_elsewhere(cls, options: dict[str, Any], place: str | None, own: bool = False) -> dict[str, Any]:
+        """Return the options of a run's config, if it is not `own` without those that make this machine ask a server.
 
-        Raises DataError if the config has a remote address and the user gives no other place.
+        Raises DataError if such a config has a remote address and the user gives no other place.
         """
+        if own and place is None:
+            return options
         options = {key: value for key, value in options.items() if key not in ("endpoint_url", "cache_dir")}
         if place is None and is_remote(str(options.get("url"))):
             raise DataError(
-                f"the run streamed from {options['url']}, and an address in a run's config is not read by itself: "
-                f"give it, or where the data are now, with --data (a server other than Amazon's: AWS_ENDPOINT_URL_S3)"
+                f"the run streamed from {options['url']}, and an address in the config of a run from elsewhere is not "
+                f"read: give it, or where the data are now, with --data (a server other than Amazon's: "
+                f"AWS_ENDPOINT_URL_S3)"
             )
         return options | ({} if place is None else {"url": place})
 
