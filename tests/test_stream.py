@@ -33,6 +33,7 @@ from lossfit.data.stream.module import size_in_bytes
 from lossfit.data.stream.writing import write_stream
 from lossfit.errors import ConfigError, UserError
 from lossfit.runs import trust
+from lossfit.studies.measured import measured
 from lossfit.tasks.classification import Classification
 from lossfit.tasks.multilabel import Multilabel
 from lossfit.tasks.regression import Regression
@@ -632,6 +633,7 @@ def test_an_address_in_the_config_of_a_run_from_elsewhere_is_not_read(
     words = overrides(url, f"data.endpoint_url={server}", f"data.cache_dir={tmp_path}/cache", "trainer.max_epochs=1")
     engine.start(tmp_path / "run", compose(*words), words)
     monkeypatch.chdir(tmp_path)
+    assert {*measured(tmp_path / "run", ["test/acc", "test/brier"])} == {"test/acc", "test/brier"}
     status, said, err = script("evaluate", tmp_path / "run")
     assert status == 0, err
     assert "200 images" in said

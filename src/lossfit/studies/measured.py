@@ -18,7 +18,7 @@ import numpy as np
 from lossfit import runs
 from lossfit.diagnosis.history import History
 from lossfit.diagnosis.rules.series import matrices, median
-from lossfit.errors import UserError
+from lossfit.errors import UserError, one_line
 from lossfit.plain_values import is_moderate
 from lossfit.runs import names
 from lossfit.system import files
@@ -30,20 +30,33 @@ LAST, CALIBRATED, TEST, RECALL, RATIO = "last/", "calibrated/", "test/", "recall
 def measured(folder: Path, wanted: Iterable[str]) -> dict[str, float]:
     """Return the metrics of a run that has finished, those of `wanted` that it has; measure what is not known yet.
 
-    measured.json of the run folder keeps them, so that no checkpoint is evaluated twice.
+    measured.json of the run folder keeps them, so that no checkpoint is evaluated twice. What is evaluated is tested as
+    the run was, with its tta. If a checkpoint or the data cannot be used, a warning says why, the metrics that need
+    them are left out, and nothing is kept.
     """
-    wanted, started = [*wanted], runs.read_result(folder).get("started")
+    wanted = [*wanted]
+    about = {"started": runs.read_result(folder).get("started"), "tta": runs.read_config(folder).get("tta")}
     kept = _kept(folder / names.MEASURED)
-    if kept.get("started") == started and set(wanted) <= set(kept.get("asked", [])):
+    if all(kept.get(key) == value for key, value in about.items()) and set(wanted) <= set(kept.get("asked", [])):
         return {name: kept["values"][name] for name in wanted if name in kept["values"]}
-    known = _of_run(folder)
+    known, complete = _of_run(folder), True
     for prefix in ("", LAST, CALIBRATED):
         missing = [name for name in wanted if name.startswith(prefix + TEST) and name not in known]
         if missing and (folder / (names.LAST if prefix == LAST else names.BEST)).exists():
-            found = _evaluated(folder, prefix)
-            known |= {prefix + TEST + name: value for name, value in found.items()}
+            try:
+                found = _evaluated(folder, prefix, about["tta"])
+            except (UserError, OSError, RuntimeError) as error:
+                complete = False
+                print(
+                    f"Warning: {', '.join(missing)} of {folder} is left out: {one_line(error)}; resume the sweep to "
+                    f"measure it again",
+                    flush=True,
+                )
+            else:
+                known = {prefix + TEST + name: value for name, value in found.items()} | known  # the run's own win
     values = {name: value for name in wanted if (value := _value(known, name)) is not None and is_moderate(value)}
-    files.write_json(folder / names.MEASURED, {"started": started, "asked": wanted, "values": values})
+    if complete:
+        files.write_json(folder / names.MEASURED, about | {"asked": wanted, "values": values})
     return values
 
 
@@ -79,25 +92,24 @@ def _value(known: Mapping[str, float], name: str) -> float | None:
     return sum(numbers) / len(numbers) if len(numbers) == len(recalls) else None
 
 
-def _evaluated(folder: Path, prefix: str) -> dict[str, float]:
+def _evaluated(folder: Path, prefix: str, tta: Any) -> dict[str, float]:
     """Return the metrics of the test split of the best checkpoint, the last one, or the best one with a temperature."""
     from lossfit.inference import calibration, evaluation
     from lossfit.inference.trained_model import load
 
     file = folder / (names.LAST if prefix == LAST else names.BEST)
-    model = load(file)
-    images, target = evaluation.split(model, "test", None, folder)
-    outputs = evaluation.outputs_of(model, images)
+    model = load(file, tta=tta)
     if prefix == CALIBRATED:
-        held_out, held_target = evaluation.split(model, calibration.SPLIT, None, folder)
+        alone = load(file)  # scripts/evaluate.py fits the temperature without tta too
+        images, target = evaluation.split(alone, calibration.SPLIT, None, folder)
+        outputs = evaluation.outputs_of(alone, images)
         try:
-            temperature = calibration.fit(model.of_task, evaluation.outputs_of(model, held_out), held_target)
+            model.temperature = calibration.fit(alone.of_task, outputs, target)
         except UserError:  # no temperature fits
             return {}
-        return _flat(model.of_task.measure(model.of_task.tempered(outputs.float(), temperature)[None], target)) | {
-            "temperature": temperature
-        }
-    return _flat(model.of_task.measure(outputs[None], target))
+    images, target = evaluation.split(model, "test", None, folder)
+    found = _flat(model.of_task.measure(evaluation.outputs_of(model, images)[None], target))
+    return found | ({"temperature": model.temperature} if prefix == CALIBRATED else {})
 
 
 def _flat(report: Mapping[str, Any]) -> dict[str, float]:
