@@ -13,19 +13,22 @@ import pytest
 import yaml
 from scipy import stats
 
-from lossfit import option_files, runs, studies
+from lossfit import option_files, runs, studies, sweeps
+from lossfit.errors import UserError
 from lossfit.option_files import CONF
 from lossfit.runs import names
 from lossfit.studies.statistic import cell, chance, comparisons
+from lossfit.sweeps.unchanged import check_unchanged
 from lossfit.tasks import metric_names
+from lossfit.training import precision
 from tests import forks
-from tests.conftest import NO_PICTURES, QUICK, Command
+from tests.conftest import NO_PICTURES, QUICK, Command, compose
 from tests.test_sweeps import swept
 
 TWO_BY_TWO = [
     *(
         "-m",
-        *(one for one in QUICK if one not in ("model=mlp", NO_PICTURES)),
+        *(one for one in QUICK if one not in ("model=mlp", "trainer.precision=32-true", NO_PICTURES)),
         "model=linear",
         "callbacks=[checkpoint]",
         "logger=[csv]",
@@ -172,6 +175,28 @@ def test_a_study_that_was_changed_does_not_go_on_in_its_old_folder(study: Path) 
     config.write_text(text)
     assert done.returncode == 2
     assert f"{study}/0 was trained with data.batch_size=64, and now it is 128" in done.stderr
+
+
+def test_a_jobs_precision_is_compared_with_what_auto_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ("seed=1",)
+    config = compose(*QUICK, "trainer.precision=auto")
+    made = {**config, "trainer": {**config["trainer"], "precision": "bf16-mixed"}}  # by a run that was started
+    sweeps.SweepFolder(tmp_path).prepare(job, made)
+    for here, has_bfloat16 in ((True, True), (False, False)):
+        monkeypatch.setattr(precision, "has_bfloat16", lambda device, answer=has_bfloat16: answer)
+        check_unchanged(tmp_path, {job: config}, here)
+    with pytest.raises(UserError) as refused:
+        check_unchanged(tmp_path, {job: config}, here=True)
+    assert str(refused.value) == (
+        f"{tmp_path}/0 was trained with trainer.precision=bf16-mixed, and now it is 32-true, which auto is on this "
+        f"machine: for the changed study choose another hydra.sweep.dir, or write trainer.precision=bf16-mixed into "
+        f"its file"
+    )
+    with pytest.raises(UserError, match=r"=bf16-mixed, and now it is 32-true: for the changed study .*r$"):
+        check_unchanged(tmp_path, {job: compose(*QUICK)}, here=False)
+    waiting = ("seed=2",)
+    sweeps.SweepFolder(tmp_path).prepare(waiting, config)  # it was not started, and has auto
+    check_unchanged(tmp_path, {waiting: config}, here=True)
 
 
 def content(**changes: Any) -> dict[str, Any]:

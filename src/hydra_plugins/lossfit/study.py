@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.lossfit.grid import GridSweeper
 from lossfit import overrides as override_keys
-from lossfit import runs, studies, sweeps
-from lossfit.compare.options import options
+from lossfit import studies, sweeps
 from lossfit.config import Config, watchable
 from lossfit.errors import UserError, did_you_mean
 from lossfit.plain_values import ANYTHING, EVERY, TEXT, Shape, is_moderate, mistake, or_null
 from lossfit.runs import names
+from lossfit.sweeps.unchanged import check_unchanged
 from lossfit.system import files
 from lossfit.system.processors import threads_of_each
 from lossfit.tasks.metric_names import direction_of
@@ -166,29 +166,11 @@ class StudySweeper(GridSweeper):
         if not jobs:
             return {}
         configs = {overrides: self.checked(self.composed(overrides)) for overrides in jobs.values()}
-        self._check_same(configs)
+        check_unchanged(self.folder, configs, here=self.local is not None)
         shared = frozenset.intersection(*(override_keys.identity(overrides) for overrides in jobs.values()))
         varying = {override_keys.key(one) for overrides in jobs.values() for one in overrides if one not in shared}
         folders = self.train_missing(configs, varying, metric)
         return {key: folders[overrides] for key, overrides in jobs.items()}
-
-    def _check_same(self, configs: Mapping[tuple[str, ...], Config]) -> None:
-        """Refuse to go on with jobs that were made with other values, as after a change of the study's file.
-
-        A key that only one of them has was added or removed with the code, and says nothing.
-        """
-        jobs = sweeps.SweepFolder(self.folder)
-        for overrides, config in configs.items():
-            folder = jobs.find(overrides)
-            if folder is None or not (folder / names.CONFIG).exists():
-                continue
-            before, now = options(runs.read_config(folder)), options(config)
-            for key in sorted(before.keys() & now.keys()):
-                if before[key] != now[key]:
-                    raise UserError(
-                        f"{folder} was trained with {key}={before[key]}, and now it is {now[key]}: for the changed "
-                        f"study choose another hydra.sweep.dir"
-                    )
 
     def _write(
         self,

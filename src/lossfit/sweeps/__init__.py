@@ -2,7 +2,7 @@
 
     folder.py      a sweep's folder and its jobs' folders     rehearsal.py   tries the jobs' configs beforehand
     pool.py        trains jobs side by side                   console.py     shows the jobs while they run
-    resources.py   GPUs
+    resources.py   GPUs                                       unchanged.py   compares jobs with what made them
 
 torch is imported by the first rehearsal or job, not before.
 """

@@ -9,6 +9,7 @@ from io import StringIO
 from typing import TypeVar
 
 from lossfit.config import Config
+from lossfit.config.trainer_bounds import AUTO
 
 T = TypeVar("T")
 
@@ -23,6 +24,15 @@ def rehearse(configs: Sequence[Config]) -> list[str]:
             return lossfit.training.engine.rehearse(configs)
 
     return in_a_fork(silently, failed=["the process that tried the jobs' configs ended without a result"])
+
+
+def with_precisions(configs: Sequence[Config]) -> list[Config]:
+    """Return the configs with what trainer.precision=auto becomes on this machine."""
+    if all(config["trainer"].get("precision") != AUTO for config in configs):
+        return [*configs]
+    from lossfit.training.precision import with_precision
+
+    return in_a_fork(lambda: [*map(with_precision, configs)], failed=[*configs])
 
 
 def in_a_fork(function: Callable[[], T], failed: T) -> T:
