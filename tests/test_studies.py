@@ -13,6 +13,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from hydra_plugins.lossfit.study import multiplied
 from lossfit import option_files, runs, studies, sweeps
 from lossfit.errors import UserError
 from lossfit.option_files import CONF
@@ -197,6 +198,29 @@ def test_a_jobs_precision_is_compared_with_what_auto_is_here(tmp_path: Path, mon
     waiting = ("seed=2",)
     sweeps.SweepFolder(tmp_path).prepare(waiting, config)  # it was not started, and has auto
     check_unchanged(tmp_path, {waiting: config}, here=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "factor", "expected"),
+    [
+        (1000, 1, "1000"),
+        (1024, 1, "1024"),
+        (1024, 0.5, "512"),
+        (70, 0.1, "7"),
+        (1024, 1.5, "1536"),
+        (1, 0.25, "0.25"),
+        (0.0012345, 1, "0.0012345"),
+        (0.0012345, 10, "0.0123"),
+        (0.004, 1, "0.004"),
+        (1.0, 1, "1"),
+        (0.1, 3, "0.3"),
+        (1e-5, 1, "1e-05"),
+    ],
+)
+def test_a_search_tries_whole_numbers_as_they_are_and_others_with_three_digits(
+    value: float, factor: float, expected: str
+) -> None:
+    assert multiplied(value, factor) == expected
 
 
 def content(**changes: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A study: rows compared in settings, each with its own searched value and several seeds, hydra/sweeper=study."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ class StudySweeper(GridSweeper):
             value = value.get(part) if isinstance(value, dict) else None
         if self.search["factors"] and (not isinstance(value, int | float) or isinstance(value, bool)):
             raise UserError(f"hydra.sweeper.search.key must be a number in each row, got {self.search['key']}={value}")
-        return [f"{self.search['key']}={factor * value:.3g}" for factor in self.search["factors"]]
+        return [f"{self.search['key']}={multiplied(value, factor)}" for factor in self.search["factors"]]
 
     def _train(self, jobs: Mapping[tuple[Any, ...], tuple[str, ...]], metric: str) -> dict[tuple[Any, ...], Path]:
         """Train the jobs that are not finished; return the folder of each."""
@@ -212,6 +213,15 @@ class StudySweeper(GridSweeper):
         from lossfit.studies.pictures import draw  # matplotlib is imported only here
 
         print(self.folder / names.STUDY_RESULT, *draw(content, self.folder / names.STUDY_PICTURE))
+
+
+def multiplied(value: float, factor: float) -> str:
+    """Return a config's value times a factor: a whole number as it is, another with three digits, itself for 1."""
+    product = factor * value
+    if isinstance(value, int) and math.isclose(product, round(product)):
+        return str(round(product))  # with three digits, 1000 would be 1e+03, which is a float
+    text = f"{product:.3g}"
+    return str(value) if factor == 1 and float(text) != value else text
 
 
 def words(overrides: Any) -> list[str]:
