@@ -306,17 +306,18 @@ Script = Callable[..., tuple[int, str, str]]
 def test_pages_are_made_from_results_alone(script: Script, tmp_path: Path) -> None:
     sweep, docs = tmp_path / "sweep", tmp_path / "docs"
     sweep.mkdir()
-    (sweep / names.STUDY_RESULT).write_text(json.dumps(content()))
+    typed = ["study=by_hand", "callbacks=[checkpoint]"]
+    (sweep / names.STUDY_RESULT).write_text(json.dumps(content(command=typed)))
     docs.mkdir()
     (docs / "by_hand.txt").write_text("b is better than a.\n")
     assert script("studies", sweep, "--docs", docs)[0] == 0
     page = (docs / "by_hand.md").read_text()
-    assert "    python train.py -m study=by_hand\n" in page
+    assert "    python train.py -m study=by_hand 'callbacks=[checkpoint]'\n" in page
     assert "2026-01-02; a machine, 1 thread a run, 1 x cpu; lossfit 1, torch 2, lightning 3; commit 0123456789." in page
     assert "\n\nThree rows.\n\nb is better than a.\n\n" in page
     assert "15 runs; the training of the median run took 30 s." in page
     assert "here that of c with seed 3, with as many threads as in the study:\n\n    OMP_NUM_THREADS=1 python " in page
-    assert " python train.py study=by_hand optimizer.lr=0.1 seed=3\n" in page
+    assert " python train.py study=by_hand 'callbacks=[checkpoint]' optimizer.lr=0.1 seed=3\n" in page
     assert "with seed 0: 6 of the runs" in page
     assert "There are 2 comparisons. With 3 seeds, a row that is as good as a is bold in 9% of them by chance." in page
     assert studies.tables(content()) in page

@@ -26,7 +26,7 @@ def title(name: str) -> str:
 
 def command(content: Mapping[str, Any]) -> str:
     """Return the command that runs the study."""
-    return f"    python train.py -m {' '.join(content['command'])}"
+    return f"    python train.py -m {shlex.join(content['command'])}"
 
 
 def one_run(content: Mapping[str, Any]) -> str:
