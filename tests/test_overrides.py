@@ -47,6 +47,14 @@ def test_jobs_with_the_same_overrides_in_another_order_are_the_same() -> None:
     assert overrides.identity(["a=1"]) != overrides.identity(["a=2"])
 
 
+def test_options_that_are_added_do_not_replace_those_that_are_chosen() -> None:
+    chosen = "callbacks=[checkpoint]"
+    both = [chosen, "+callbacks=ema", "+callbacks.custom.options.n=1", "callbacks.custom.options.n=2"]
+    assert [*overrides.by_key(both).values()] == [*both[:2], both[3]]
+    assert overrides.identity([chosen, "+callbacks=ema"]) != overrides.identity([chosen, "+callbacks=lr_monitor"])
+    assert overrides.identity(["+callbacks=ema", "+callbacks=lr_monitor"]) == {"+callbacks=lr_monitor"}
+
+
 def test_run_and_sweep_folders_have_the_name() -> None:
     cli.register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), **cli.VERSION):

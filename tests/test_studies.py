@@ -13,7 +13,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from hydra_plugins.lossfit.study import multiplied
+from hydra_plugins.lossfit.study import merged, multiplied
 from lossfit import option_files, runs, studies, sweeps
 from lossfit.errors import UserError
 from lossfit.option_files import CONF
@@ -160,6 +160,13 @@ def test_a_mistake_is_reported_before_anything_is_made(
     assert status == 2, said
     assert expected in said
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_row_adds_callbacks_to_those_of_the_command() -> None:
+    command = ["callbacks=[checkpoint]", "+callbacks=ema", "seed=1"]
+    assert merged(command, [], ["seed=2"]) == (*command[:2], "seed=2")
+    with pytest.raises(UserError, match=r"write '\+callbacks=\[ema,unfreeze\]'"):
+        merged([], ["+callbacks=ema"], ["+callbacks=unfreeze"])
 
 
 def test_studies_are_started_one_at_a_time(command: Command, tmp_path: Path) -> None:

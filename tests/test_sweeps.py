@@ -208,6 +208,10 @@ def test_resume_spells_out_the_sweeps_command(tmp_path: Path) -> None:
         *("--multirun", "optimizer=adam,lion", "seed=1,2", *n_jobs, "test=false"),
         *(there, "hydra.sweeper.extend=true"),
     ]
+    claim(sweep, "callbacks=[checkpoint]", "+callbacks=ema", "seed=1,2", extend=True)
+    kept = cli.arguments([f"resume={sweep}", "seed=1,2,3"])
+    assert kept[1:4] == ["callbacks=[checkpoint]", "+callbacks=ema", "seed=1,2,3"]
+    assert cli.arguments([f"resume={sweep}", "+callbacks=[]"])[1:3] == ["callbacks=[checkpoint]", "+callbacks=[]"]
     assert cli.arguments(["seed=1"]) == ["seed=1"]
     assert cli.arguments(["resume=nowhere"]) == ["resume=nowhere"]
 

@@ -267,6 +267,9 @@ def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_
         (["~compile"], "Error: compile is missing: leave out ~compile, or give compile=VALUE, true or false"),
         (["~loss"], "loss must be a mapping with a _target_, got None: choose one with loss=OPTION"),
         (["~init_from"], "~init_from: there is nothing to delete: the key is not there, or is null"),
+        (["+callbacks=ema", "+callbacks=[unfreeze,custom]"], "once: write '+callbacks=[ema,unfreeze,custom]'"),
+        (["-m", "seed=1,2", "+logger=wandb", "+logger=mlflow"], "+logger can be given once: write '+logger=[wandb,mlf"),
+        (["-m", "+callbacks=ema,lr_monitor", "+callbacks=custom"], "once: write '+callbacks=[A,B],[A,C]'"),
         (["+callbacks.foo=3"], "callbacks.foo must be a mapping with a _target_, got 3: choose one with +callbacks="),
         (["+logger.foo={a:1}"], "logger.foo must be a mapping with a _target_, got a mapping without: choose one with"),
         (["+callbacks.foo._target_=torch.nn.ReLU"], "callbacks.foo._target_=torch.nn.ReLU must be a Callback, which"),
@@ -348,6 +351,13 @@ def test_jobs_have_the_order_that_hydra_gives_them(line: str) -> None:
     parsed = OverridesParser.create().parse_overrides(line.split())
     (expected,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     assert list(map(list, combinations(parsed))) == expected
+
+
+def test_lists_of_options_can_be_added() -> None:
+    parsed = OverridesParser.create().parse_overrides(["+callbacks=[ema,early_stopping],[lr_monitor]"])
+    jobs = [compose(*overrides)["callbacks"].keys() for overrides in combinations(parsed)]
+    assert jobs[0] - jobs[1] == {"ema", "early_stopping"}
+    assert jobs[1] - jobs[0] == {"lr_monitor"}
 
 
 def test_a_deleted_key_is_deleted_in_every_job() -> None:

@@ -3,6 +3,9 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from lossfit.errors import UserError
+
+ADDED = ("callbacks", "logger")  # groups to whose options `+` adds some
 MAX_NAME = 60  # characters of a name made of overrides
 COMMAND_KEYS = ("resume", "trust_code")  # keys of conf/config.yaml that belong to the command, not to the run
 
@@ -40,8 +43,26 @@ def with_value(override: str, value: str) -> str:
 
 
 def by_key(overrides: Iterable[str]) -> dict[str, str]:
-    """Return the overrides by the key that they set, the last one where a key is given twice."""
-    return {key(override): override for override in overrides}
+    """Return the overrides by the key that they set, the last one where a key is given twice.
+
+    `+callbacks=ema` adds to the options that `callbacks=` chooses, and does not replace them: its key is `+callbacks`.
+    """
+    return {f"+{key(one)}" if _adds(one) else key(one): one for one in overrides}
+
+
+def check_added(overrides: Sequence[str]) -> None:
+    """Raise UserError if several overrides add options to one group: only the last one would count."""
+    for group in ADDED:
+        adding = [one for one in overrides if _adds(one) and key(one) == group]
+        if len(adding) > 1:
+            values = [value(one) for one in adding]
+            swept = any("," in text and not text.startswith("[") for text in values)
+            options = "[A,B],[A,C]" if swept else f"[{','.join(filter(None, (text.strip('[]') for text in values)))}]"
+            raise UserError(f"{' '.join(adding)}: +{group} can be given once: write '+{group}={options}'")
+
+
+def _adds(override: str) -> bool:
+    return override.startswith(tuple(f"+{group}=" for group in ADDED))
 
 
 def identity(overrides: Sequence[str]) -> frozenset[str]:

@@ -230,5 +230,10 @@ def words(overrides: Any) -> list[str]:
 
 
 def merged(*overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return overrides one after the other; a later one replaces an earlier one of the same key."""
-    return tuple(override_keys.by_key(one for some in overrides for one in some).values())
+    """Return overrides one after the other; a later one replaces an earlier one of the same key.
+
+    Raises UserError if two add options to one group.
+    """
+    every = [one for some in overrides for one in some]
+    override_keys.check_added(every)
+    return tuple(override_keys.by_key(every).values())

@@ -16,8 +16,7 @@ from lossfit.runs import trust
 from lossfit.system.ranks import end_with_parent, started_rank
 
 MULTIRUN = ("-m", "--multirun")
-ADDED = ("callbacks", "logger")  # groups to whose options `+` adds one
-SEVERAL = (*ADDED, "metrics", "experiment", "debug")  # groups of which none or several options may be chosen
+SEVERAL = (*override_keys.ADDED, "metrics", "experiment", "debug")  # groups with none or several options
 
 
 def check_ranks(arguments: Sequence[str]) -> None:
@@ -49,6 +48,7 @@ def arguments(typed: list[str]) -> list[str]:
         os.environ[trust.VARIABLE] = "1"  # before the command of a sweep is read
     flags = [one for one in typed if one in MULTIRUN or (one.startswith("--") and "=" in one)]
     overrides = [readable(one) for one in typed if one not in flags]
+    override_keys.check_added(overrides)
     for override in overrides:
         folder = Path(override_keys.value(override).strip("'\""))
         if override_keys.key(override) == "resume" and sweeps.is_sweep(folder):
@@ -99,12 +99,12 @@ def _check_group(override: Override) -> None:
     if not (CONF / key).is_dir() or all(isinstance(one, dict | Sweep | Glob) for one in values):
         return
     if override.is_delete():
-        if key in ADDED:
+        if key in override_keys.ADDED:
             raise UserError(f"{line}: {key} is a list: for none write {key}=[]")
         if value is not None:
             raise UserError(f"{line}: write ~{key}, without a value")
         return
-    if (override.is_add() or override.is_force_add()) and key not in ADDED:
+    if (override.is_add() or override.is_force_add()) and key not in override_keys.ADDED:
         raise UserError(f"{line}: one option of {key} is chosen already: write {key}=OPTION, without +")
     for one in values:
         several = one if isinstance(one, list) else [one]

@@ -78,6 +78,7 @@ def composed_run(*overrides: str) -> tuple[Config, Path]:
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
+    override_keys.check_added(overrides)
     register_resolvers()
     with initialize_config_dir(str(option_files.CONF), **VERSION):
         return compose("config", [readable(override) for override in overrides], return_hydra_config=True)

@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lossfit.cli.command_line import ADDED
+from lossfit import overrides
 from lossfit.cli.composing import swept
 from lossfit.errors import TRACEBACK, UserError, did_you_mean, exit_on_error
 from lossfit.option_files import CONF, options
@@ -88,7 +88,7 @@ def _no_such_key(error: OmegaConfBaseException, message: str) -> str:
         )
     option = Path(key.replace(".", "/"))
     if (CONF / f"{option}.yaml").is_file():
-        plus = "+" if str(option.parent) in ADDED else ""
+        plus = "+" if str(option.parent) in overrides.ADDED else ""
         return f"{text}; {option.name} is an option of {option.parent}: {plus}{option.parent}={option.name}"
     add = re.search(r"To append to your config use (.*)", message)
     # a mapping takes any key, unless it is a call, a group or one of Hydra's
