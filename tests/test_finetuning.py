@@ -388,8 +388,10 @@ def test_an_unfreezing_without_effect_is_refused_or_said(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("optimizer", FIND_STEP_SIZES)
-def test_optimizers_that_find_their_step_sizes_have_no_rates_for_layers(optimizer: str, tmp_path: Path) -> None:
+def test_optimizers_that_find_their_step_sizes_have_no_rates_for_parts(optimizer: str, tmp_path: Path) -> None:
     options = [f"optimizer={optimizer}", "scheduler=none", "data.batch_size=all", "data.augment=null"]
     with pytest.raises(ConfigError, match=r"model.layer_decay must be null for an optimizer that finds its step sizes"):
         fit(tmp_path / "run", *TINY, "model.layer_decay=0.5", *options)
+    with pytest.raises(ConfigError, match=r"model.bias_lr must be 1 for an optimizer that finds its step sizes"):
+        fit(tmp_path / "run", "model=airbench", "model.bias_lr=64", *options)
     assert not (tmp_path / "run").exists()

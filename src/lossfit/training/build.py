@@ -182,7 +182,8 @@ def _build_module(
     scheduler = build(config["scheduler"], "scheduler", **facts)
     traits = try_optimizer(optimizer, scheduler)
     if traits.finds_step_sizes and getattr(model, "lr_scales", None):
-        raise ConfigError("model.layer_decay must be null for an optimizer that finds its step sizes itself")
+        rates = "bias_lr must be 1" if config["model"].get("layer_decay") is None else "layer_decay must be null"
+        raise ConfigError(f"model.{rates} for an optimizer that finds its step sizes itself")
     mean, std = list(data.mean), list(data.std)
     shape, resize = list(data.image_shape), data.resize
     description = Description(config, image_shape=shape, mean=mean, std=std, resize=resize, **task.description)
