@@ -218,6 +218,14 @@ def test_the_report_says_the_command_and_the_hardware(bench: dict[str, ModuleTyp
         (["--table", "none.json"], "--table none.json: there is no such file"),
         (["--only", "cnn", "model.dropuot=0"], "model.dropuot: no such key (did you mean 'dropout'?)"),
         (
+            ["--only", "default", "data=sample_rotation", "loss=mse"],
+            "data=sample_rotation: recipes are compared by accuracy, got a regression task",
+        ),
+        (
+            ["--ablate", "cnn", "data=sample_rotation", "loss=mse"],
+            "data=sample_rotation: recipes are compared by accuracy, got a regression task",
+        ),
+        (
             ["--only", "fastai_wide", "data=sample_rotation", f"data.dir={ROOT}/tests/data"],
             "data=sample_rotation: the rivals need grey images of classes",
         ),

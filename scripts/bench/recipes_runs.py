@@ -18,10 +18,11 @@ from typing import Any
 import yaml
 
 from lossfit import cli, option_files, runs
-from lossfit.config import Config, build, check
+from lossfit.config import Config, build, check, task_of
 from lossfit.errors import ConfigError, RunError, UserError, did_you_mean
 from lossfit.runs.result import git_revision
 from lossfit.system.signals import die_with_parent
+from lossfit.tasks.metric_names import CLASSIFICATION
 
 FOLDER = Path("logs/bench/recipes")
 TRAIN = option_files.CONF.parent / "train.py"
@@ -86,10 +87,15 @@ def words_of(name: str) -> list[str]:
 
 
 def recipe(name: str, words: Sequence[str], overrides: Sequence[str]) -> Recipe:
-    """Return a recipe of lossfit; raise what composing and checking its config raises."""
+    """Return a recipe of lossfit; raise what composing and checking its config raises.
+
+    Raises UserError for data that are not of classes, since a recipe is measured by its accuracy.
+    """
     words = (*words, *overrides)
     config = cli.composed(*words)
     check(config)
+    if (task := task_of(config)) != CLASSIFICATION:
+        raise UserError(f"data={config['choices'].get('data')}: recipes are compared by accuracy, got a {task} task")
     return Recipe(name, words, digest(config))
 
 
