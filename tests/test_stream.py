@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -289,6 +290,38 @@ def test_a_part_that_is_renamed_while_the_cache_is_listed_counts_against_its_lim
     monkeypatch.setattr(Path, "glob", renamed_after)
     assert cache.path("train/b.bin").read_bytes() == bytes(100)
     assert not first.exists()
+
+
+def join_threads() -> None:
+    """Wait until the threads that fetch ahead have nothing left to do."""
+    for thread in threading.enumerate():
+        if thread.name == "stream":
+            thread.join()
+
+
+def test_threads_do_not_wait_for_a_file_that_one_of_them_fetches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = CachedFiles(SimpleNamespace(url="s3://images"), {}, tmp_path, limit=None)
+    begun = {name: threading.Event() for name in "ab"}
+    fetched, done = [], threading.Event()
+
+    def path(name: str) -> None:
+        fetched.append(name)
+        begun[name].set()
+        done.wait()
+
+    monkeypatch.setattr(cache, "path", path)
+    cache.ahead("train", ["a"])
+    begun["a"].wait()
+    cache.ahead("train", ["a", "b"])
+    begun["b"].wait()
+    done.set()
+    join_threads()
+    assert fetched == ["a", "b"]
+    cache.ahead("train", ["a"])  # it is not there: the first time failed
+    join_threads()
+    assert fetched == ["a", "b", "a"]
 
 
 def test_a_batch_of_more_chunks_than_may_be_kept_is_read_all_the_same(

@@ -90,6 +90,7 @@ class CachedFiles:
     def __init__(self, place: Bucket, known: dict[str, FileInfo], folder: Path, limit: int | None) -> None:
         self.place, self.known, self.folder, self.limit = place, known, folder, limit
         self.wanted: deque[str] = deque()
+        self.fetching: set[str] = set()  # by the threads
         self.near: dict[str, list[str]] = {}  # by the split
         self.threads, self.pid, self.guard = 0, os.getpid(), threading.Lock()
         try:
@@ -113,11 +114,11 @@ class CachedFiles:
         """Fetch files in the background, and keep them and those of other splits as long as there is room."""
         if self.pid != os.getpid():  # a fork has none of its parent's threads and batches
             self.threads, self.pid, self.guard, self.near = 0, os.getpid(), threading.Lock(), {}
+            self.fetching = set()
         with self.guard:
             self.near = {**self.near, split: list(names)}
-            self.wanted = deque(
-                name for near in self.near.values() for name in near if not (self.folder / name).exists()
-            )
+            coming = (name for near in self.near.values() for name in near if name not in self.fetching)
+            self.wanted = deque(name for name in coming if not (self.folder / name).exists())
             start = min(THREADS - self.threads, len(self.wanted))
             self.threads += start
         for _ in range(start):
@@ -130,8 +131,11 @@ class CachedFiles:
                     self.threads -= 1
                     return
                 name = self.wanted.popleft()
+                self.fetching.add(name)
             with suppress(Exception):  # whoever needs the file meets the error again
                 self.path(name)
+            with self.guard:
+                self.fetching.discard(name)
 
     def _is_there(self, path: Path, name: str) -> bool:
         """Whether the cache has a file, which then counts as used now."""
