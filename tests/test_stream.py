@@ -35,6 +35,7 @@ from lossfit.data.stream.writing import write_stream
 from lossfit.errors import ConfigError, UserError
 from lossfit.runs import trust
 from lossfit.studies.measured import measured
+from lossfit.system import locks
 from lossfit.tasks.classification import Classification
 from lossfit.tasks.multilabel import Multilabel
 from lossfit.tasks.regression import Regression
@@ -288,8 +289,33 @@ def test_a_part_that_is_renamed_while_the_cache_is_listed_counts_against_its_lim
             part.rename(first)
 
     monkeypatch.setattr(Path, "glob", renamed_after)
-    assert cache.path("train/b.bin").read_bytes() == bytes(100)
+    with locks.held(cache._lock("train/a.bin")):  # by the process that writes it
+        assert cache.path("train/b.bin").read_bytes() == bytes(100)
     assert not first.exists()
+
+
+def test_parts_of_killed_processes_are_the_first_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"train/{number}.bin" for number in range(100)]
+    known = {name: FileInfo(100, sha256(bytes(100)).hexdigest()) for name in names}
+    cache = CachedFiles(SimpleNamespace(url="s3://images", blocks=lambda name: [bytes(100)]), known, tmp_path, 250)
+    old, fetched, next_one = names[:3]
+    same_lock = next(name for name in names[3:] if cache._lock(name) == cache._lock(fetched))
+    part, other = (tmp_path / f"train/.{Path(name).name}.part1" for name in (names[3], same_lock))
+    old_file = cache.path(old)
+    for path in (part, other):
+        path.write_bytes(bytes(100))
+    with locks.held(cache._lock(names[3])):
+        cache.path(fetched)
+    assert (part.exists(), other.exists(), old_file.exists()) == (True, False, False), "one was being written"
+    cache.path(next_one)
+    assert (part.exists(), (tmp_path / fetched).exists()) == (False, True)
+    part.write_bytes(bytes(100))
+    monkeypatch.setattr(locks, "is_held", lambda folder: False)  # as without locks
+    cache.path(old)
+    assert part.exists()
+    os.utime(part, (0, 0))
+    cache.path(fetched)
+    assert not part.exists()
 
 
 def join_threads() -> None:

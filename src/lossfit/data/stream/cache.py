@@ -13,18 +13,19 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from lossfit.data.dataset_files import DataError
 from lossfit.data.stream.places import Bucket, Folder
+from lossfit.errors import UserError
 from lossfit.system import files, locks
 
 THREADS = 4  # that fetch ahead
 LOCKS = 64  # each is for some of the files
 WAIT = 3600.0  # seconds to wait for another process that fetches the same file
-STALE = 3600.0  # seconds after which the process that was writing a part must have been killed
+STALE = 3600.0  # seconds after which, without locks, the process that was writing a part must have been killed
 TRIES = 3
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,7 @@ class CachedFiles:
         path = self.folder / name
         if self._is_there(path, name):
             return path
-        lock = self.folder / "locks" / f"{zlib.crc32(name.encode()) % LOCKS:02x}"
-        with locks.held(lock, WAIT):
+        with locks.held(self._lock(name), WAIT):
             if not self._is_there(path, name):
                 self._fetch(path, name)
         return path
@@ -123,6 +123,10 @@ class CachedFiles:
             self.threads += start
         for _ in range(start):
             threading.Thread(target=self._work, daemon=True, name="stream").start()
+
+    def _lock(self, name: str) -> Path:
+        """Return the folder whose lock a process holds while it fetches a file."""
+        return self.folder / "locks" / f"{zlib.crc32(name.encode()) % LOCKS:02x}"
 
     def _work(self) -> None:
         while True:
@@ -150,7 +154,7 @@ class CachedFiles:
         for attempt in range(TRIES):
             try:
                 with files.replacing(path) as part:
-                    self._reserve(part, self.known[name].bytes)
+                    self._reserve(part, name)
                     self._download(part, name)
                 return
             except DataError as error:
@@ -176,23 +180,40 @@ class CachedFiles:
         if size != self.known[name].bytes or digest.hexdigest() != self.known[name].sha256:
             raise DataError(f"data.url={self.place.url}: {name} is damaged, or is not the file that was written")
 
-    def _reserve(self, part: Path, size: int) -> None:
+    def _reserve(self, part: Path, name: str) -> None:
         """Make the part with its full size; if there is no room, remove what was used longest ago, `near` last."""
+        size = self.known[name].bytes
         with locks.held(self.folder, WAIT):
             found = {}  # by the inode: a part that is complete is renamed at any time
             for pattern in ("*/.*.bin.part*", "*/*.bin"):  # in this order, in which no file is left out
                 for path in self.folder.glob(pattern):
+                    if path.name.startswith("."):
+                        self._remove_if_dead(path, self._lock(name))
                     with suppress(OSError):
                         status = path.stat()
                         found[status.st_ino] = (status.st_mtime, status.st_size, path)
             total = size + sum(nbytes for _, nbytes, _ in found.values())
             in_use = {self.folder / name for near in self.near.values() for name in near}
-            for used, nbytes, path in sorted(found.values(), key=lambda one: (one[2] in in_use, one[0])):
+            for _, nbytes, path in sorted(found.values(), key=lambda one: (one[2] in in_use, one[0])):
                 if self.limit is None or total <= self.limit:
                     break
-                if path.name.startswith(".") and time.time() - used < STALE:  # a part that is being written
+                if path.name.startswith("."):  # a part that is being written
                     continue
                 path.unlink(missing_ok=True)
                 total -= nbytes
             with part.open("wb") as file:
                 file.truncate(size)
+
+    def _remove_if_dead(self, part: Path, own: Path) -> None:
+        """Remove a part whose process was killed: nobody else holds the lock of its file.
+
+        own: what this thread holds the lock of. Call it with the lock of the cache, without which no part is made.
+        """
+        name = f"{part.parent.name}/{part.name[1:].rpartition('.part')[0]}"
+        with suppress(OSError, UserError):  # it is gone, or being written
+            if not locks.is_held(self.folder):  # a file system without locks
+                if time.time() - part.stat().st_mtime >= STALE:
+                    part.unlink()
+                return
+            with nullcontext() if self._lock(name) == own else locks.held(self._lock(name)):
+                part.unlink()
