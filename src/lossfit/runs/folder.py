@@ -87,8 +87,9 @@ def write_signed(path: Path, content: Any) -> None:
 
 def is_trusted(folder: Path) -> bool:
     """Whether a run folder's config may name the user's own code."""
+    config = folder / names.CONFIG
     try:
-        return trust.is_trusted(folder, (folder / names.CONFIG).read_bytes())
+        return config.is_file() and trust.is_trusted(folder, config.read_bytes())  # a pipe would be waited for
     except OSError:
         return False
 
