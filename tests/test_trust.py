@@ -281,6 +281,19 @@ def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, mo
     assert trust.is_trusted(tmp_path, b"config"), "a damaged key is replaced"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.write_bytes(b"\xff\x00")], ids=["pipe", "damaged"])
+def test_a_signature_file_that_cannot_be_read_is_replaced_at_the_next_signing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    make(tmp_path / ".signature")
+    monkeypatch.setattr(trust, "_composed", set())
+    assert not trust.is_own(tmp_path, b"config")
+    trust.sign(tmp_path, b"config")
+    monkeypatch.setattr(trust, "_composed", set())
+    assert trust.is_own(tmp_path, b"config")
+
+
 def test_an_account_without_a_home_can_train_and_says_what_a_resume_needs(
     tmp_path: Path, own_code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,8 +156,8 @@ def _of(content: bytes, key: bytes) -> str:
 
 def _signatures(folder: Path) -> list[str]:
     try:
-        return (folder / names.SIGNATURE).read_text(encoding="ascii", errors="replace").split()[:1000]
-    except FileNotFoundError:
+        return files.read_text(folder / names.SIGNATURE).split()[:1000]
+    except (FileNotFoundError, ValueError):  # a damaged file, or a pipe, has none
         return []
 
 
