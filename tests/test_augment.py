@@ -383,10 +383,11 @@ def test_images_on_another_device_are_changed_there() -> None:
 # ---- the options
 
 
-def test_the_default_of_fashion_mnist() -> None:
-    node = compose()["data"]["augment"]
-    assert node == {"_target_": "lossfit.data.Augment", "flip": "alternating", "translate": 0, "erase": 0}
-    assert compose("data.augment.flip=0")["data"]["augment"] == {**node, "flip": 0}
+def test_the_augmentation_of_fashion_mnist_is_none_and_of_long_recipes_more() -> None:
+    assert compose()["data"]["augment"] == {}
+    node = compose("experiment=fast_94")["data"]["augment"]
+    assert node == {"_target_": "lossfit.data.Augment", "flip": "alternating", "translate": 1, "erase": 0}
+    assert compose("data/augment=mirror", "data.augment.translate=1")["data"]["augment"] == node
 
 
 @pytest.mark.parametrize("override", ["data.augment=null", "data/augment=none", "debug=overfit"])
@@ -434,8 +435,11 @@ def test_values_out_of_range_are_refused_in_a_line(override: str, message: str) 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("experiment=fast_94 data=digits", "data.augment must be null, got {'translate': 1}"),
-        ("experiment=fast_94 data=folder data.dir=x", "data.augment.translate: lossfit.data.augment.Photo has no such"),
+        ("+data.augment.translate=1", "data.augment must be null, got {'translate': 1}"),
+        (
+            "+data.augment.translate=1 data=folder data.dir=x",
+            "data.augment.translate: lossfit.data.augment.Photo has no",
+        ),
     ],
 )
 def test_values_of_another_option_are_refused_with_the_options_that_have_them(command: str, message: str) -> None:

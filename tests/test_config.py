@@ -90,7 +90,7 @@ def test_a_loss_is_at_most_six_lines(option: str) -> None:
 
 
 def edited(**changes: Any) -> dict[str, Any]:
-    config = compose()
+    config = compose("data/augment=mirror")
     for path, value in changes.items():
         *parents, last = path.split("__")
         node = config
@@ -123,7 +123,7 @@ def test_values_out_of_range_are_reported_with_all_other_mistakes_before_a_folde
     command = [
         *("model=cnn", "optimizer=muon", "optimizer.momentum=1", "scheduler=step", "scheduler.step_size=30"),
         *("data.val_size=0", "data/mix=mixup", "data.mix.alpha=-1", "model.dropout=2", "model.widths=[8,0,8,8]"),
-        *("seed=one", "callbacks.last_checkpoint.every_n_steps=0", "++data.augment.flp=1"),
+        *("seed=one", "callbacks.last_checkpoint.every_n_steps=0", "data/augment=mirror", "++data.augment.flp=1"),
     ]
     with pytest.raises(ConfigError) as caught:
         engine.start(tmp_path / "run", compose(*command), command)

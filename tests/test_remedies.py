@@ -31,7 +31,13 @@ RUNS = {
         "trainer.max_epochs=-1",
     ],
     "own model": ["model=custom", "model.function=my.Net", "+model.options.depth=20", "optimizer=muon"],
-    "own keys": ["loss=ldam", "model.cosine_scale=30", "data.augment.translate=4", "scheduler=wsd"],
+    "own keys": [
+        "loss=ldam",
+        "model.cosine_scale=30",
+        "data/augment=mirror",
+        "data.augment.translate=4",
+        "scheduler=wsd",
+    ],
     "milestones": [*MILESTONES, "data/mix=cutmix", "loss=focal", "loss.gamma=3", "model=timm", "model.freeze=backbone"],
     "values": ["data=sample_rotation", "loss=mse", "model=mlp", "data/augment=none"],
     "folder": [
@@ -129,7 +135,9 @@ def test_overfitting_gets_what_the_run_does_not_have_yet() -> None:
         "data/augment=small model.dropout=0.3",
         "+callbacks=early_stopping",
     ]
-    assert offered("overfitting", run, "model=linear", "+callbacks=early_stopping") == ["data.augment.translate=2"]
+    assert offered("overfitting", run, "model=linear", "data/augment=mirror", "+callbacks=early_stopping") == [
+        "data.augment.translate=2"
+    ]
     assert offered("overfitting", run, "data=digits", "model=linear")[0] == "data/augment=shift"
     assert "early_stopping" in offered("overfitting", run, "+callbacks=ema")[1]
 

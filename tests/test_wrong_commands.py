@@ -277,6 +277,8 @@ def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_
         (["resume=a=b c"], "resume=a=b c: no such run folder or checkpoint of one"),
         (["data.mix=mixup"], "data.mix=mixup: data/mix is a group, written with a slash: write data/mix=mixup"),
         (["data.mix=mixupp"], "data/mix is a group, written with a slash: write data/mix=OPTION (known: cutmix, "),
+        (["loss.gamma=1"], "loss.gamma: no such key (known: smoothing, weights); options that have it: loss=focal"),
+        (["data.augment.magnitude=5"], "(known: erase, flip, translate); options that have it: data/augment=rand"),
         (["loss.focal=true"], "loss.focal: no such key (known: smoothing, weights); focal is an option of loss"),
         (["costs.Shirt.Coat=5"], "costs.Shirt: no such key; to add it, write +costs.Shirt.Coat=5"),
         (["--config-name=nope"], f"--config-name=nope: no such config in {ROOT}/conf (known: config)"),

@@ -5,7 +5,7 @@ Imports no torch.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,13 @@ PRUNING = "lossfit.callbacks.Pruning"  # passive too: it has no option file, a s
 def options(group: str) -> list[str]:
     """Return the options of a group, sorted."""
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def options_with(key: str, names: Set[str]) -> str:
+    """Return `; options that have it: GROUP=A, B` for the group at a key, if any of its options has these keys."""
+    group = key.replace(".", "/")
+    found = [name for name in options(group) if names <= read(group, name).keys()]
+    return f"; options that have it: {group}={', '.join(found)}" if found else ""
 
 
 def read(group: str, option: Any) -> dict[str, Any]:

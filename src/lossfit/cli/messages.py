@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from lossfit import overrides
 from lossfit.cli.composing import swept
 from lossfit.errors import TRACEBACK, UserError, did_you_mean, exit_on_error
-from lossfit.option_files import CONF, options
+from lossfit.option_files import CONF, options, options_with
 
 FOOTER = "\n    full_key: "  # begins what OmegaConf adds to its messages
 
@@ -95,7 +95,8 @@ def _no_such_key(error: OmegaConfBaseException, message: str) -> str:
     free = "." in key and isinstance(parent, DictConfig) and "_target_" not in parent
     if add and free and not (CONF / option.parent).is_dir() and not (key.startswith("hydra.") and len(parent)):
         text += f"; to add it, write {add[1]}"
-    return text
+    group, _, name = key.rpartition(".")
+    return text + options_with(group, {name})
 
 
 def _wrong_value(error: OmegaConfBaseException, message: str) -> str:

@@ -1,7 +1,7 @@
 """`check`: every mistake of a config, a line each, before anything is built or a run folder is made."""
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from lossfit import option_files
@@ -132,12 +132,12 @@ def _in_call(node: Config, key: str) -> Iterator[str]:
             continue
         if name not in parameters:
             if not takes_kwargs:
-                meant = did_you_mean(name, parameters.keys() - FACTS)
-                yield f"{key}.{name}: {node['_target_']} has no such argument{meant}{_options_with(key, {name})}"
+                meant = did_you_mean(name, parameters.keys() - FACTS) + option_files.options_with(key, {name})
+                yield f"{key}.{name}: {node['_target_']} has no such argument{meant}"
         elif name == "mode" and value is None and "monitor" in node:
             continue  # `_in_node` has looked at it
         elif not fits(value, annotation := trainer_bounds.with_auto(f"{key}.{name}", parameters[name].annotation)):
-            others = _options_with(f"{key}.{name}", value.keys()) if isinstance(value, dict) else ""
+            others = option_files.options_with(f"{key}.{name}", value.keys()) if isinstance(value, dict) else ""
             yield f"{key}.{name} must be {type_in_words(annotation)}, got {value!r}{others}"
         elif wrong := problem(f"{key}.{name}", value, annotation):
             yield wrong
@@ -145,13 +145,6 @@ def _in_call(node: Config, key: str) -> Iterator[str]:
         for name, parameter in parameters.items():
             if parameter.default is parameter.empty and name not in node and name not in FACTS:
                 yield f"{key}.{name} is missing: {node['_target_']} needs it"
-
-
-def _options_with(key: str, names: Set[str]) -> str:
-    """Return `; options that have it: GROUP=A, B` for the group at a key, if any of its options has these arguments."""
-    group = key.replace(".", "/")
-    found = [name for name in option_files.options(group) if names <= option_files.read(group, name).keys()]
-    return f"; options that have it: {group}={', '.join(found)}" if found else ""
 
 
 def _in_members(node: Any, part: str) -> Iterator[str]:

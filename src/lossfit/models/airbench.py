@@ -98,7 +98,7 @@ class Airbench(nn.Module):
         self,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        widths: Sequence[Count] = (16, 64, 64),
+        widths: Sequence[Count] = (16, 48, 96),
         depth: Count = 2,
         whiten: bool = True,
         whiten_kernel: Count = 2,
