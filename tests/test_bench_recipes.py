@@ -153,7 +153,7 @@ def train(
 
         monkeypatch.setattr(measuring, "measured", measured)
         try:
-            failed = bench["recipes"].train(recipes, seeds, tmp_path / "r.json", None, [*words])
+            failed = bench["recipes"].train(recipes, seeds, tmp_path / "results" / "r.json", None, [*words])
         except KeyboardInterrupt:
             failed = ["stopped"]
         return failed, started
@@ -162,7 +162,7 @@ def train(
 
 
 def of_file(tmp_path: Path) -> list[tuple[str, int, str]]:
-    content = json.loads((tmp_path / "r.json").read_text())
+    content = json.loads((tmp_path / "results" / "r.json").read_text())
     return [(run["recipe"], run["seed"], run["digest"]) for run in content["runs"]]
 
 

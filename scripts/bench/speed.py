@@ -13,7 +13,7 @@
 (f) The start: `python train.py` to the end of its first step, over a process that imports Lightning. CPU time.
 (g) A training step with trainer.precision=bf16-mixed over the same step with 32-true: linear model, MLP, CNN and
     the default model.
-(h) A training step with compile=true over the same step without it: the default recipe, fast_94 and best, in their
+(h) A training step with compile=true over the same step without it: the default recipe and best, in their
     own precision. Neither has the compilation itself.
 
 In (a) and (b) both sides train and validate on the same images, in float32. The bare loop uses lossfit's optimizer,
@@ -102,7 +102,7 @@ def main() -> None:
         sides = [cli.composed(*shared, f"model={model}", f"trainer.precision={kind}") for kind in PRECISIONS]
         name = f"bf16-mixed / 32-true, {model}"
         figures[name] = compare(name, *map(steps, sides), options.repeats, STEPS / 1000, "ms a step")
-    for recipe in ("default", "fast_94", "best") if "h" in options.parts else ():
+    for recipe in ("default", "best") if "h" in options.parts else ():
         words = ["trainer=cpu", *([] if recipe == "default" else [f"experiment={recipe}"]), *options.overrides]
         sides = [cli.composed(*words, f"compile={choice}") for choice in ("true", "false")]
         name = f"compiled / not compiled, {recipe}"
