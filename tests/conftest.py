@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 Command = Callable[..., tuple[Any, str]]
 NO_PICTURES = "++callbacks.pictures=null"  # they take two thirds of the time of a quick run
 QUICK = ["data=sample", "model=mlp", "optimizer=adamw", "scheduler=one_cycle", "trainer=cpu"]
-QUICK += ["data/augment=mirror", "trainer.precision=32-true", "trainer.max_epochs=1", NO_PICTURES]
+QUICK += ["trainer.precision=32-true", "trainer.max_epochs=1", NO_PICTURES]
 
 
 def pytest_configure() -> None:

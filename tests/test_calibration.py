@@ -242,7 +242,7 @@ def test_loading_predicting_and_exporting_use_it(script: Script, calibrated: Pat
 
 def test_a_regression_with_variances(script: Script, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    fit(run, "data=sample_rotation", "data/augment=none", "loss=gaussian_nll")
+    fit(run, "data=sample_rotation", "loss=gaussian_nll")
     status, said, err = script("evaluate", run, "--calibrate")
     assert (status, err) == (0, "")
     assert "ece" not in said
@@ -256,7 +256,7 @@ def test_a_regression_with_variances(script: Script, tmp_path: Path) -> None:
 
 
 def test_a_regression_without_variances_is_refused(script: Script, tmp_path: Path) -> None:
-    fit(tmp_path / "run", "data=sample_rotation", "data/augment=none", "loss=huber")
+    fit(tmp_path / "run", "data=sample_rotation", "loss=huber")
     for option in ("--calibrate", "--calibrated"):
         status, said, err = script("evaluate", tmp_path / "run", option)
         assert (status, said) == (2, "")

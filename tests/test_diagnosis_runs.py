@@ -96,7 +96,7 @@ MODES = [
     ["data/mix=mixup", "trainer.precision=64-true"],
     ["trainer.limit_val_batches=0", "callbacks.checkpoint=null"],
     ["trainer.max_steps=5", "trainer.check_val_every_n_epoch=2"],
-    ["data=sample_rotation", "data/augment=none", "loss=huber"],
+    ["data=sample_rotation", "loss=huber"],
 ]
 
 

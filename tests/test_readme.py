@@ -310,7 +310,7 @@ def run_of_each_task(own_run: Path, trained: Path) -> dict[str, Path]:
         table = ["data.dir=photos", "data.table=tags.csv", *SMALL_FOLDER]
         fit(Path("tags"), "data=folder", *table, "loss=bce", "callbacks=checkpoint")
     with chdir(ROOT):
-        fit(own_run / "angles", "data=sample_rotation", "data/augment=none", "loss=huber", "callbacks=checkpoint")
+        fit(own_run / "angles", "data=sample_rotation", "loss=huber", "callbacks=checkpoint")
     return {"classification": trained, "multilabel": own_run / "tags", "regression": own_run / "angles"}
 
 

@@ -162,7 +162,7 @@ def values_and_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
     tags = [f"{f.relative_to(folder / 'photos')},{('sea;sun', 'sea', 'sun', '')[n % 4]}" for n, f in enumerate(files)]
     (folder / "photos" / "tags.csv").write_text("\n".join(["path,tags", *tags]))
     with chdir(ROOT):
-        fit(folder / "values", "data=sample_rotation", "data/augment=none", "loss=gaussian_nll", "model=linear")
+        fit(folder / "values", "data=sample_rotation", "loss=gaussian_nll", "model=linear")
         own = [f"data.dir={folder}/photos", "data.table=tags.csv", "data.image_size=16", "data.workers=0"]
         fit(folder / "sets", "data=folder", *own, "loss=bce", "model=linear")
     return {"values": folder / "values", "sets": folder / "sets"}

@@ -28,7 +28,7 @@ from tests import forks
 from tests.conftest import QUICK, ROOT, Command, compose, fit, whole_and_resumed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-THREE = ["trainer.max_epochs=3", "data.batch_size=64"]  # 8 steps an epoch
+THREE = ["trainer.max_epochs=3", "data.batch_size=64", "data/augment=small"]  # 8 steps an epoch
 
 
 class Killed(RuntimeError):

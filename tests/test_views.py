@@ -106,7 +106,7 @@ def test_without_views_the_outputs_are_the_models_own() -> None:
 
 def test_values_and_misspelt_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tta=mirror is for classes only: the values of an image and of its mirror"):
-        build_run(compose(*QUICK, "data=sample_rotation", "data/augment=none", "loss=mse", "tta=mirror"), tmp_path)
+        build_run(compose(*QUICK, "data=sample_rotation", "loss=mse", "tta=mirror"), tmp_path)
     with pytest.raises(ConfigError, match="tta must be one of mirror, crops or null, got 'flip'"):
         fit(tmp_path / "run", "tta=flip")
     assert not (tmp_path / "run").exists()

@@ -278,7 +278,7 @@ def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_
         (["data.mix=mixup"], "data.mix=mixup: data/mix is a group, written with a slash: write data/mix=mixup"),
         (["data.mix=mixupp"], "data/mix is a group, written with a slash: write data/mix=OPTION (known: cutmix, "),
         (["loss.gamma=1"], "loss.gamma: no such key (known: smoothing, weights); options that have it: loss=focal"),
-        (["data.augment.magnitude=5"], "(known: erase, flip, translate); options that have it: data/augment=rand"),
+        (["data.augment.flip=0"], "data.augment.flip: no such key; options that have it: data/augment=mirror, photo"),
         (["loss.focal=true"], "loss.focal: no such key (known: smoothing, weights); focal is an option of loss"),
         (["costs.Shirt.Coat=5"], "costs.Shirt: no such key; to add it, write +costs.Shirt.Coat=5"),
         (["--config-name=nope"], f"--config-name=nope: no such config in {ROOT}/conf (known: config)"),

@@ -82,8 +82,8 @@ def train(recipes: Iterable[Recipe], seeds: int, file: Path, ablated: str | None
     known = {(run["recipe"], run["seed"]): run["digest"] for run in content["runs"]}
     missing = {key: recipe for key, recipe in wanted.items() if known.get(key) != recipe.digest}
     failed = []
-    file.parent.mkdir(parents=True, exist_ok=True)
     if missing:
+        file.parent.mkdir(parents=True, exist_ok=True)
         warn_of_load()
         if not all(recipe.rival for recipe in missing.values()):
             recipes_runs.warm_up(overrides)

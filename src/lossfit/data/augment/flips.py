@@ -2,7 +2,7 @@
 
 An alternating flip (2404.00498) mirrors an image in every other epoch, so that two epochs show both forms of every
 image, where chance shows one form twice to half of the images. A bit of each image, drawn from the seed, says whether
-it is mirrored in even or in odd epochs. It gains most when few epochs are trained, and needs at least two.
+it is mirrored in even or in odd epochs. It needs at least two epochs.
 """
 
 from typing import Literal
