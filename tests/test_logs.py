@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from lossfit import cli, runs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fit
 
 
 def test_matplotlib_does_not_say_that_it_lists_the_fonts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,3 +44,10 @@ def test_what_was_said_before_there_was_a_folder_is_in_its_log(
     lines = (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()
     assert [line.partition("lossfit.test: ")[2] for line in lines] == ["no image: 1.jpg", "trained"]
     assert capsys.readouterr().out == "Warning: no image: 1.jpg\ntrained\n"
+
+
+def test_nothing_is_warned_of_in_epochs_without_validation(tmp_path: Path) -> None:
+    fit(tmp_path, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2")
+    log = (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert " WARNING " not in log
+    assert "val/acc" in log

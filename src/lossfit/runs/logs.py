@@ -15,6 +15,7 @@ NOT_APPLICABLE = (  # Lightning's warnings that do not apply here
     r".*smaller than the logging interval.*",
     r".*recommended to use `self.log\(.*sync_dist=True.*",  # values are reduced before they are logged
     r".*exists and is not empty.*",  # the run folder was made for this run
+    r".*could not find the monitored key.*",  # before the first validation; the name of the metric has been checked
     r".*is in `eval\(\)` mode.*",
     r".*in eval mode at the start of training.*",
     r".*isinstance\(treespec, LeafSpec\).*",
