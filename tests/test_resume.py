@@ -358,6 +358,21 @@ def test_what_cannot_be_resumed_says_why_and_changes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.parametrize("name", ["metrics.csv", "train.log", "config.yaml"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
+    tmp_path: Path, command: Command, name: str
+) -> None:
+    run = tmp_path / "run"
+    fit(run)
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    status, said = command("train.py", f"resume={run}", "trainer.max_epochs=2")
+    assert status == 2
+    assert f"{run / name} " in said, said
+    assert "Traceback" not in said
+
+
 def test_a_full_disk_fails_the_run_and_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,8 +89,8 @@ def is_trusted(folder: Path) -> bool:
     """Whether a run folder's config may name the user's own code."""
     config = folder / names.CONFIG
     try:
-        return config.is_file() and trust.is_trusted(folder, config.read_bytes())  # a pipe would be waited for
-    except OSError:
+        return trust.is_trusted(folder, files.read_bytes(config))
+    except (OSError, ValueError):
         return False
 
 

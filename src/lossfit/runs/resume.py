@@ -33,6 +33,9 @@ def folder_of(path: str | Path) -> Path:
                 f"repeat its command"
             )
         raise UserError(f"resume={path}: no such run folder or checkpoint of one")
+    for file in (folder / names.LOG, folder / names.METRICS):  # the run goes on in them
+        if file.exists() and not file.is_file():
+            raise UserError(f"resume={path}: {file} is not a regular file: move it away")
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lossfit import overrides as override_keys
 from lossfit import runs
 from lossfit.config import Config
-from lossfit.errors import UserError
+from lossfit.errors import UserError, one_line
 from lossfit.runs import names, trust
 from lossfit.system import files, locks
 
@@ -34,9 +34,9 @@ def read_command(folder: Path) -> list[str]:
     """Return the command of a sweep folder; raise UserError if another account or machine started the sweep."""
     path = folder / names.COMMAND
     try:
-        trust.check_command(folder, path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        trust.check_command(folder, files.read_bytes(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     return runs.read_list(path)
 
 

@@ -40,16 +40,21 @@ def remove_parts(folder: Path, name: str = "*") -> None:
         part.unlink(missing_ok=True)
 
 
-def read_text(path: Path, most: int = LARGEST) -> str:
-    """Return the content of a UTF-8 file, which may come from anyone.
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """Return the content of a file, which may come from anyone.
 
-    Raises OSError if it cannot be read, and ValueError if it is no text, is larger than `most` bytes, or is no regular
-    file: a pipe would be waited for, and a device may have no end.
+    Raises OSError if it cannot be read, and ValueError if it is larger than `most` bytes, or is no regular file: a pipe
+    would be waited for, and a device may have no end.
     """
     size = path.stat().st_size
     if not path.is_file() or size > most:
         raise ValueError(f"{path.name} is no file of at most {most:,} bytes")
-    return path.read_text(encoding="utf-8")
+    return path.read_bytes()
+
+
+def read_text(path: Path, most: int = LARGEST) -> str:
+    """Return the content of a UTF-8 file, as `read_bytes` does; raise ValueError also if it is no text."""
+    return read_bytes(path, most).decode()
 
 
 def write(path: Path, content: str | bytes) -> None:
