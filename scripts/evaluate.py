@@ -73,7 +73,8 @@ def main() -> None:
     task = model.of_task
     views.check(options.tta, task, "--tta")
     fitted = calibrate(model, options.run, options.data) if options.calibrate else None
-    images, target = evaluation.split(model, options.split, options.data, checkpoints.home(options.run))
+    folder = checkpoints.home(options.run)
+    images, target = evaluation.split(model, options.split, options.data, folder)
     outputs = evaluation.outputs_of(model, images)
     found = task.measure(outputs[None], target)
     used = f", temperature {model.temperature:.4f}" if options.calibrated else ""
@@ -94,9 +95,12 @@ def main() -> None:
         print("\n".join(summary(tta)))
         found["tta"] = {"views": options.tta, **tta}
     print("\n" + "\n".join(table(found[task.rows])))
+    if options.tta and tta[task.rows] != found[task.rows]:
+        print("\nWith test-time augmentation\n" + "\n".join(table(tta[task.rows])))
     if fitted is not None and after[task.rows] != found[task.rows]:
         print(f"\nWith the temperature {fitted:.4f}\n" + "\n".join(table(after[task.rows])))
-    folder = checkpoints.home(options.run)
+    if note := views.note(runs.read_result(folder).get("tta"), options.tta):
+        print(f"\n{note}")
     about = {
         "checkpoint": str(checkpoints.find(options.run)),
         "epochs": model.epochs,

@@ -32,10 +32,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossfit import TrainedModel, load
-from lossfit.data.views import VIEWS
+from lossfit import TrainedModel, load, runs
+from lossfit.data import views
 from lossfit.errors import UserError, exit_on_error, printable
 from lossfit.inference import image_files as images
+from lossfit.runs import checkpoints
 
 INVERT = {"auto": None, "yes": True, "no": False}
 BATCH = 64  # images
@@ -56,7 +57,7 @@ def main() -> int:
         "--calibrated", action="store_true", help="use the temperature that evaluate.py --calibrate stored"
     )
     parser.add_argument(
-        "--tta", choices=VIEWS, help="average over each image and its mirror image, or over crops and theirs"
+        "--tta", choices=views.VIEWS, help="average over each image and its mirror image, or over crops and theirs"
     )
     parser.add_argument("--trust-code", action="store_true", help="import the user's own code that the run names")
     options = parser.parse_args()
@@ -70,6 +71,8 @@ def main() -> int:
     inverted: list[str] = []
     results = predictions(model, files, options.top, INVERT[options.invert], unread, inverted)
     WRITERS[options.format](results)
+    if note := views.note(runs.read_result(checkpoints.home(options.run)).get("tta"), options.tta):
+        print(note, file=sys.stderr)
     for line in unread:
         print(f"Not read: {line}", file=sys.stderr)
     if inverted and options.invert == "auto":

@@ -128,6 +128,16 @@ def test_tta_is_reported_beside_and_changes_nothing_else(script: Script, trained
     assert tta["acc"]["value"] == pytest.approx((p.argmax(1) == labels).double().mean().item())
 
 
+def test_who_measures_without_the_tta_of_the_test_is_told(script: Script, tmp_path: Path) -> None:
+    fit(tmp_path / "run", "model=linear", "tta=mirror", "test=true")
+    note = "The run was tested with tta=mirror: --tta mirror does the same here"
+    assert note in script("evaluate", tmp_path / "run")[1].splitlines()
+    status, said, _ = script("evaluate", tmp_path / "run", "--tta", "mirror")
+    assert (status, note in said) == (0, False)
+    tables = [block for block in said.split("\n\n") if "recall" in block]
+    assert [block.startswith("With test-time augmentation\n") for block in tables] == [False, True]
+
+
 def test_a_checkpoint_of_a_run_is_written_about_in_the_run_folder(script: Script, tmp_path: Path) -> None:
     fit(tmp_path / "run", "model=linear")
     assert script("evaluate", tmp_path / "run" / "checkpoints" / "last.ckpt")[0] == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lossfit.training.build import build_run
-from lossfit.training.notes import pretrained_notes
+from lossfit.training.notes import experiment_notes, pretrained_notes
 from tests.conftest import QUICK, compose
 
 
@@ -49,3 +49,46 @@ def test_muon_with_its_large_steps_is_warned_of_for_pretrained_weights() -> None
     assert pretrained_notes(compose("init_from=RUN")) == expected
     assert pretrained_notes(compose("model=timm")) == []
     assert pretrained_notes(compose()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["experiment=fast_94", "data/augment=shift"],
+            "Warning: experiment=fast_94 sets data.augment.translate=1 also for data/augment=shift, whose own is "
+            "data.augment.translate=2",
+        ),
+        (["experiment=finetune", "optimizer=sgd"], "optimizer.lr=1e-3 also for optimizer=sgd, whose own is"),
+        (["experiment=fast_94"], None),
+        (["experiment=fast_94", "data/augment=small"], None),  # whose translate is 1 too
+        (["experiment=finetune", "optimizer=sgd", "optimizer.lr=0.1"], None),
+        (["experiment=finetune", "optimizer=sgd", "optimizer.lr=0.2"], None),  # typed
+        (["experiment=cnn", "data=digits"], None),
+        (["optimizer=sgd"], None),
+    ],
+)
+def test_what_an_experiment_sets_for_another_option_is_said(overrides: list[str], expected: str | None) -> None:
+    notes = experiment_notes(compose(*overrides))
+    assert len(notes) == (expected is not None)
+    assert expected is None or expected in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["trainer.max_epochs=3"], "epoch 3, the last one, is not validated"),
+        (["trainer.max_epochs=1"], "no epoch is validated"),
+        (["trainer.max_epochs=4"], None),
+        (["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1"], None),
+        (["trainer.max_steps=3"], None),
+    ],
+)
+def test_a_last_epoch_that_is_not_validated_is_warned_of(
+    overrides: list[str], expected: str | None, tmp_path: Path
+) -> None:
+    every = "trainer.check_val_every_n_epoch=2"
+    run = build_run(compose(*QUICK, every, "callbacks=[]", "logger=[]", *overrides), tmp_path)
+    notes = [note for note in run.notes if "validated" in note]
+    assert len(notes) == (expected is not None)
+    assert expected is None or notes[0].startswith(f"Warning: {expected}, since trainer.max_epochs=")

@@ -35,7 +35,12 @@ def read(group: str, option: Any) -> dict[str, Any]:
     group: "." for conf/ itself, whose option is `config`. Both may come from anyone: only files of conf/ are read.
     """
     known = group in _groups() and isinstance(option, str) and option in options(group)
-    return dict(_content(group, option)) if known else {}
+    return dict(_content(group, option)) if known and not _is_global(group, option) else {}
+
+
+def read_experiment(option: Any) -> dict[str, Any]:
+    """Return the content of an experiment's file, with its `defaults`; empty for what is no experiment."""
+    return dict(_content("experiment", option)) if option in options("experiment") else {}
 
 
 @functools.cache
@@ -44,11 +49,27 @@ def _groups() -> frozenset[str]:
 
 
 @functools.cache
+def _text(group: str, option: str) -> str:
+    return (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
+
+
+@functools.cache
 def _content(group: str, option: str) -> dict[str, Any]:
-    text = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
-    package = PACKAGE.search(text)
-    content = yaml.safe_load(text)
-    return content if isinstance(content, dict) and (package is None or package[1] != "_global_") else {}
+    content = yaml.safe_load(_text(group, option))
+    return content if isinstance(content, dict) else {}
+
+
+def _is_global(group: str, option: str) -> bool:
+    package = PACKAGE.search(_text(group, option))
+    return package is not None and package[1] == "_global_"
+
+
+def same_value(value: Any, other: Any) -> bool:
+    """Whether two values of an option are the same: 5e-4, which YAML reads as a text, is 0.0005."""
+    try:
+        return float(value) == float(other)
+    except (TypeError, ValueError):
+        return bool(value == other)
 
 
 def meaning(file: Path) -> str:
@@ -61,8 +82,7 @@ def meaning(file: Path) -> str:
 
 def target(group: str, option: str) -> str:
     """Return the `_target_` of an option."""
-    text = (CONF / group / f"{option}.yaml").read_text(encoding="utf-8")
-    return re.findall(r"^_target_: (\S+)", text, re.MULTILINE)[0]
+    return re.findall(r"^_target_: (\S+)", _text(group, option), re.MULTILINE)[0]
 
 
 def groups() -> str:

@@ -138,6 +138,7 @@ def _in_call(node: Config, key: str) -> Iterator[str]:
             continue  # `_in_node` has looked at it
         elif not fits(value, annotation := trainer_bounds.with_auto(f"{key}.{name}", parameters[name].annotation)):
             others = option_files.options_with(f"{key}.{name}", value.keys()) if isinstance(value, dict) else ""
+            others += f"; {key}.{name}=null takes it out" if isinstance(value, dict) and fits(None, annotation) else ""
             yield f"{key}.{name} must be {type_in_words(annotation)}, got {value!r}{others}"
         elif wrong := problem(f"{key}.{name}", value, annotation):
             yield wrong

@@ -6,7 +6,7 @@ which gives the first two twice the weight of the others. Each view costs as muc
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,16 @@ def outputs_for(model: Callable[[Tensor], Tensor], images: Tensor, tta: Kind | N
     if tta is None:
         return model(images)
     return task.averaged(torch.stack([model(view(images)) for view in VIEWS[tta]]))
+
+
+def note(tested_with: Any, tta: Kind | None) -> str:
+    """Return a line for whom uses, without test-time augmentation, a run that was tested with it; empty otherwise.
+
+    tested_with: what the run's result.json says, which may come from anyone.
+    """
+    if tta is not None or tested_with not in list(VIEWS):
+        return ""
+    return f"The run was tested with tta={tested_with}: --tta {tested_with} does the same here"
 
 
 def check(tta: str | None, task: Task, key: str = "tta") -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lossfit.compare.options import options
 from lossfit.config import Config
 from lossfit.config.trainer_bounds import AUTO, OF_AUTO
-from lossfit.option_files import CONF, chosen, read
+from lossfit.option_files import CONF, chosen, read, same_value
 from lossfit.option_files import options as options_of
 
 OF_THE_COMMAND = ("defaults", "hydra", "resume", "trust_code")  # keys of conf/config.yaml that no run's config has
@@ -45,7 +45,7 @@ def differing(config: Config) -> list[Difference]:
     return [
         Difference(key, value, theirs.get(key, ""))
         for key, value in ours.items()
-        if not _same(value, theirs.get(key, "")) and not theirs.get(key, "").startswith("${")
+        if not same_value(value, theirs.get(key, "")) and not theirs.get(key, "").startswith("${")
         if not (key == "trainer.precision" and theirs.get(key) == AUTO and value in OF_AUTO)
     ]
 
@@ -95,11 +95,3 @@ def _usual_callbacks() -> dict[str, Any]:
     """Return the nodes of the callbacks that conf/config.yaml names."""
     (files,) = (entry["callbacks"] for entry in read(".", "config")["defaults"] if "callbacks" in entry)
     return {name: node for file in files for name, node in read("callbacks", file).items()}
-
-
-def _same(value: str, default: str) -> bool:
-    """Whether two texts are the same value: 5e-4, which YAML reads as a text, is 0.0005."""
-    try:
-        return float(value) == float(default)
-    except ValueError:
-        return value == default

@@ -1,7 +1,10 @@
 """Lines for the log about a run that is about to start: what may go against the user's wishes."""
 
+import itertools
 import os
+from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,6 +14,7 @@ from lossfit.config import Config
 from lossfit.data import ImageDataModule
 from lossfit.diagnosis.changes import LEAST_STEPS
 from lossfit.errors import first_ten
+from lossfit.option_files import same_value
 from lossfit.overrides import PRETRAINED
 from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks.task import Task
@@ -41,6 +45,49 @@ def augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str
     ]
 
 
+def experiment_notes(config: Config) -> list[str]:
+    """Warn of values that an experiment sets for one option, and that hold for another one, which was typed, too.
+
+    `data` is left out: the batch size of an experiment is meant for any images.
+    """
+    choices = option_files.chosen(config)
+    names = choices.get("experiment") or []
+    notes = []
+    for name in names if isinstance(names, list) else [names]:
+        experiment = option_files.read_experiment(name)
+        for group, meant in _meant_options(experiment).items():
+            option = choices.get(group)
+            own, path = option_files.read(group, option), group.split("/")
+            values, now = _at(experiment, path), _at(config, path)
+            kept = [
+                key
+                for key, value in values.items()
+                if key in own and not same_value(value, own[key]) and same_value(value, now.get(key))
+            ]
+            if option != meant and kept:
+                set_, back = (" ".join(f"{'.'.join(path)}.{key}={node[key]}" for key in kept) for node in (values, own))
+                notes.append(f"Warning: experiment={name} sets {set_} also for {group}={option}, whose own is {back}")
+    return notes
+
+
+def _at(config: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Return the mapping at a path of keys; empty if there is none."""
+    node: Any = config
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return dict(node) if isinstance(node, Mapping) else {}
+
+
+def _meant_options(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the option of each group that the values of an experiment are meant for: its own, or the default."""
+    if not experiment:
+        return {}
+    lists = option_files.read(".", "config")["defaults"], experiment.get("defaults", [])
+    entries = [entry for entry in itertools.chain(*lists) if isinstance(entry, dict)]
+    meant = {key.removeprefix("override ").lstrip("/"): option for entry in entries for key, option in entry.items()}
+    return {group: option for group, option in meant.items() if group != "data" and isinstance(option, str)}
+
+
 def pretrained_notes(config: Config) -> list[str]:
     """Warn of Muon's default steps, which are for new weights: a few of them replace pretrained ones."""
     pretrained = any(PRETRAINED.search(key) and value for key, value in config["model"].items())
@@ -50,6 +97,19 @@ def pretrained_notes(config: Config) -> list[str]:
     return [
         f"Warning: optimizer.lr={lr} of muon replaces pretrained weights within a few steps: "
         "add experiment=finetune, or optimizer=adamw optimizer.lr=1e-3"
+    ]
+
+
+def validation_notes(trainer: Trainer) -> list[str]:
+    """Warn of a last epoch without validation, whose weights then cannot become the best checkpoint."""
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    limited = trainer.max_steps != -1 or trainer.limit_val_batches == 0
+    if limited or not every or not epochs or epochs < 1 or epochs % every == 0:
+        return []
+    what = "no epoch is validated" if epochs < every else f"epoch {epochs}, the last one, is not validated"
+    return [
+        f"Warning: {what}, since trainer.max_epochs={epochs} is no multiple of trainer.check_val_every_n_epoch={every}: "
+        f"its weights cannot become best.ckpt"
     ]
 
 
