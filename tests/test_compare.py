@@ -253,7 +253,7 @@ def test_damaged_files_and_nulls_are_listed_with_their_reason(sweep: Path, tmp_p
     others = {run.folder.name: (run.status, run.reason) for run in found.others}
     assert others["0"] == ("unreadable", "result.json is damaged")
     assert others["1"][0] == "unreadable"
-    assert "is not valid YAML" in others["1"][1]
+    assert "cannot be read as YAML" in others["1"][1]
     assert others["30"] == others["31"] == ("completed", "its val/acc is not a finite number")
 
 

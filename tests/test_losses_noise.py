@@ -114,7 +114,7 @@ def test_the_shares_of_a_file_stand_in_the_config(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("[" * 100_000, "maximum recursion depth"),
-        (" " * 2**24 + "0", "noise.json is no file of at most 16,777,216 bytes"),
+        (" " * 2**24 + "0", "noise.json is larger than 16,777,216 bytes"),
     ],
 )
 def test_a_file_that_is_no_noise_is_refused_before_it_is_read_for_long(

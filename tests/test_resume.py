@@ -359,18 +359,32 @@ def test_what_cannot_be_resumed_says_why_and_changes_nothing(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
-@pytest.mark.parametrize("name", ["metrics.csv", "train.log", "config.yaml"])
-def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
-    tmp_path: Path, command: Command, name: str
+@pytest.mark.parametrize(
+    ("name", "make", "reason"),
+    [
+        ("metrics.csv", os.mkfifo, "is not a regular file: move it away"),
+        ("train.log", os.mkfifo, "is not a regular file: move it away"),
+        ("result.json", os.mkdir, "is not a regular file: move it away"),
+        ("overrides.yaml", os.mkfifo, "is not a regular file: move it away"),
+        ("overrides.yaml", Path.touch, "must hold a list of overrides"),
+        ("config.yaml", os.mkfifo, "config.yaml is not a regular file"),
+        ("checkpoints/last.ckpt", os.mkfifo, "is not a regular file; RUN/checkpoints/best.ckpt, after 1 epochs, is"),
+    ],
+)
+def test_what_is_in_the_place_of_a_runs_file_is_refused_and_nothing_changed(
+    tmp_path: Path, command: Command, name: str, make: Callable[[Path], object], reason: str
 ) -> None:
     run = tmp_path / "run"
     fit(run)
     (run / name).unlink()
-    os.mkfifo(run / name)
+    make(run / name)
+    before = {p: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
     status, said = command("train.py", f"resume={run}", "trainer.max_epochs=2")
     assert status == 2
-    assert f"{run / name} " in said, said
+    assert str(run / name) in said, said
+    assert reason.replace("RUN", str(run)) in said
     assert "Traceback" not in said
+    assert {p: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()} == before
 
 
 def test_a_full_disk_fails_the_run_and_leaves_the_last_checkpoint(

@@ -176,7 +176,11 @@ def test_a_damaged_study_is_named(tmp_path: Path, command: Command) -> None:
 
 MISTAKES: list[tuple[Sequence[str], str]] = [
     (["optimizer=sgd"], "hydra/sweeper=optuna has nothing to search"),
-    (["loss.gama=interval(0,1)"], "no option of this search has a key loss.gama"),
+    (["loss.gama=interval(0,1)"], "loss.gama: no option of this search has this key"),
+    (
+        ["data.augment.translate=choice(0,1)"],
+        "data.augment.translate: no option of this search has this key; options that have it: data/augment=mirror, ",
+    ),
     (["optimizer.lr=fast,slow"], "optimizer.lr must be a number, got "),
     (["data.batch_size=interval(1,9)"], "data.batch_size must be a whole number"),
     (["optimizer.lr=tag(log,interval(0,1))"], "hydra.sweeper.params.optimizer.lr: `low > 0` must hold for `log=True`"),

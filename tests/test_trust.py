@@ -281,7 +281,11 @@ def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, mo
     assert trust.is_trusted(tmp_path, b"config"), "a damaged key is replaced"
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.write_bytes(b"\xff\x00")], ids=["pipe", "damaged"])
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, lambda file: file.write_bytes(b"\xff\x00"), lambda file: file.write_text("\u00e9\n")],
+    ids=["pipe", "damaged", "not ASCII"],
+)
 def test_a_signature_file_that_cannot_be_read_is_replaced_at_the_next_signing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
 ) -> None:

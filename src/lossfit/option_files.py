@@ -25,7 +25,7 @@ def options(group: str) -> list[str]:
 def options_with(key: str, names: Set[str]) -> str:
     """Return `; options that have it: GROUP=A, B` for the group at a key, if any of its options has these keys."""
     group = key.replace(".", "/")
-    found = [name for name in options(group) if names <= read(group, name).keys()]
+    found = [name for name in options(group) if names and names <= read(group, name).keys() - {"defaults", "_target_"}]
     return f"; options that have it: {group}={', '.join(found)}" if found else ""
 
 

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 from omegaconf import DictConfig
 
+from lossfit import option_files
 from lossfit import overrides as override_keys
 from lossfit.compare import group_of
 from lossfit.errors import UserError, did_you_mean
@@ -97,7 +98,10 @@ class SearchSpace:
                 continue
             having = [i for i, config in enumerate(configs) if key.startswith("+") or _has(config, key)]
             if not having and key in self.typed:
-                raise UserError(f"hydra.sweeper.params: no option of this search has a key {key}")
+                group, _, name = key.rpartition(".")
+                raise UserError(
+                    f"{key}: no option of this search has this key{option_files.options_with(group, {name})}"
+                )
             if not having:
                 del self.ranges[key]
                 continue

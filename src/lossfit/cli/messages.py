@@ -87,7 +87,7 @@ def _no_such_key(error: OmegaConfBaseException, message: str) -> str:
             str(error.key), [str(name) for name in parent if name != "hydra" and not str(name).startswith("_")]
         )
     option = Path(key.replace(".", "/"))
-    if (CONF / f"{option}.yaml").is_file():
+    if option.name in options(str(option.parent)):
         plus = "+" if str(option.parent) in overrides.ADDED else ""
         return f"{text}; {option.name} is an option of {option.parent}: {plus}{option.parent}={option.name}"
     add = re.search(r"To append to your config use (.*)", message)

@@ -11,6 +11,7 @@ The names are in names.py. Only the modules of checkpoints import torch.
 
 from lossfit.runs.curves import curve
 from lossfit.runs.folder import (
+    check_files,
     check_free,
     composed_here,
     create,
@@ -42,6 +43,7 @@ from lossfit.runs.resume import apply_resume, folder_of, with_overrides
 __all__ = [
     "FINISHED",
     "apply_resume",
+    "check_files",
     "check_free",
     "composed_here",
     "create",

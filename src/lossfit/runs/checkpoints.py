@@ -27,9 +27,11 @@ def find(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{path}: no such run folder or checkpoint")
     if not path.is_dir():
         raise UserError(f"{path} is neither a run folder nor a checkpoint file")
-    found = next((path / name for name in (names.BEST, names.LAST) if (path / name).is_file()), None)
-    if found is not None:
-        return found
+    for found in (path / names.BEST, path / names.LAST):
+        if found.is_file():
+            return found
+        if os.path.lexists(found):
+            raise UserError(f"{found} is not a regular file: move it away, or name another checkpoint")
     if not is_run(path):
         raise UserError(f"{path} is no run folder: {why_no_run(path)}")
     if read_result(path).get("status") == "completed":
@@ -55,7 +57,8 @@ def read(path: Path) -> Checkpoint:
     try:
         content = _load(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
+        what = "is not a regular file" if os.path.lexists(path) else "does not exist"
+        raise UserError(f"{path} {what}{_whole_beside(path)}") from error
     except safe_pickle.HostileError as error:
         raise UserError(
             f"{path} holds more than tensors and plain values, which could run code, and is not loaded: {error}"

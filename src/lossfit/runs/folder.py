@@ -1,5 +1,6 @@
 """Run folders: made for a config, and read again."""
 
+import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -94,6 +95,14 @@ def is_trusted(folder: Path) -> bool:
         return False
 
 
+def check_files(folder: Path) -> None:
+    """Raise UserError if a file that a run writes to is something else: a pipe would be waited for."""
+    written = names.LOG, names.METRICS, names.CONSOLE, names.RESULT, names.DIAGNOSIS, names.OVERRIDES
+    for file in (folder / name for name in written):
+        if os.path.lexists(file) and not file.is_file():
+            raise UserError(f"{file} is not a regular file: move it away")
+
+
 @contextmanager
 def removed_if_empty(folder: Path) -> Iterator[None]:
     """If the block raises, remove the folder, which Hydra makes before a run starts, unless something is in it."""
@@ -136,7 +145,7 @@ def read_config(folder: Path) -> Config:
     except OSError as error:
         raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
     except NOT_YAML as error:
-        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
+        raise UserError(f"{path} cannot be read as YAML: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a mapping")
     nodes: list[tuple[Any, int]] = [(config, 0)]  # counted, since aliases can make a short file mean a huge config

@@ -9,7 +9,7 @@ from lossfit import overrides as override_keys
 from lossfit.config import Config
 from lossfit.errors import UserError
 from lossfit.runs import names, trust
-from lossfit.runs.folder import is_run, read_config, read_overrides, write_signed
+from lossfit.runs.folder import is_run, read_config, write_signed
 from lossfit.system import files
 
 MAY_CHANGE = ("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "test")  # within a run
@@ -33,9 +33,6 @@ def folder_of(path: str | Path) -> Path:
                 f"repeat its command"
             )
         raise UserError(f"resume={path}: no such run folder or checkpoint of one")
-    for file in (folder / names.LOG, folder / names.METRICS):  # the run goes on in them
-        if file.exists() and not file.is_file():
-            raise UserError(f"resume={path}: {file} is not a regular file: move it away")
     return folder
 
 
@@ -62,6 +59,7 @@ def with_overrides(folder: Path, config: Config, overrides: Sequence[str]) -> Co
 def apply_resume(folder: Path, checkpoint: Path | None, config: Config, overrides: Sequence[str] = ()) -> None:
     """Write the config if it has changed. If another checkpoint was given, copy it over last.ckpt.
 
+    overrides: all that were ever typed for the run, if this command adds some.
     Call it with the folder locked and the status at running, so that a kill in between can be seen.
     """
     last = folder / names.LAST
@@ -74,6 +72,6 @@ def apply_resume(folder: Path, checkpoint: Path | None, config: Config, override
             own = trust.is_own(folder, (folder / names.CONFIG).read_bytes())
             (write_signed if own else files.write_yaml)(folder / names.CONFIG, config)
         if overrides:
-            files.write_yaml(folder / names.OVERRIDES, [*read_overrides(folder), *overrides])
+            files.write_yaml(folder / names.OVERRIDES, overrides)
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error

@@ -156,8 +156,9 @@ def _of(content: bytes, key: bytes) -> str:
 
 def _signatures(folder: Path) -> list[str]:
     try:
-        return files.read_text(folder / names.SIGNATURE).split()[:1000]
-    except (FileNotFoundError, ValueError):  # a damaged file, or a pipe, has none
+        text = files.read_bytes(folder / names.SIGNATURE).decode("ascii", errors="ignore")
+        return text.split()[:1000]
+    except (FileNotFoundError, ValueError):  # a pipe has none
         return []
 
 

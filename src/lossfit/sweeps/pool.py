@@ -229,6 +229,12 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
         os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the sweep only, which sends each job one signal
     for number in signals.STOP_SIGNALS:
         signal.signal(number, signal.default_int_handler)
+    try:
+        runs.check_files(folder)
+    except UserError as error:
+        with contextlib.suppress(OSError):
+            runs.write_failed(folder, str(error))
+        os._exit(2)
     with (folder / names.CONSOLE).open("a") as stream:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)

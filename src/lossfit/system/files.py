@@ -47,8 +47,10 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
     would be waited for, and a device may have no end.
     """
     size = path.stat().st_size
-    if not path.is_file() or size > most:
-        raise ValueError(f"{path.name} is no file of at most {most:,} bytes")
+    if not path.is_file():
+        raise ValueError(f"{path.name} is not a regular file")
+    if size > most:
+        raise ValueError(f"{path.name} is larger than {most:,} bytes")
     return path.read_bytes()
 
 

@@ -25,7 +25,7 @@ def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
     except NotImplementedError:
         pass
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+        raise UserError(f"{folder / NAME} cannot be written: {error.strerror}") from error
     try:
         yield
     finally:

@@ -97,7 +97,8 @@ def resume(path: str | Path, config: Config, overrides: Sequence[str]) -> dict[s
         changed = runs.with_overrides(folder, config, overrides)
         with runs.logging_into(None, main=True) as said:
             run = _prepare(folder, changed, file)
-        return _record(run, said, lambda: runs.apply_resume(folder, file, run.config, overrides))
+        typed = [*runs.read_overrides(folder), *overrides] if overrides else []
+        return _record(run, said, lambda: runs.apply_resume(folder, file, run.config, typed))
 
 
 def rehearse(configs: Iterable[Config]) -> list[str]:
@@ -117,6 +118,7 @@ def rehearse(configs: Iterable[Config]) -> list[str]:
 
 def _prepare(folder: Path, config: Config, file: Path | None = None) -> Run:
     """Build the run of a folder; change nothing in it."""
+    runs.check_files(folder)
     trusted = runs.is_trusted(folder)
     if not trusted:
         trust.check(config, folder, resumes=(file or folder / names.LAST).exists())

@@ -108,8 +108,8 @@ def validation_notes(trainer: Trainer) -> list[str]:
         return []
     what = "no epoch is validated" if epochs < every else f"epoch {epochs}, the last one, is not validated"
     return [
-        f"Warning: {what}, since trainer.max_epochs={epochs} is no multiple of trainer.check_val_every_n_epoch={every}: "
-        f"its weights cannot become best.ckpt"
+        f"Warning: {what}, since trainer.max_epochs={epochs} is no multiple of "
+        f"trainer.check_val_every_n_epoch={every}: its weights cannot become best.ckpt"
     ]
 
 
