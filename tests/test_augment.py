@@ -446,7 +446,9 @@ def test_values_of_another_option_are_refused_with_the_options_that_have_them(co
     with pytest.raises(ConfigError) as caught:
         check(compose(*command.split()))
     assert str(caught.value).startswith(message)
-    assert str(caught.value).endswith("; options that have it: data/augment=mirror, shift, small")
+    assert str(caught.value).endswith(
+        "; options that have it: data/augment=mirror, mirror_shift, mirror_shift_erase, shift, small"
+    )
 
 
 @pytest.mark.parametrize(("option", "largest"), [("erase", 7), ("translate", 7)])

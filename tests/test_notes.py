@@ -55,16 +55,15 @@ def test_muon_with_its_large_steps_is_warned_of_for_pretrained_weights() -> None
     ("overrides", "expected"),
     [
         (
-            ["experiment=fast_94", "data/augment=shift"],
-            "Warning: experiment=fast_94 sets data.augment.translate=1 also for data/augment=shift, whose own is "
-            "data.augment.translate=2",
+            ["experiment=finetune", "optimizer=sgd"],
+            "Warning: experiment=finetune sets optimizer.lr=1e-3 also for optimizer=sgd, whose own is optimizer.lr=0.1",
         ),
-        (["experiment=finetune", "optimizer=sgd"], "optimizer.lr=1e-3 also for optimizer=sgd, whose own is"),
-        (["experiment=fast_94"], None),
-        (["experiment=fast_94", "data/augment=small"], None),  # whose translate is 1 too
+        (["experiment=finetune"], None),
+        (["experiment=finetune", "optimizer=adam"], None),  # whose lr is 1e-3 too
         (["experiment=finetune", "optimizer=sgd", "optimizer.lr=0.1"], None),
         (["experiment=finetune", "optimizer=sgd", "optimizer.lr=0.2"], None),  # typed
         (["experiment=cnn", "data=digits"], None),
+        (["experiment=best", "model=resnet"], "model.depth=3 also for model=resnet"),
         (["optimizer=sgd"], None),
     ],
 )

@@ -278,7 +278,10 @@ def test_wrong_command_lines_are_refused_by_name(count: int, trained: Path, tmp_
         (["data.mix=mixup"], "data.mix=mixup: data/mix is a group, written with a slash: write data/mix=mixup"),
         (["data.mix=mixupp"], "data/mix is a group, written with a slash: write data/mix=OPTION (known: cutmix, "),
         (["loss.gamma=1"], "loss.gamma: no such key (known: smoothing, weights); options that have it: loss=focal"),
-        (["data.augment.flip=0"], "data.augment.flip: no such key; options that have it: data/augment=mirror, photo"),
+        (["data.augment.flip=0"], "data.augment.flip: no such key; options that have it: data/augment=mirror, "),
+        (["data.augment={strength: 1}"], "data.augment.strength: no such key"),
+        (["search.n_trials=3"], "search is a group and has no keys: choose an option with search=OPTION"),
+        ([f"{'a' * 300}=1"], f"{'a' * 300}: no such key"),
         (["loss.focal=true"], "loss.focal: no such key (known: smoothing, weights); focal is an option of loss"),
         (["costs.Shirt.Coat=5"], "costs.Shirt: no such key; to add it, write +costs.Shirt.Coat=5"),
         (["--config-name=nope"], f"--config-name=nope: no such config in {ROOT}/conf (known: config)"),
@@ -365,3 +368,29 @@ def test_lists_of_options_can_be_added() -> None:
 def test_a_deleted_key_is_deleted_in_every_job() -> None:
     parsed = OverridesParser.create().parse_overrides(["~scheduler", "seed=1,2"])
     assert list(combinations(parsed)) == [("~scheduler", "seed=1"), ("~scheduler", "seed=2")]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("trainer:\n  max_epochs: 1\n", "a file of conf/experiment begins with the line '# @package _global_'"),
+        (
+            "# @package _global_\ndefaults:\n  - /data/augment: mirror\n",
+            "data/augment: a file of conf/experiment chooses an option with 'override /GROUP: OPTION'",
+        ),
+        (
+            "# @package _global_\ndefaults:\n  - override data/augment: mirror\n",
+            "experiment/data/augment: a file of conf/experiment chooses an option with 'override /GROUP: OPTION'",
+        ),
+    ],
+)
+def test_a_mistake_in_an_experiment_of_ones_own_is_said_with_what_to_write(
+    command: Command, tmp_path: Path, content: str, expected: str
+) -> None:
+    file = tmp_path / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    status, said = command("train.py", "experiment=mine", f"hydra.searchpath=[file://{tmp_path}/conf]", "data=sample")
+    assert status == 2
+    assert expected in said
+    assert "Traceback" not in said

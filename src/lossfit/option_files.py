@@ -19,7 +19,7 @@ PRUNING = "lossfit.callbacks.Pruning"  # passive too: it has no option file, a s
 
 def options(group: str) -> list[str]:
     """Return the options of a group, sorted."""
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml")) if group in all_groups() else []
 
 
 def options_with(key: str, names: Set[str]) -> str:
@@ -34,7 +34,7 @@ def read(group: str, option: Any) -> dict[str, Any]:
 
     group: "." for conf/ itself, whose option is `config`. Both may come from anyone: only files of conf/ are read.
     """
-    known = group in _groups() and isinstance(option, str) and option in options(group)
+    known = isinstance(option, str) and option in options(group)
     return dict(_content(group, option)) if known and not _is_global(group, option) else {}
 
 
@@ -44,7 +44,8 @@ def read_experiment(option: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _groups() -> frozenset[str]:
+def all_groups() -> frozenset[str]:
+    """Return the groups of conf/, as `data/augment`; `.` is conf/ itself."""
     return frozenset([".", *(path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir())])
 
 
@@ -70,6 +71,14 @@ def same_value(value: Any, other: Any) -> bool:
         return float(value) == float(other)
     except (TypeError, ValueError):
         return bool(value == other)
+
+
+def why_no_key(name: str) -> str | None:
+    """Say what to do about a key that is the name of a group of conf/; None for any other."""
+    if name not in all_groups():
+        return None
+    first = f"a file of conf/{name} begins with the line '# @package _global_'"
+    return f"{name} is a group and has no keys: choose an option with {name}=OPTION; {first}"
 
 
 def meaning(file: Path) -> str:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from lossfit import overrides as override_keys
 from lossfit import sweeps
 from lossfit.errors import UserError
-from lossfit.option_files import CONF, options
+from lossfit.option_files import CONF, all_groups, options
 from lossfit.runs import trust
 from lossfit.system.ranks import end_with_parent, started_rank
 
@@ -92,11 +92,11 @@ def _check_group(override: Override) -> None:
     """Refuse a group without an option, or with something that is none, and a key that has the name of a group."""
     key, value, line = override.key_or_group, override.value(), override.input_line
     values = [_text_or_value(one) for one in value.list] if isinstance(value, ChoiceSweep) else [value]
-    if "." in key and (CONF / (group := key.replace(".", "/"))).is_dir():
+    if "." in key and (group := key.replace(".", "/")) in all_groups():
         for one in values:
             if isinstance(one, str):
                 raise UserError(f"{line}: {group} is a group, written with a slash: {_how_to_choose(group, one)}")
-    if not (CONF / key).is_dir() or all(isinstance(one, dict | Sweep | Glob) for one in values):
+    if key not in all_groups() or all(isinstance(one, dict | Sweep | Glob) for one in values):
         return
     if override.is_delete():
         if key in override_keys.ADDED:

@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from lossfit import overrides
 from lossfit.cli.composing import swept
 from lossfit.errors import TRACEBACK, UserError, did_you_mean, exit_on_error
-from lossfit.option_files import CONF, options, options_with
+from lossfit.option_files import CONF, all_groups, options, options_with, why_no_key
 
 FOOTER = "\n    full_key: "  # begins what OmegaConf adds to its messages
 
@@ -66,7 +66,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _no_such_option(error: MissingConfigException, message: str) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     what = f"{group}={option}: no such option" if group else f"--config-name={option}: no such config in {CONF}"
-    return what + did_you_mean(option, options(group))
+    return what + did_you_mean(option, options(group or "."))
 
 
 def _no_override(error: OverrideParseException, message: str) -> str:
@@ -78,10 +78,11 @@ def _no_override(error: OverrideParseException, message: str) -> str:
 def _no_such_key(error: OmegaConfBaseException, message: str) -> str:
     """Suggest what may be meant by a key that is not in the config."""
     key, parent = str(error.full_key), error.parent_node
+    if of_a_group := why_no_key(key):
+        return of_a_group
     text = f"{key}: no such key"
     if "/" in key:
-        paths = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*/*") if path.is_dir()]
-        text += did_you_mean(key, [*paths, key.replace("/", ".")])
+        text += did_you_mean(key, [*(group for group in all_groups() if "/" in group), key.replace("/", ".")])
     elif isinstance(parent, DictConfig):
         text += did_you_mean(
             str(error.key), [str(name) for name in parent if name != "hydra" and not str(name).startswith("_")]
@@ -93,7 +94,7 @@ def _no_such_key(error: OmegaConfBaseException, message: str) -> str:
     add = re.search(r"To append to your config use (.*)", message)
     # a mapping takes any key, unless it is a call, a group or one of Hydra's
     free = "." in key and isinstance(parent, DictConfig) and "_target_" not in parent
-    if add and free and not (CONF / option.parent).is_dir() and not (key.startswith("hydra.") and len(parent)):
+    if add and free and str(option.parent) not in all_groups() and not (key.startswith("hydra.") and len(parent)):
         text += f"; to add it, write {add[1]}"
     group, _, name = key.rpartition(".")
     return text + options_with(group, {name})
@@ -108,6 +109,11 @@ def _other_of_hydra(error: HydraException, message: str) -> str:
     if several:
         key, _, value = re.sub(r"[\\'\"]", "", several[1]).partition("=")
         return f"{key}={value} is several values: write '{key}=[{value}]' for a list, or add -m to train with each"
+    group = re.match(
+        r"Multiple values for ([^@ ]+?)(?:@\S+)?\. To override|[^']*'[^']*': Could not override '([^'@]+)", message
+    )
+    if group:
+        return f"{group[1] or group[2]}: a file of conf/experiment chooses an option with 'override /GROUP: OPTION'"
     absent = re.match(r"Could not delete from config\. '(.*)' does not exist\.", message)
     return f"~{absent[1]}: there is nothing to delete: the key is not there, or is null" if absent else message
 

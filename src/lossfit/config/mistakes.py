@@ -90,7 +90,7 @@ def _in_other_keys(cfg: Config) -> Iterator[str]:
     known = {*PARTS, *OTHER_KEYS}
     for key in cfg:
         if key not in known:
-            yield f"{key}: no such key{did_you_mean(key, known)}"
+            yield option_files.why_no_key(str(key)) or f"{key}: no such key{did_you_mean(key, known)}"
     for key, kind in OTHER_KEYS.items():
         if key in REQUIRED and key not in cfg:
             yield f"{key} is missing: leave out ~{key}, or give {key}=VALUE, {type_in_words(kind)}"
@@ -138,7 +138,6 @@ def _in_call(node: Config, key: str) -> Iterator[str]:
             continue  # `_in_node` has looked at it
         elif not fits(value, annotation := trainer_bounds.with_auto(f"{key}.{name}", parameters[name].annotation)):
             others = option_files.options_with(f"{key}.{name}", value.keys()) if isinstance(value, dict) else ""
-            others += f"; {key}.{name}=null takes it out" if isinstance(value, dict) and fits(None, annotation) else ""
             yield f"{key}.{name} must be {type_in_words(annotation)}, got {value!r}{others}"
         elif wrong := problem(f"{key}.{name}", value, annotation):
             yield wrong

@@ -51,22 +51,21 @@ def experiment_notes(config: Config) -> list[str]:
     `data` is left out: the batch size of an experiment is meant for any images.
     """
     choices = option_files.chosen(config)
-    names = choices.get("experiment") or []
+    name = choices.get("experiment")
+    experiment = option_files.read_experiment(name)
     notes = []
-    for name in names if isinstance(names, list) else [names]:
-        experiment = option_files.read_experiment(name)
-        for group, meant in _meant_options(experiment).items():
-            option = choices.get(group)
-            own, path = option_files.read(group, option), group.split("/")
-            values, now = _at(experiment, path), _at(config, path)
-            kept = [
-                key
-                for key, value in values.items()
-                if key in own and not same_value(value, own[key]) and same_value(value, now.get(key))
-            ]
-            if option != meant and kept:
-                set_, back = (" ".join(f"{'.'.join(path)}.{key}={node[key]}" for key in kept) for node in (values, own))
-                notes.append(f"Warning: experiment={name} sets {set_} also for {group}={option}, whose own is {back}")
+    for group, meant in _meant_options(experiment).items():
+        option, path = choices.get(group), group.split("/")
+        own, values, now = option_files.read(group, option), _at(experiment, path), _at(config, path)
+        kept = [
+            key
+            for key, value in values.items()
+            if key in own and not same_value(value, own[key]) and same_value(value, now.get(key))
+        ]
+        if option != meant and kept:
+            prefix = ".".join(path)
+            set_, back = (" ".join(f"{prefix}.{key}={node[key]}" for key in kept) for node in (values, own))
+            notes.append(f"Warning: experiment={name} sets {set_} also for {group}={option}, whose own is {back}")
     return notes
 
 
