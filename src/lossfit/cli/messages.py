@@ -1,5 +1,6 @@
 """Hydra's and OmegaConf's errors in plain words: which key, and what to type instead."""
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -120,6 +121,8 @@ def _other_of_hydra(error: HydraException, message: str) -> str:
 
 def _unusable_folder(error: OSError, message: str) -> str:
     """Hydra makes the run folder; what the run itself cannot read or write comes as a RunError."""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{Path(str(error.filename)).name[:40]}... is too long for a key or a folder"
     what = f"cannot use {error.filename}" if error.filename else "cannot write the run folder"
     return f"{what}: {error.strerror or error}; choose another folder with hydra.run.dir=FOLDER"
 
