@@ -232,6 +232,7 @@ def test_runs_that_do_not_count_are_listed(sweep: Path, script: Script) -> None:
         "6 completed runs in 2 settings by val/acc, higher is better; "
         "not counted: 1 failed, 1 killed, 1 interrupted, 1 pruned, 1 running, 1 waiting"
     )
+    assert f"best run     {board(sweep).best().folder}" in lines
     expected = [
         f"failed       {sweep}/20  optimizer=lion, seed=1, epoch 2, val/acc 0.1250: RunError: loss is [nan]",
         f"killed       {sweep}/25  optimizer=sgd, seed=9: its process is gone",
@@ -446,7 +447,7 @@ def test_the_table_keeps_to_the_console(tmp_path: Path, script: Script, monkeypa
         put(tmp_path / f"{n}", *overrides, "callbacks=[checkpoint,ema]" if n else "test=true", **metrics)
     said = script("compare", tmp_path)[1]
     table, _, hidden = said.partition("Too wide to show: ")
-    assert hidden == "test/acc, test/cost, fit_s; --csv and --markdown have all\n"
+    assert hidden.startswith("test/acc, test/cost, fit_s; --csv and --markdown have all\nbest run     ")
     assert max(map(len, table.splitlines()[1:])) <= 80
     assert "schedule_free_sgd" in table
 
