@@ -177,12 +177,18 @@ def test_train_commands(command: str, trained: Path, tmp_path: Path, request: py
     assert done.stdout
 
 
+def test_the_recipe_that_is_shown_is_the_file() -> None:
+    (shown,) = re.findall(r"```yaml\n(.+?)```", PAGES["docs/options.md"], flags=re.DOTALL)
+    assert shown == (ROOT / "conf" / "experiment" / "fast_94.yaml").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("command", [c for c in TRAINING if "-m" in c.split()])
 def test_the_options_of_a_sweep_exist(command: str) -> None:
     for argument in shlex.split(command)[3:]:
         group, _, options = argument.lstrip("+").partition("=")
         if (ROOT / "conf" / group).is_dir():
-            assert [o for o in options.split(",") if not (ROOT / "conf" / group / f"{o}.yaml").is_file()] == []
+            chosen = [option for option in options.split(",") if option != "[]"]  # none
+            assert [o for o in chosen if not (ROOT / "conf" / group / f"{o}.yaml").is_file()] == []
 
 
 @pytest.mark.parametrize(
