@@ -26,7 +26,7 @@ from lossfit import runs
 from lossfit.models.linear import Linear
 from lossfit.tasks import metric_names
 from tests import forks, photos
-from tests.conftest import ROOT, fit, sample
+from tests.conftest import NO_PICTURES, ROOT, fit, sample
 from tests.test_losses import for_task
 
 DOCS = ROOT / "docs"
@@ -81,6 +81,8 @@ def small(command: str) -> tuple[str, ...]:
     arguments = [WEIGHTS if a.startswith("model.weights=") else a for a in arguments]
     arguments += (SMALL_FOLDER if "data=folder" in command else SMALL) + data  # of two values, the last is used
     arguments = [a.replace("range(0,5)", "range(0,2)") for a in arguments]
+    if "callbacks" not in command and command not in commands(README):  # pictures take half of the time
+        arguments.append(NO_PICTURES)
     if "-m" in arguments:
         lists = [n for n, argument in enumerate(arguments) if re.fullmatch(r"[\w./]+=[\w.]+(,[\w.]+)+", argument)]
         for n in lists:
