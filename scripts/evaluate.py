@@ -99,7 +99,7 @@ def main() -> None:
         print("\nWith test-time augmentation\n" + "\n".join(table(tta[task.rows])))
     if fitted is not None and after[task.rows] != found[task.rows]:
         print(f"\nWith the temperature {fitted:.4f}\n" + "\n".join(table(after[task.rows])))
-    if note := views.note(runs.read_result(folder).get("tta"), options.tta):
+    if not options.calibrate and (note := views.note(runs.read_result(folder), options.tta)):
         print(f"\n{note}")
     about = {
         "checkpoint": str(checkpoints.find(options.run)),

@@ -71,7 +71,7 @@ def main() -> int:
     inverted: list[str] = []
     results = predictions(model, files, options.top, INVERT[options.invert], unread, inverted)
     WRITERS[options.format](results)
-    if note := views.note(runs.read_result(checkpoints.home(options.run)).get("tta"), options.tta):
+    if note := views.note(runs.read_result(checkpoints.home(options.run)), options.tta):
         print(note, file=sys.stderr)
     for line in unread:
         print(f"Not read: {line}", file=sys.stderr)

@@ -130,10 +130,11 @@ def test_tta_is_reported_beside_and_changes_nothing_else(script: Script, trained
 
 def test_who_measures_without_the_tta_of_the_test_is_told(script: Script, tmp_path: Path) -> None:
     fit(tmp_path / "run", "model=linear", "tta=mirror", "test=true")
-    note = "The run was tested with tta=mirror: --tta mirror does the same here"
+    note = "The test of this run used tta=mirror: add --tta mirror to use it here too"
     assert note in script("evaluate", tmp_path / "run")[1].splitlines()
     status, said, _ = script("evaluate", tmp_path / "run", "--tta", "mirror")
     assert (status, note in said) == (0, False)
+    assert note not in script("evaluate", tmp_path / "run", "--calibrate")[1]
     tables = [block for block in said.split("\n\n") if "recall" in block]
     assert [block.startswith("With test-time augmentation\n") for block in tables] == [False, True]
 

@@ -370,7 +370,7 @@ def test_a_run_notices_that_its_images_have_changed(change: object, words: str, 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
 def test_a_list_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / names.SPLITS)
-    with pytest.raises(UserError, match=r"splits\.csv is no file"):
+    with pytest.raises(UserError, match=r"splits\.csv is not a regular file"):
         photos.read(photos.make(tmp_path / "photos")).check_unchanged(tmp_path)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lossfit import option_files
 from lossfit.training.build import build_run
 from lossfit.training.notes import experiment_notes, pretrained_notes
 from tests.conftest import QUICK, compose
@@ -56,30 +57,45 @@ def test_muon_with_its_large_steps_is_warned_of_for_pretrained_weights() -> None
     [
         (
             ["experiment=finetune", "optimizer=sgd"],
-            "Warning: experiment=finetune sets optimizer.lr=1e-3 also for optimizer=sgd, whose own is optimizer.lr=0.1",
+            "Warning: experiment=finetune is made for optimizer=adamw, and its optimizer.lr=1e-3 holds for "
+            "optimizer=sgd too: for the value of sgd add optimizer.lr=0.1",
         ),
         (["experiment=finetune"], None),
         (["experiment=finetune", "optimizer=adam"], None),  # whose lr is 1e-3 too
         (["experiment=finetune", "optimizer=sgd", "optimizer.lr=0.1"], None),
         (["experiment=finetune", "optimizer=sgd", "optimizer.lr=0.2"], None),  # typed
         (["experiment=cnn", "data=digits"], None),
-        (["experiment=best", "model=resnet"], "model.depth=3 also for model=resnet"),
+        (["experiment=gpu_94", "trainer=auto"], None),
         (["optimizer=sgd"], None),
     ],
 )
-def test_what_an_experiment_sets_for_another_option_is_said(overrides: list[str], expected: str | None) -> None:
-    notes = experiment_notes(compose(*overrides))
-    assert len(notes) == (expected is not None)
-    assert expected is None or expected in notes[0]
+def test_what_an_experiment_sets_for_another_option_is_said(
+    overrides: list[str], expected: str | None, tmp_path: Path
+) -> None:
+    assert experiment_notes(compose(*overrides)) == ([expected] if expected else [])
+
+
+def test_a_run_begins_with_what_its_experiment_sets(tmp_path: Path) -> None:
+    run = build_run(compose(*QUICK, "experiment=finetune", "optimizer=sgd"), tmp_path)
+    assert [note for note in run.notes if "experiment=finetune is made for" in note]
+
+
+@pytest.mark.parametrize("option", ["none", "shift", "photo"])
+def test_an_augmentation_that_is_typed_replaces_that_of_every_experiment(option: str) -> None:
+    typed = f"data/augment={option}"
+    alone = compose(typed)["data"]["augment"]
+    for name in option_files.options("experiment"):
+        assert compose(f"experiment={name}", typed)["data"]["augment"] == alone
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["trainer.max_epochs=3"], "epoch 3, the last one, is not validated"),
-        (["trainer.max_epochs=1"], "no epoch is validated"),
+        (["trainer.max_epochs=3"], "epoch 3, the last one, is not validated, so that it cannot become best.ckpt"),
+        (["trainer.max_epochs=1"], "no epoch is validated, so that there is no best.ckpt"),
         (["trainer.max_epochs=4"], None),
         (["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1"], None),
+        (["trainer.max_epochs=3", "callbacks=[]"], None),
         (["trainer.max_steps=3"], None),
     ],
 )
@@ -87,7 +103,9 @@ def test_a_last_epoch_that_is_not_validated_is_warned_of(
     overrides: list[str], expected: str | None, tmp_path: Path
 ) -> None:
     every = "trainer.check_val_every_n_epoch=2"
-    run = build_run(compose(*QUICK, every, "callbacks=[]", "logger=[]", *overrides), tmp_path)
+    run = build_run(compose(*QUICK, every, "callbacks=[checkpoint]", "logger=[]", *overrides), tmp_path)
     notes = [note for note in run.notes if "validated" in note]
     assert len(notes) == (expected is not None)
-    assert expected is None or notes[0].startswith(f"Warning: {expected}, since trainer.max_epochs=")
+    if expected is not None:
+        assert notes[0].startswith(f"Warning: {expected}: trainer.max_epochs=")
+        assert notes[0].endswith(("; add trainer.max_epochs=4", "; add trainer.max_epochs=2"))

@@ -63,6 +63,13 @@ def test_table_and_json(script: Script, trained: Path, photos: Path) -> None:
     assert [(Path(result["file"]).name, len(result["top"])) for result in found] == [("00.png", 2)]
 
 
+def test_who_predicts_without_the_tta_of_the_test_is_told(script: Script, photos: Path, tmp_path: Path) -> None:
+    fit(tmp_path / "run", "model=linear", "tta=crops", "test=true")
+    note = "The test of this run used tta=crops: add --tta crops to use it here too\n"
+    assert script("predict", tmp_path / "run", photos / "05.png")[2] == note
+    assert script("predict", tmp_path / "run", photos / "05.png", "--tta", "mirror")[2] == ""
+
+
 def test_a_list_on_standard_input(script: Script, trained: Path, photos: Path) -> None:
     status, out, _ = script("predict", trained, "-", stdin=f"{photos / '05.png'}\n\n{photos / '03.png'}\n")
     assert status == 0

@@ -358,31 +358,30 @@ def test_what_cannot_be_resumed_says_why_and_changes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
 @pytest.mark.parametrize(
     ("name", "make", "reason"),
     [
-        ("metrics.csv", os.mkfifo, "is not a regular file: move it away"),
-        ("train.log", os.mkfifo, "is not a regular file: move it away"),
-        ("result.json", os.mkdir, "is not a regular file: move it away"),
-        ("overrides.yaml", os.mkfifo, "is not a regular file: move it away"),
-        ("overrides.yaml", Path.touch, "must hold a list of overrides"),
-        ("config.yaml", os.mkfifo, "config.yaml is not a regular file"),
-        ("checkpoints/last.ckpt", os.mkfifo, "is not a regular file; RUN/checkpoints/best.ckpt, after 1 epochs, is"),
+        ("metrics.csv", "mkfifo", "is not a regular file: move it away"),
+        ("train.log", "mkfifo", "is not a regular file: move it away"),
+        ("result.json", "mkdir", "is not a regular file: move it away"),
+        ("checkpoints/best.ckpt", "mkdir", "is not a regular file: move it away"),
+        ("overrides.yaml", "mkfifo", "is not a regular file: move it away"),
+        ("overrides.yaml", "mknod", "must hold a list of overrides"),
+        ("config.yaml", "mkfifo", "config.yaml is not a regular file"),
     ],
 )
 def test_what_is_in_the_place_of_a_runs_file_is_refused_and_nothing_changed(
-    tmp_path: Path, command: Command, name: str, make: Callable[[Path], object], reason: str
+    tmp_path: Path, command: Command, name: str, make: str, reason: str
 ) -> None:
     run = tmp_path / "run"
     fit(run)
     (run / name).unlink()
-    make(run / name)
+    getattr(os, make)(run / name)
     before = {p: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
     status, said = command("train.py", f"resume={run}", "trainer.max_epochs=2")
     assert status == 2
     assert str(run / name) in said, said
-    assert reason.replace("RUN", str(run)) in said
+    assert reason in said
     assert "Traceback" not in said
     assert {p: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()} == before
 

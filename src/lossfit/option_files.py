@@ -24,8 +24,10 @@ def options(group: str) -> list[str]:
 
 def options_with(key: str, names: Set[str]) -> str:
     """Return `; options that have it: GROUP=A, B` for the group at a key, if any of its options has these keys."""
+    if not names:
+        return ""
     group = key.replace(".", "/")
-    found = [name for name in options(group) if names and names <= read(group, name).keys() - {"defaults", "_target_"}]
+    found = [name for name in options(group) if names <= read(group, name).keys() - {"defaults", "_target_"}]
     return f"; options that have it: {group}={', '.join(found)}" if found else ""
 
 
@@ -74,11 +76,14 @@ def same_value(value: Any, other: Any) -> bool:
 
 
 def why_no_key(name: str) -> str | None:
-    """Say what to do about a key that is the name of a group of conf/; None for any other."""
-    if name not in all_groups():
+    """Say what to do about a key that is the name of a group whose options have no keys of their own, as experiment."""
+    known = options(name)
+    if not known or not all(_is_global(name, option) for option in known):
         return None
-    first = f"a file of conf/{name} begins with the line '# @package _global_'"
-    return f"{name} is a group and has no keys: choose an option with {name}=OPTION; {first}"
+    return (
+        f"{name} is a group and has no keys: choose an option with {name}=OPTION; if a file of conf/{name} was chosen, "
+        f"its first line must be '# @package _global_'"
+    )
 
 
 def meaning(file: Path) -> str:

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -88,16 +87,15 @@ def _no_such_key(error: OmegaConfBaseException, message: str) -> str:
         text += did_you_mean(
             str(error.key), [str(name) for name in parent if name != "hydra" and not str(name).startswith("_")]
         )
-    option = Path(key.replace(".", "/"))
-    if option.name in options(str(option.parent)):
-        plus = "+" if str(option.parent) in overrides.ADDED else ""
-        return f"{text}; {option.name} is an option of {option.parent}: {plus}{option.parent}={option.name}"
+    group, _, name = key.replace(".", "/").rpartition("/")
+    if group and name in options(group):
+        plus = "+" if group in overrides.ADDED else ""
+        return f"{text}; {name} is an option of {group}: {plus}{group}={name}"
     add = re.search(r"To append to your config use (.*)", message)
     # a mapping takes any key, unless it is a call, a group or one of Hydra's
     free = "." in key and isinstance(parent, DictConfig) and "_target_" not in parent
-    if add and free and str(option.parent) not in all_groups() and not (key.startswith("hydra.") and len(parent)):
+    if add and free and group not in all_groups() and not (key.startswith("hydra.") and len(parent)):
         text += f"; to add it, write {add[1]}"
-    group, _, name = key.rpartition(".")
     return text + options_with(group, {name})
 
 
@@ -110,11 +108,8 @@ def _other_of_hydra(error: HydraException, message: str) -> str:
     if several:
         key, _, value = re.sub(r"[\\'\"]", "", several[1]).partition("=")
         return f"{key}={value} is several values: write '{key}=[{value}]' for a list, or add -m to train with each"
-    group = re.match(
-        r"Multiple values for ([^@ ]+?)(?:@\S+)?\. To override|[^']*'[^']*': Could not override '([^'@]+)", message
-    )
-    if group:
-        return f"{group[1] or group[2]}: a file of conf/experiment chooses an option with 'override /GROUP: OPTION'"
+    if "Could not override '" in message or message.startswith("Multiple values for "):
+        return f"{message.splitlines()[0]} A file chooses an option with 'override /GROUP: OPTION', GROUP as in conf/"
     absent = re.match(r"Could not delete from config\. '(.*)' does not exist\.", message)
     return f"~{absent[1]}: there is nothing to delete: the key is not there, or is null" if absent else message
 
@@ -122,7 +117,7 @@ def _other_of_hydra(error: HydraException, message: str) -> str:
 def _unusable_folder(error: OSError, message: str) -> str:
     """Hydra makes the run folder; what the run itself cannot read or write comes as a RunError."""
     if error.errno == errno.ENAMETOOLONG:
-        return f"{Path(str(error.filename)).name[:40]}... is too long for a key or a folder"
+        return f"a key or a path is too long: ...{str(error.filename)[-40:]}"
     what = f"cannot use {error.filename}" if error.filename else "cannot write the run folder"
     return f"{what}: {error.strerror or error}; choose another folder with hydra.run.dir=FOLDER"
 

@@ -17,7 +17,6 @@ from lossfit.compare.leaderboard import Leaderboard, Setting
 from lossfit.compare.options import format_value, label, option_name
 from lossfit.compare.reading import RunSummary
 from lossfit.errors import printable
-from lossfit.system import files
 from lossfit.tasks import metric_names
 
 ORDER = ("failed", "killed", "diverged", "unreadable", "completed", "interrupted", "pruned", "running", "waiting")
@@ -27,7 +26,7 @@ LISTED = 20  # runs of each status, on the console
 
 
 def show(board: Leaderboard, top: int | None) -> None:
-    """Print the table, with as many of the other metrics as fit, and the best run and those that do not count.
+    """Print the table with as many of the other metrics as fit, the best run's folder, and the runs that do not count.
 
     If the options alone are too wide for a table, each setting gets a line instead.
     """
@@ -48,7 +47,7 @@ def show(board: Leaderboard, top: int | None) -> None:
         names = ", ".join(other_metrics(board)[-hidden:])
         console.print(f"Too wide to show: {names}; --csv and --markdown have all", soft_wrap=True)
     if board.settings:
-        console.print(f"{'best run':11}  {printable(files.from_here(board.best().folder))}", soft_wrap=True)
+        console.print(f"{'best run':11}  {printable(board.best().folder)}", soft_wrap=True)
     for status, members in by_status(board):
         for run in members[:LISTED]:
             console.print(f"{status:11}  {describe(board, run)}", soft_wrap=True)

@@ -5,7 +5,7 @@ right and by a pixel up and left, with the outermost pixels repeated: six views,
 which gives the first two twice the weight of the others. Each view costs as much as the image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -59,14 +59,15 @@ def outputs_for(model: Callable[[Tensor], Tensor], images: Tensor, tta: Kind | N
     return task.averaged(torch.stack([model(view(images)) for view in VIEWS[tta]]))
 
 
-def note(tested_with: Any, tta: Kind | None) -> str:
-    """Return a line for whom uses, without test-time augmentation, a run that was tested with it; empty otherwise.
+def note(result: Mapping[str, Any], tta: Kind | None) -> str:
+    """Return a line for a user who goes without the test-time augmentation of the run's test; empty otherwise.
 
-    tested_with: what the run's result.json says, which may come from anyone.
+    result: the run's result.json, which may come from anyone. tta: what the user chose.
     """
-    if tta is not None or tested_with not in list(VIEWS):
+    used = result.get("tta")
+    if tta is not None or "test_s" not in result.get("timings", {}) or used not in list(VIEWS):
         return ""
-    return f"The run was tested with tta={tested_with}: --tta {tested_with} does the same here"
+    return f"The test of this run used tta={used}: add --tta {used} to use it here too"
 
 
 def check(tta: str | None, task: Task, key: str = "tta") -> None:

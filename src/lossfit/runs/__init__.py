@@ -11,13 +11,13 @@ The names are in names.py. Only the modules of checkpoints import torch.
 
 from lossfit.runs.curves import curve
 from lossfit.runs.folder import (
-    check_files,
     check_free,
     composed_here,
     create,
     is_made_for,
     is_run,
     is_trusted,
+    obstacle,
     read_config,
     read_list,
     read_overrides,
@@ -43,7 +43,6 @@ from lossfit.runs.resume import apply_resume, folder_of, with_overrides
 __all__ = [
     "FINISHED",
     "apply_resume",
-    "check_files",
     "check_free",
     "composed_here",
     "create",
@@ -54,6 +53,7 @@ __all__ = [
     "is_run",
     "is_trusted",
     "logging_into",
+    "obstacle",
     "quiet",
     "read_config",
     "read_list",

@@ -95,12 +95,12 @@ def is_trusted(folder: Path) -> bool:
         return False
 
 
-def check_files(folder: Path) -> None:
-    """Raise UserError if a file that a run writes to is something else: a pipe would be waited for."""
-    written = names.LOG, names.METRICS, names.CONSOLE, names.RESULT, names.DIAGNOSIS, names.OVERRIDES
-    for file in (folder / name for name in written):
+def obstacle(folder: Path) -> str | None:
+    """Say what stands in the place of a file that a run writes, such as a pipe, which would be waited for."""
+    for file in (folder / name for name in names.WRITTEN):
         if os.path.lexists(file) and not file.is_file():
-            raise UserError(f"{file} is not a regular file: move it away")
+            return f"{file} is not a regular file: move it away"
+    return None
 
 
 @contextmanager
@@ -139,9 +139,7 @@ def read_config(folder: Path) -> Config:
     """Read the config that a run folder was made with."""
     path = folder / names.CONFIG
     try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise UserError(f"{path} is larger than {MAX_CONFIG} bytes, which no config of a run is")
-        config = yaml.load(files.read_text(path), LOADER)
+        config = yaml.load(files.read_text(path, MAX_CONFIG), LOADER)
     except OSError as error:
         raise UserError(f"{folder} is no run folder: {path.name} cannot be read ({error.strerror})") from error
     except NOT_YAML as error:

@@ -22,6 +22,9 @@ CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.ckpt"  # of the best epoch, for use
 LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last save, to go on from
 
+# what a run writes, but for its config and logs of its loggers
+WRITTEN = (OVERRIDES, RESULT, METRICS, DIAGNOSIS, LOG, CONSOLE, CORRUPTIONS, SPLITS, SKIPPED, STREAM, BEST, LAST)
+
 MEASURED = "measured.json"  # what a study measured of the run
 
 STUDY_RESULT = "study.json"  # of the folder of a study: all of its numbers

@@ -36,7 +36,7 @@ def read_command(folder: Path) -> list[str]:
     try:
         trust.check_command(folder, files.read_bytes(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from error
     return runs.read_list(path)
 
 

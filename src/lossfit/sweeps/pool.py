@@ -204,7 +204,7 @@ def _outcome(job: Job, code: int | None) -> dict[str, Any]:
     if code == INTERRUPTED:  # before training began
         return {**result, "status": "interrupted"}
     job.kill()  # the processes that it started
-    reason = _cause_of_death(code, job.killed)
+    reason = runs.obstacle(job.folder) or _cause_of_death(code, job.killed)
     with contextlib.suppress(OSError):  # a full disk
         runs.write_failed(job.folder, reason)
     return {**result, "status": "failed", "reason": reason}
@@ -229,15 +229,11 @@ def _train(folder: Path, environment: dict[str, str], parent: int) -> None:
         os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the sweep only, which sends each job one signal
     for number in signals.STOP_SIGNALS:
         signal.signal(number, signal.default_int_handler)
-    try:
-        runs.check_files(folder)
-    except UserError as error:
-        with contextlib.suppress(OSError):
-            runs.write_failed(folder, str(error))
-        os._exit(2)
-    with (folder / names.CONSOLE).open("a") as stream:
-        for descriptor in (1, 2):
-            os.dup2(stream.fileno(), descriptor)
+    console = folder / names.CONSOLE
+    if console.is_file() or not os.path.lexists(console):  # a pipe would be waited for; the run refuses it
+        with console.open("a") as stream:
+            for descriptor in (1, 2):
+                os.dup2(stream.fileno(), descriptor)
     os.environ |= environment
     import torch
 

@@ -27,14 +27,7 @@ from lossfit.tasks.task import Task
 from lossfit.training.checkpoint_io import AtomicCheckpointIO
 from lossfit.training.initial_weights import Start, check_same_model, of_another_run, show_training_images
 from lossfit.training.module import TrainingModule
-from lossfit.training.notes import (
-    augment_notes,
-    experiment_notes,
-    pretrained_notes,
-    processor_notes,
-    short_training_notes,
-    validation_notes,
-)
+from lossfit.training.notes import starting_notes
 from lossfit.training.precision import precision_notes, refusing_wrong_gradients, with_precision
 from lossfit.training.rank_launcher import check_ranks
 from lossfit.training.step_costs import NoProfiler
@@ -81,15 +74,13 @@ def build_run(
     resolved = with_monitors(config, task.headline)
     check_monitors(resolved, metric_names.keys(task.name, ("train", "val"), task.needs_met, own_metrics(config)))
     module, traits, notes = _build_module(resolved, data, task, facts, checkpoint)
-    notes = [*precision_notes(config), *augment_notes(config, data, task), *notes]
-    notes += [] if checkpoint else [*experiment_notes(config), *pretrained_notes(config)]
     facts["backbone_frozen"] = getattr(module.model, "backbone_frozen", False)
     trainer = _build_trainer(resolved, facts, folder, traits, checkpoint)
     check_ranks(folder, trainer)
     if trainer.world_size == 1 and 1 in data.train_dataloader().sizes[: _batches(trainer, facts["batches_per_epoch"])]:
         try_one_image(module.model, data.image_shape)
-    notes = [*processor_notes(trainer), *notes, *validation_notes(trainer)]
-    notes += [] if checkpoint else short_training_notes(trainer, data, facts["batches_per_epoch"])
+    notes = [*precision_notes(config), *notes]
+    notes += starting_notes(config, data, task, trainer, facts["batches_per_epoch"], resumes=checkpoint is not None)
     return Run(config, folder, data, module, trainer, checkpoint, notes)
 
 

@@ -22,10 +22,8 @@ from lossfit.runs.diagnosed import found_names
 from lossfit.system import files, locks, ranks
 from lossfit.training.build import Run, build_run
 from lossfit.training.lightning_internals import process_rank
-from lossfit.training.messages import circumstances, closing_lines, opening_lines, warn_of_missing_callbacks
+from lossfit.training.messages import circumstances, closing_lines, opening_lines, say, warn_of_missing_callbacks
 from lossfit.training.rank_launcher import torn_down, use_run_folder_launcher
-
-log = logging.getLogger(__name__)
 
 PATIENCE = 2.0  # seconds to wait for the lock: `locks.is_held` takes it for a moment to test it
 
@@ -118,7 +116,8 @@ def rehearse(configs: Iterable[Config]) -> list[str]:
 
 def _prepare(folder: Path, config: Config, file: Path | None = None) -> Run:
     """Build the run of a folder; change nothing in it."""
-    runs.check_files(folder)
+    if obstacle := runs.obstacle(folder):
+        raise UserError(obstacle)
     trusted = runs.is_trusted(folder)
     if not trusted:
         trust.check(config, folder, resumes=(file or folder / names.LAST).exists())
@@ -173,7 +172,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         result["headline"] = module.task.headline
         result["parameters"] = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
         result |= circumstances(run.config, run.data, trainer)
-        _say([*run.notes, *opening_lines(run.config, result, run.checkpoint)])
+        say([*run.notes, *opening_lines(run.config, result, run.checkpoint)])
         warn_of_missing_callbacks(run.config)
         if trainer.is_global_zero:
             _write_data_files(folder, run.data)
@@ -198,7 +197,7 @@ def _fit(run: Run, result: dict[str, Any]) -> dict[str, float]:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_result(result["metrics"], trainer.global_step)
-        _say(closing_lines(folder, result, _of_callbacks(run, "findings_lines") or []))
+        say(closing_lines(folder, result, _of_callbacks(run, "findings_lines") or []))
     return result["metrics"]
 
 
@@ -233,11 +232,6 @@ def _of_callbacks(run: Run, attribute: str) -> Any:
     """Return what the first callback that has it holds as an attribute; None if none has."""
     callbacks: list[Any] = run.trainer.callbacks  # type: ignore[attr-defined]
     return next((value for one in callbacks if (value := getattr(one, attribute, None)) is not None), None)
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        log.info("%s", line)
 
 
 def rounded(metrics: Mapping[str, torch.Tensor | float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,12 @@ from lossfit.system.processors import machine
 from lossfit.tasks import metric_names
 
 log = logging.getLogger(__name__)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Log lines for the user."""
+    for line in lines:
+        log.info("%s", line)
 
 
 def warn_of_missing_callbacks(config: Config) -> None:

@@ -20,7 +20,23 @@ from lossfit.system.processors import busy_processors, too_many_threads
 from lossfit.tasks.task import Task
 
 FEW_STEPS = 50
+FOR_ALL = ("data", "trainer")  # groups: a batch size and a number of epochs are meant for all of their options
 MUON, LARGE = "lossfit.optim.muon.Muon", 0.02  # learning rate: above it, weights are soon replaced
+
+
+def starting_notes(
+    config: Config, data: ImageDataModule, task: Task, trainer: Trainer, batches: int, resumes: bool
+) -> list[str]:
+    """Return all lines. batches: of an epoch, which the processes share. resumes: whether the run goes on."""
+    notes = [*processor_notes(trainer), *augment_notes(config, data, task), *validation_notes(trainer)]
+    if resumes:
+        return notes
+    return [
+        *notes,
+        *experiment_notes(config),
+        *pretrained_notes(config),
+        *short_training_notes(trainer, data, batches),
+    ]
 
 
 def processor_notes(trainer: Trainer) -> list[str]:
@@ -46,26 +62,28 @@ def augment_notes(config: Config, data: ImageDataModule, task: Task) -> list[str
 
 
 def experiment_notes(config: Config) -> list[str]:
-    """Warn of values that an experiment sets for one option, and that hold for another one, which was typed, too.
-
-    `data` is left out: the batch size of an experiment is meant for any images.
-    """
+    """Warn of values that an experiment sets for one option of a group, and that hold for another one, too."""
     choices = option_files.chosen(config)
     name = choices.get("experiment")
     experiment = option_files.read_experiment(name)
     notes = []
-    for group, meant in _meant_options(experiment).items():
+    for group, intended in _intended_options(experiment).items():
         option, path = choices.get(group), group.split("/")
-        own, values, now = option_files.read(group, option), _at(experiment, path), _at(config, path)
-        kept = [
+        of_option, of_experiment, of_run = option_files.read(group, option), _at(experiment, path), _at(config, path)
+        differing = [
             key
-            for key, value in values.items()
-            if key in own and not same_value(value, own[key]) and same_value(value, now.get(key))
+            for key, value in of_experiment.items()
+            if key in of_option and not same_value(value, of_option[key]) and same_value(value, of_run.get(key))
         ]
-        if option != meant and kept:
+        if option != intended and differing:
             prefix = ".".join(path)
-            set_, back = (" ".join(f"{prefix}.{key}={node[key]}" for key in kept) for node in (values, own))
-            notes.append(f"Warning: experiment={name} sets {set_} also for {group}={option}, whose own is {back}")
+            held, back = (
+                " ".join(f"{prefix}.{key}={node[key]}" for key in differing) for node in (of_experiment, of_option)
+            )
+            notes.append(
+                f"Warning: experiment={name} is made for {group}={intended}, and its {held} holds for {group}={option} "
+                f"too: for the value of {option} add {back}"
+            )
     return notes
 
 
@@ -77,14 +95,14 @@ def _at(config: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
     return dict(node) if isinstance(node, Mapping) else {}
 
 
-def _meant_options(experiment: Mapping[str, Any]) -> dict[str, str]:
-    """Return the option of each group that the values of an experiment are meant for: its own, or the default."""
+def _intended_options(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the option of each group that the values of an experiment are for: the experiment's, or the default."""
     if not experiment:
         return {}
     lists = option_files.read(".", "config")["defaults"], experiment.get("defaults", [])
     entries = [entry for entry in itertools.chain(*lists) if isinstance(entry, dict)]
-    meant = {key.removeprefix("override ").lstrip("/"): option for entry in entries for key, option in entry.items()}
-    return {group: option for group, option in meant.items() if group != "data" and isinstance(option, str)}
+    found = {key.removeprefix("override ").lstrip("/"): option for entry in entries for key, option in entry.items()}
+    return {group: option for group, option in found.items() if group not in FOR_ALL and isinstance(option, str)}
 
 
 def pretrained_notes(config: Config) -> list[str]:
@@ -102,13 +120,15 @@ def pretrained_notes(config: Config) -> list[str]:
 def validation_notes(trainer: Trainer) -> list[str]:
     """Warn of a last epoch without validation, whose weights then cannot become the best checkpoint."""
     every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
-    limited = trainer.max_steps != -1 or trainer.limit_val_batches == 0
+    limited = trainer.max_steps != -1 or trainer.limit_val_batches == 0 or trainer.checkpoint_callback is None
     if limited or not every or not epochs or epochs < 1 or epochs % every == 0:
         return []
-    what = "no epoch is validated" if epochs < every else f"epoch {epochs}, the last one, is not validated"
+    what = f"epoch {epochs}, the last one, is not validated, so that it cannot become best.ckpt"
+    if epochs < every:
+        what = "no epoch is validated, so that there is no best.ckpt"
     return [
-        f"Warning: {what}, since trainer.max_epochs={epochs} is no multiple of "
-        f"trainer.check_val_every_n_epoch={every}: its weights cannot become best.ckpt"
+        f"Warning: {what}: trainer.max_epochs={epochs} is not a multiple of trainer.check_val_every_n_epoch={every}; "
+        f"add trainer.max_epochs={ceil(epochs / every) * every}"
     ]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lossfit.data.folder.samples import Samples
-from lossfit.errors import DataChanged, UserError, counted, first_ten, printable
+from lossfit.errors import DataChanged, UserError, counted, first_ten, one_line, printable
+from lossfit.system.files import read_bytes
 
 HEADER = ("path", "split", "target", "bytes")
 
@@ -28,14 +29,12 @@ def skipped_text(root: Path, errors: dict[str, str]) -> str:
 
 def check_unchanged(file: Path, now: str) -> None:
     """Raise DataChanged if the list of a run differs from the list now."""
-    if file.exists() and not file.is_file():  # a pipe would be waited for
-        raise UserError(f"{file} is no file")
     try:
-        before = file.read_bytes().decode(errors="surrogateescape")
+        before = read_bytes(file).decode(errors="surrogateescape")
     except FileNotFoundError:
         return  # the run stopped before it was written, so nothing was trained; or a checkpoint outside of its run
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}") from error
     if before == now:
         return
     changes = _changes(_rows(before), _rows(now)) or ["its file has been edited"]

@@ -13,9 +13,10 @@ from lossfit.data.stream.chunks import INDEX, Chunks
 from lossfit.data.stream.description import LIMIT, NAME, TARGETS, Description, from_json, targets_from
 from lossfit.data.stream.images import StreamImages
 from lossfit.data.stream.places import Bucket, Folder, is_remote, place_of
-from lossfit.errors import UserError
+from lossfit.errors import UserError, one_line
 from lossfit.ranges import Count, checked
 from lossfit.runs import names
+from lossfit.system.files import read_bytes
 from lossfit.tasks.metric_names import SPLITS
 
 SPARE = 2  # Extra chunks: a batch can need chunks of two windows.
@@ -90,11 +91,11 @@ class StreamDataModule(ImageDataModule):
     def check_unchanged(self, folder: Path) -> None:
         """Raise UserError if the stream is not the one that a run began with."""
         try:
-            before = (folder / names.STREAM).read_text(encoding="utf-8", errors="replace")
+            before = read_bytes(folder / names.STREAM).decode(errors="replace")
         except FileNotFoundError:
             return  # the run stopped before it was written, so nothing was trained
-        except OSError as error:
-            raise UserError(f"{folder / names.STREAM} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder / names.STREAM} cannot be read: {one_line(error)}") from error
         if before != self.run_files[names.STREAM]:
             raise UserError(
                 f"data.url={self.url} is not the stream that this run began with: {NAME} has another SHA-256 than "
