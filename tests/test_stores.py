@@ -133,8 +133,10 @@ def test_an_open_map_can_be_pickled(open_store: Open, folder: Path) -> None:
 # --- unreadable images ---
 
 
-@pytest.mark.parametrize("count", [0, 2])
-@pytest.mark.parametrize("store", ["memory", "mapped"])
+@pytest.mark.parametrize(
+    ("store", "count"),
+    [("memory", 0), ("mapped", 0), ("mapped", 2), pytest.param("memory", 2, marks=pytest.mark.slow)],
+)
 def test_unreadable_images_are_named_and_black(open_store: Open, folder: Path, store: str, count: int) -> None:
     for number in (4, 17):
         (folder / "files" / name_of(number)).write_bytes(b"short")

@@ -17,7 +17,7 @@ from hydra_plugins.lossfit.grid import combinations
 from lossfit import cli
 from tests.conftest import QUICK, ROOT, Command, compose
 
-SOME, MANY = 40, 300
+SOME, MANY = 25, 300
 OUT_OF_RANGE = [
     *("optimizer.weight_decay=-1", "seed=-1", "seed=99999999999"),
     *("data.batch_size=0", "data.batch_size=some", "data.eval_batch_size=0", "data.val_size=0", "data.val_size=600"),
