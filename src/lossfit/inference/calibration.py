@@ -133,9 +133,7 @@ def read(path: str | os.PathLike[str], task: Task) -> float:
 def _content(file: Path) -> dict[str, Any] | None:
     """Return what a file holds; None if it is not a mapping in JSON of a small size."""
     try:
-        if not file.is_file() or file.stat().st_size > MAX_TEXT:
-            return None
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(file, MAX_TEXT))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
